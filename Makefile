@@ -1,0 +1,33 @@
+# make demo     train and attack natural, adversarial and RvS training on the embedded digits
+# make test     run the tests
+# make install  the package and what it needs, into .venv
+# make lint     check style
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test install lint
+
+demo: install
+	$(BIN)/python -m experiments.demo
+
+test: $(VENV)/dev
+	$(BIN)/python -m pytest
+
+install: $(VENV)/plain
+
+lint: $(VENV)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# The stamps: installed anew whenever setup.py changes.
+$(VENV)/plain: setup.py | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/dev: setup.py | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable ".[dev,peers]"
+	touch $@ $(VENV)/plain

@@ -1,0 +1,173 @@
+"""L∞ attacks: fast gradient sign, projected gradient descent and its margin-loss variant, from one sign-step loop.
+
+    sign_steps   the loop: step along the sign of the loss's gradient, project to the ε-ball, then to the pixels
+    pgd, fgsm    the loop on a model's loss, from a random start or from the image
+    LOSSES       what an attack maximises, per image: "xent" (cross-entropy) or "cw" (margin with κ = 50)
+    attack       "pgd-20", "cw-100", "fgsm", … by name, as `--attacks` spells them
+
+Pixels, ε and step sizes are in grey levels, [0, 255]. Released code: MadryLab/cifar10_challenge `pgd_attack.py`,
+RvS `eval_pgd_attack.py`; in both "CW" is this loop with the margin loss, not Carlini and Wagner's own optimisation.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from madry_cifar.errors import UsageError, unknown
+
+KAPPA = 50.0
+PIXEL_RANGE = (0.0, 255.0)
+
+
+def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Cross-entropy [B] of `logits` [B, K] with integer `labels` [B]."""
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+
+
+def margin(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """−max(z_y − max_{j≠y} z_j + κ, 0) [B], κ = 50: grows as the true class loses to the best other one."""
+    is_true = tf.one_hot(labels, tf.shape(logits)[1], on_value=True, off_value=False, dtype=tf.bool)
+    true = tf.reduce_sum(tf.where(is_true, logits, 0), axis=1)
+    best_other = tf.reduce_max(tf.where(is_true, logits.dtype.min, logits), axis=1)
+    return -tf.nn.relu(true - best_other + KAPPA)
+
+
+LOSSES = {"xent": cross_entropy, "cw": margin}
+
+
+def project(adversarial: tf.Tensor, images: tf.Tensor, epsilon) -> tf.Tensor:
+    """The nearest point to `adversarial` in the ε-ball around `images`, then in the range of pixels."""
+    return tf.clip_by_value(tf.clip_by_value(adversarial, images - epsilon, images + epsilon), *PIXEL_RANGE)
+
+
+def random_start(images: tf.Tensor, epsilon, seed) -> tf.Tensor:
+    """A point drawn uniformly from the ε-ball around `images`, clipped to the range of pixels."""
+    noise = tf.random.stateless_uniform(tf.shape(images), seed, dtype=images.dtype) * 2 - 1
+    return tf.clip_by_value(images + tf.cast(epsilon, images.dtype) * noise, *PIXEL_RANGE)
+
+
+def sign_steps(loss: Callable[[tf.Tensor], tf.Tensor], images: tf.Tensor, start: tf.Tensor, *, epsilon, step_size,
+               steps) -> tf.Tensor:  # fmt: skip
+    """From `start`, goes `steps` times by `step_size` along the sign of the gradient of `loss`, projecting each time.
+
+    `loss` maps images [B, H, W, C] to a loss per image [B], to be maximised.
+    """
+    epsilon, step_size = tf.cast(epsilon, images.dtype), tf.cast(step_size, images.dtype)
+
+    def step(adversarial):
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(adversarial)
+            total = tf.reduce_sum(loss(adversarial))
+        return [project(adversarial + step_size * tf.sign(tape.gradient(total, adversarial)), images, epsilon)]
+
+    return tf.while_loop(
+        lambda _: True, step, [start], maximum_iterations=tf.cast(steps, tf.int32), parallel_iterations=1
+    )[0]
+
+
+def pgd(model, images, labels, *, epsilon=8.0, step_size=2.0, steps=20, loss="xent", random_start=True, seed=(0, 0),
+        batch_norm="eval") -> tf.Tensor:  # fmt: skip
+    """Projected gradient descent in the L∞ ball, one start, last iterate (the paper's PGD-n; CW-n with loss="cw").
+
+    Called outside a `tf.function` it compiles itself, once per model, batch shape, loss and batch-norm mode.
+
+    Args:
+      model: called as `model(images, batch_norm=…)`, returns `.logits` [B, K].
+      images: [B, H, W, C] pixels in [0, 255].
+      labels: [B] true classes.
+      epsilon: radius of the ball.
+      step_size: of one step.
+      steps: number of steps; 0 returns the start.
+      loss: "xent" or "cw", or a function of logits [B, K] and labels [B] that returns [B], to be maximised.
+      random_start: start from a uniform draw in the ball, else from the image.
+      seed: two integers; the same ones give the same start.
+      batch_norm: the mode in which the model is attacked; "eval" for evaluation.
+
+    Returns:
+      Adversarial images, [B, H, W, C], in the images' floating type (float32 for integers), not rounded.
+
+    Raises:
+      ValueError: for an unknown loss, or a radius, step or number of steps below zero.
+    """
+    if not callable(loss) and loss not in LOSSES:
+        raise ValueError(f"loss must be one of {sorted(LOSSES)} or a function. Received: loss={loss!r}")
+    for name, value in (("epsilon", epsilon), ("step_size", step_size), ("steps", steps)):
+        if not tf.is_tensor(value) and not value >= 0:
+            raise ValueError(f"{name} must be at least 0. Received: {name}={value}")
+    images, labels = tf.convert_to_tensor(images), tf.convert_to_tensor(labels)
+    if not images.dtype.is_floating:
+        images = tf.cast(images, tf.float32)
+    run = _compiled_pgd if tf.executing_eagerly() else _pgd
+    numbers = (tf.cast(epsilon, images.dtype), tf.cast(step_size, images.dtype), tf.cast(steps, tf.int32))
+    return run(model, images, labels, *numbers, loss, random_start, tf.cast(seed, tf.int64), batch_norm)
+
+
+def _pgd(model, images, labels, epsilon, step_size, steps, loss, random, seed, batch_norm):
+    function = LOSSES.get(loss, loss)
+    start = random_start(images, epsilon, seed) if random else images
+    return sign_steps(
+        lambda adversarial: function(model(adversarial, batch_norm=batch_norm).logits, labels),
+        images,
+        start,
+        epsilon=epsilon,
+        step_size=step_size,
+        steps=steps,
+    )
+
+
+_compiled_pgd = tf.function(_pgd, autograph=False)
+
+
+def fgsm(model, images, labels, *, epsilon=8.0, random_start=False, seed=(0, 0), batch_norm="eval") -> tf.Tensor:
+    """The fast gradient sign method: one step of ε from the image or, as some papers have it, from a random start.
+
+    Arguments, result and errors as in `pgd`.
+    """
+    return pgd(model, images, labels, epsilon=epsilon, step_size=epsilon, steps=1, random_start=random_start,
+               seed=seed, batch_norm=batch_norm)  # fmt: skip
+
+
+class Attack(NamedTuple):
+    """An attack with its settings: `run(model, images, labels, seed)` returns adversarial images."""
+
+    name: str
+    run: Callable[..., tf.Tensor]
+    protocol: dict[str, Any]
+
+
+def attack(name: str, *, epsilon: float = 8.0, step_size: float = 2.0) -> Attack:
+    """The attack called `name`: natural, fgsm, fgsm-rs (random start), pgd-N or cw-N (N steps, random start).
+
+    Raises:
+      UsageError: for any other name, naming the nearest; for a negative ε or step.
+    """
+    for flag, value in (("epsilon", epsilon), ("step_size", step_size)):
+        if not 0 <= value <= 255:
+            raise UsageError(f"--{flag}={value}: must be from 0 to 255 (grey levels; the paper's is 8 with steps of 2)")
+    protocol = {"norm": "linf", "epsilon": epsilon, "pixel_range": list(PIXEL_RANGE), "batch_norm": "eval"}
+    if name == "natural":
+        return Attack(name, lambda model, images, labels, seed: images, {})
+    if name in ("fgsm", "fgsm-rs"):
+        start = name == "fgsm-rs"
+        protocol |= {"loss": "xent", "steps": 1, "step_size": epsilon, "random_start": start, "restarts": 1}
+        return Attack(
+            name,
+            lambda model, images, labels, seed: fgsm(
+                model, images, labels, epsilon=epsilon, random_start=start, seed=seed
+            ),
+            protocol,
+        )
+    match = re.fullmatch(r"(pgd|cw)-([1-9]\d*)", name)
+    if match is None:
+        raise unknown("attacks", name, ("natural", "fgsm", "fgsm-rs", "pgd-7", "pgd-20", "pgd-100", "cw-20", "cw-100"))
+    loss, steps = {"pgd": "xent", "cw": "cw"}[match[1]], int(match[2])
+    protocol |= {"loss": loss, "steps": steps, "step_size": step_size, "random_start": True, "restarts": 1}
+    return Attack(
+        name,
+        lambda model, images, labels, seed: pgd(
+            model, images, labels, epsilon=epsilon, step_size=step_size, steps=steps, loss=loss, seed=seed
+        ),
+        protocol,
+    )

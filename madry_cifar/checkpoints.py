@@ -1,0 +1,128 @@
+"""Checkpoints of a run: every network's variables and momentum under flat names, and the step.
+
+A variable is called `NETWORK.PATH`, for instance `classifier.unit_1_0.conv1.kernel`, and its momentum
+`NETWORK.PATH.momentum`, so that checkpoints do not depend on how the objects are nested.
+"""
+
+import os
+import pathlib
+from collections.abc import Mapping
+
+import keras
+import tensorflow as tf
+
+from madry_cifar.errors import RunError, UsageError
+from madry_cifar.model import WideResNet
+from madry_cifar.optimizers import Momentum
+from madry_cifar.run_folder import read_flags
+
+PREFIX = "ckpt"
+
+
+def flat_variables(name: str, network: keras.Model) -> dict[str, tf.Variable]:
+    """All variables of a network by their flat names; `name` replaces the network's own."""
+    return {".".join([name, *v.path.split("/")[1:]]): v.value for v in network.variables}
+
+
+class Checkpoints:
+    """Saves and restores all that a run needs to go on bit for bit.
+
+    Args:
+      train_dir: the run's folder.
+      networks, optimizers: by name, as in `Defense`.
+      keep: how many of the latest checkpoints to keep; 0 keeps all.
+    """
+
+    def __init__(self, train_dir, networks: Mapping[str, keras.Model], optimizers: Mapping[str, Momentum], keep=3):
+        self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
+        contents = {"step": self.step}
+        for name, network in networks.items():
+            variables = flat_variables(name, network)
+            contents |= variables
+            names = {id(variable): flat for flat, variable in variables.items()}
+            if name in optimizers:
+                optimizer = optimizers[name]
+                slots = zip(optimizer.variables, optimizer.slots, strict=True)
+                contents |= {f"{names[id(variable)]}.momentum": slot for variable, slot in slots}
+        self.checkpoint = tf.train.Checkpoint(**contents)
+        self.manager = tf.train.CheckpointManager(
+            self.checkpoint, str(pathlib.Path(train_dir) / "checkpoints"), keep or None, checkpoint_name=PREFIX
+        )
+
+    def restore_latest(self) -> int:
+        """Restores the latest checkpoint, if there is one; returns the number of steps done.
+
+        Raises:
+          RunError: when it is damaged, or not one of these networks.
+        """
+        latest = self.manager.latest_checkpoint
+        if latest is None:
+            return 0
+        _restore(self.checkpoint, latest)
+        return int(self.step)
+
+    def save(self, step: int) -> str:
+        """Saves after `step` steps, unless that is saved already; returns the checkpoint's path."""
+        path = f"{self.manager.directory}/{PREFIX}-{step}"
+        if path != self.manager.latest_checkpoint:
+            self.step.assign(step)
+            self.manager.save(checkpoint_number=step)
+        return path
+
+
+def _restore(checkpoint, path, partial=False):
+    try:
+        status = checkpoint.restore(path)
+        if partial:
+            status.expect_partial().assert_existing_objects_matched()
+        else:
+            status.assert_consumed()
+    except (tf.errors.OpError, ValueError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        remedy = "choose an older one, or delete it and its line in the file `checkpoint` beside it"
+        raise RunError(f"checkpoint {path}: damaged or of another network ({reason}); {remedy}") from None
+
+
+def saved_steps(train_dir: str | os.PathLike) -> dict[int, str]:
+    """The paths of a run's checkpoints by their step, in order."""
+    found = pathlib.Path(train_dir, "checkpoints").glob(f"{PREFIX}-*.index")
+    steps = {int(path.stem.removeprefix(f"{PREFIX}-")): str(path.with_suffix("")) for path in found}
+    return dict(sorted(steps.items()))
+
+
+def find(train_dir: str | os.PathLike, checkpoint: int | str | None = None) -> tuple[int, str]:
+    """The step and path of a run's checkpoint: of the given step or path, or the latest.
+
+    Raises:
+      UsageError: when there is none, or not that one (those there are, are named).
+    """
+    steps = saved_steps(train_dir)
+    if not steps:
+        raise UsageError(f"--train_dir={train_dir}: holds no checkpoints yet")
+    step = max(steps) if checkpoint in (None, "") else str(checkpoint).rsplit(f"{PREFIX}-")[-1]
+    if str(step) not in map(str, steps):
+        raise UsageError(f"--checkpoint={checkpoint}: not among those of {train_dir}: {', '.join(map(str, steps))}")
+    return int(step), steps[int(step)]
+
+
+def load_network(network: keras.Model, name: str, train_dir: str | os.PathLike, checkpoint=None) -> keras.Model:
+    """Fills a network with the weights of the one called `name` in a run's checkpoint.
+
+    Raises:
+      UsageError: when there is no such checkpoint.
+      RunError: when it is damaged or does not hold that network.
+    """
+    _restore(tf.train.Checkpoint(**flat_variables(name, network)), find(train_dir, checkpoint)[1], partial=True)
+    return network
+
+
+def load_classifier(train_dir: str | os.PathLike, checkpoint: int | str | None = None) -> WideResNet:
+    """The classifier of a run, with the weights of its latest or the given checkpoint (a step or a path).
+
+    Raises:
+      UsageError: when the folder holds no run or no such checkpoint.
+      RunError: when the checkpoint is damaged.
+    """
+    flags = read_flags(train_dir)
+    classifier = WideResNet(flags["depth"], flags["width"], flags["num_classes"])
+    return load_network(classifier, "classifier", train_dir, checkpoint)

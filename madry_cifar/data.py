@@ -1,0 +1,185 @@
+"""Data sets in memory: CIFAR-10, CIFAR-100 and SVHN through tensorflow-datasets, and scikit-learn's digits.
+
+A data set is uint8 arrays; a batch is a gather of rows, and augmentation one batched operation in the compiled step.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from madry_cifar.errors import RunError, UsageError, unknown
+from madry_cifar.randomness import draw_seed
+
+PADDING = 2  # per side; the released code pads 32 to 36, where most later code pads by 4
+FROM_TFDS = ("cifar10", "cifar100", "svhn_cropped")
+NAMES = ("digits", *FROM_TFDS)
+
+
+@dataclass(frozen=True)
+class Split:
+    """`images` [N, 32, 32, 3] uint8 and `labels` [N] int32."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self):
+        return len(self.labels)
+
+    def take(self, rows) -> "Split":
+        """The rows given by indices or a slice."""
+        return Split(self.images[rows], self.labels[rows])
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set: its splits, what it holds and where it came from.
+
+    Attributes:
+      validation: held out of the training images; None when nothing was.
+      augmented: whether training images are cropped and flipped (the CIFAR sets only).
+      provenance: one line that belongs beside every number.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    validation: Split | None
+    num_classes: int
+    augmented: bool
+    provenance: str
+
+
+def load(name: str = "digits", *, data_dir: str | None = None, download: bool = False,
+         validation_size: int = 0) -> Dataset:  # fmt: skip
+    """Loads a data set into memory.
+
+    Args:
+      name: one of `NAMES`.
+      data_dir: folder of prepared tensorflow-datasets data; None is its default, ~/tensorflow_datasets.
+      download: prepare the data set there if it is missing.
+      validation_size: images to hold out of the training ones. Which ones does not depend on any seed, so that runs
+        are compared on the same images.
+
+    Raises:
+      UsageError: unknown name, data not prepared and no `download`, more held out than there is.
+      RunError: labels or images that the data set cannot hold.
+    """
+    if name not in NAMES:
+        raise unknown("dataset", name, NAMES)
+    train, test, num_classes, provenance = _digits() if name == "digits" else _from_tfds(name, data_dir, download)
+    if not 0 <= validation_size < len(train):
+        raise UsageError(f"--validation_size={validation_size}: {name} has {len(train)} training images to hold out of")
+    for split in (train, test):
+        check_labels(split.labels, num_classes, name)
+    validation = None
+    if validation_size:
+        rows = np.random.default_rng(0).permutation(len(train))
+        validation, train = train.take(np.sort(rows[:validation_size])), train.take(np.sort(rows[validation_size:]))
+    return Dataset(name, train, test, validation, num_classes, name.startswith("cifar"), provenance)
+
+
+def check_labels(labels: np.ndarray, num_classes: int, name: str) -> None:
+    """Raises RunError, naming the first, unless all labels are from 0 to num_classes - 1."""
+    wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    if wrong.size:
+        first = wrong[0]
+        raise RunError(
+            f"{name}: label {labels[first]} of image {first} is out of range for {num_classes} classes "
+            f"({wrong.size} such labels)"
+        )
+
+
+def _digits():
+    """scikit-learn's 8×8 digits, enlarged to 32×32 grey RGB: every fifth image is for testing (360 of 1,797)."""
+    from sklearn.datasets import load_digits  # slow to import, and needed for this alone
+
+    digits = load_digits()
+    small = tf.constant(digits.images[..., np.newaxis] * (255 / 16), tf.float32)
+    large = tf.clip_by_value(tf.image.resize(small, (32, 32), method="bilinear"), 0, 255)
+    images = np.repeat(np.rint(large.numpy()).astype(np.uint8), 3, axis=3)
+    everything = Split(images, digits.target.astype(np.int32))
+    is_test = np.arange(len(everything)) % 5 == 4
+    provenance = "scikit-learn's 1,797 handwritten digits (8×8, enlarged to 32×32), every fifth one for testing"
+    return everything.take(~is_test), everything.take(is_test), 10, provenance
+
+
+def _from_tfds(name, data_dir, download):
+    import tensorflow_datasets as tfds  # slow to import, and not needed for the embedded digits
+
+    tfds.disable_progress_bar()
+    builder = tfds.builder(name, data_dir=data_dir)
+    if not builder.is_prepared():
+        if not download:
+            raise UsageError(
+                f"--dataset={name}: not prepared in --data_dir={builder.data_dir_root}; point --data_dir to where it "
+                "is, or add --download"
+            )
+        builder.download_and_prepare()
+    try:
+        splits = [_read(tfds, builder, split) for split in ("train", "test")]
+        sample = next(iter(builder.as_dataset(split="test[:1]", decoders={"image": tfds.decode.SkipDecoding()})))
+    except (tf.errors.OpError, OSError, KeyError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(f"{name} in {builder.data_dir} cannot be read: {reason}; prepare it again") from None
+    provenance = f"{name} {builder.version} (tensorflow-datasets)"
+    if sample["image"].numpy().startswith(b"\xff\xd8"):
+        provenance += ", JPEG-recompressed images: not the original pixels"
+    return *splits, builder.info.features["label"].num_classes, provenance
+
+
+def _read(tfds, builder, split):
+    """A split as arrays, in the order of the files."""
+    size = builder.info.splits[split].num_examples
+    result = Split(np.empty((size, 32, 32, 3), np.uint8), np.empty(size, np.int32))
+    config = tfds.ReadConfig(interleave_cycle_length=1, add_tfds_id=False)
+    batches = builder.as_dataset(split=split, batch_size=1000, shuffle_files=False, read_config=config)
+    filled = 0
+    for batch in tfds.as_numpy(batches):
+        rows = slice(filled, filled + len(batch["label"]))
+        result.images[rows], result.labels[rows] = batch["image"], batch["label"]
+        filled = rows.stop
+    if filled != size:
+        raise OSError(f"the files of split {split!r} hold {filled} images instead of {size}")
+    return result
+
+
+class Batches:
+    """Rows of the training images by step: floor(N / batch_size) batches per epoch, the rest of it dropped.
+
+    The order of an epoch depends on (seed, epoch) alone, so any step's batch can be had at any time.
+
+    Raises:
+      UsageError: for a batch larger than the data.
+    """
+
+    def __init__(self, size: int, batch_size: int, seed: int):
+        if not 1 <= batch_size <= size:
+            raise UsageError(f"--batch_size={batch_size}: there are {size} training images")
+        self.size, self.batch_size, self.seed = size, batch_size, seed
+        self.steps_per_epoch = size // batch_size
+        self._epoch, self._order = -1, np.empty(0, np.int32)
+
+    def __call__(self, step: int) -> np.ndarray:
+        """The rows [batch_size] int32 of the batch at `step`, counted from 0."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            order = np.random.default_rng([self.seed, epoch]).permutation(self.size)
+            self._epoch, self._order = epoch, order.astype(np.int32)
+        return self._order[position * self.batch_size : (position + 1) * self.batch_size]
+
+
+def augment(images: tf.Tensor, seed: int, step) -> tf.Tensor:
+    """A random crop of each image [B, H, W, C] padded with zeros, and a flip of every other one on average.
+
+    Each image draws its own offsets and flip, from (seed, step).
+    """
+    batch, height, width, _ = tf.unstack(tf.shape(images))
+    padded = tf.pad(images, [[0, 0], [PADDING, PADDING], [PADDING, PADDING], [0, 0]])
+    draws = tf.random.stateless_uniform(
+        [2, batch, 1], draw_seed(seed, step, "augmentation"), 0, 2 * PADDING + 1, tf.int32
+    )
+    flips = tf.random.stateless_uniform([batch, 1], draw_seed(seed, step, "flip"), 0, 2, tf.int32)
+    rows = draws[0] + tf.range(height)
+    columns = draws[1] + tf.where(flips == 1, tf.range(width)[::-1], tf.range(width))
+    return tf.gather(tf.gather(padded, rows, axis=1, batch_dims=1), columns, axis=2, batch_dims=1)

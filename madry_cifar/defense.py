@@ -1,0 +1,148 @@
+"""What a defence is: networks, their optimizers and a training step. Natural training and PGD adversarial training.
+
+A new defence is a subclass of `Defense` with a `name`, its `Options` and a `train_step`; decorated with `register` it
+is a value of `--defense`, its options are flags, and the one training loop (`trainer.py`) runs it.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Mapping
+
+import keras
+import tensorflow as tf
+
+from madry_cifar import attacks
+from madry_cifar.errors import unknown
+from madry_cifar.layers import kernels
+from madry_cifar.model import WideResNet
+from madry_cifar.optimizers import Momentum
+from madry_cifar.options import Options, option
+from madry_cifar.randomness import draw_seed
+
+REGISTRY: dict[str, type["Defense"]] = {}
+
+
+def register(defense: type["Defense"]) -> type["Defense"]:
+    """Class decorator: makes a defence available under its name."""
+    REGISTRY[defense.name] = defense
+    return defense
+
+
+def find(name: str) -> type["Defense"]:
+    """The defence called `name`. Raises UsageError, naming the nearest, when there is none."""
+    if name not in REGISTRY:
+        raise unknown("defense", name, REGISTRY)
+    return REGISTRY[name]
+
+
+class Defense(abc.ABC):
+    """A way to train a classifier.
+
+    Attributes:
+      name: as in `--defense`.
+      Options: the dataclass of its hyper-parameters.
+      networks: by name; "classifier" is the one that is evaluated.
+      optimizers: by the name of the network that they update.
+      options, seed: as given.
+    """
+
+    name: str
+    Options: type[Options] = Options
+
+    def __init__(self, classifier: WideResNet, options: Options | None = None, seed: int = 0):
+        self.classifier, self.seed = classifier, seed
+        self.options = self.Options() if options is None else options
+        self.networks: dict[str, keras.Model] = {"classifier": classifier}
+        self.optimizers = {"classifier": self.optimizer(classifier, self.options.schedule())}
+
+    def optimizer(self, network: keras.Model, schedule) -> Momentum:
+        """Momentum on all trainable variables of a network."""
+        return Momentum([v.value for v in network.trainable_variables], schedule, self.options.momentum)
+
+    def minimize(self, name: str, loss: tf.Tensor, tape: tf.GradientTape, step) -> None:
+        """One update of the network called `name`, and of no other, along the gradient of `loss`."""
+        optimizer = self.optimizers[name]
+        optimizer.apply(tape.gradient(loss, optimizer.variables), step)
+
+    def weight_decay(self) -> tf.Tensor:
+        """The classifier's weight decay term: the factor times the sum of kernel²/2 (`l2_loss`) over its kernels."""
+        return self.options.weight_decay * tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels(self.classifier)])
+
+    @abc.abstractmethod
+    def train_step(self, images: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        """One update of every network, as part of a compiled function.
+
+        Args:
+          images: [B, 32, 32, 3] augmented training images, pixels in [0, 255].
+          labels: [B] integer classes.
+          step: scalar int64 counted from 0; decides learning rates and random draws.
+
+        Returns:
+          The losses by name; "total" is what the classifier minimised.
+        """
+
+    def adversarial_images(self, images: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> tf.Tensor | None:
+        """What `train_step` would train on in place of `images`, for showing; changes no state. None: the images."""
+        return None
+
+
+@register
+class Natural(Defense):
+    """Training on the images as they are, with the recipe of the MadryLab code."""
+
+    name = "natural"
+
+    def train_step(self, images, labels, step):
+        return self.fit(images, labels, step)
+
+    def fit(self, images, labels, step):
+        """One step on the cross-entropy of `images`, with weight decay."""
+        with tf.GradientTape() as tape:
+            logits = self.classifier(images, batch_norm="train").logits
+            cross_entropy = tf.reduce_mean(attacks.cross_entropy(logits, labels))
+            weight_decay = self.weight_decay()
+            total = cross_entropy + weight_decay
+        self.minimize("classifier", total, tape, step)
+        return {"total": total, "cross_entropy": cross_entropy, "weight_decay": weight_decay}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdversarialTrainingOptions(Options):
+    """Madry et al., with the seven steps that the RvS paper names."""
+
+    epsilon: float = option(8.0, "radius of the L∞ ball, in grey levels of 255", minimum=0)
+    attack_steps: int = option(7, "steps of the PGD attack trained on", minimum=0)
+    attack_step_size: float = option(2.0, "size of such a step, in grey levels", minimum=0)
+    attack_batch_norm: str = option(
+        "train",
+        "batch norm while attacking: train (batch statistics, running ones updated at every step, as released), "
+        "frozen (batch statistics, none updated) or eval (running ones)",
+        choices=("train", "frozen", "eval"),
+    )
+
+
+@register
+class AdversarialTraining(Natural):
+    """PGD adversarial training (Madry et al.): the images of each step are those that maximise the cross-entropy."""
+
+    name = "at"
+    Options = AdversarialTrainingOptions
+
+    def train_step(self, images, labels, step):
+        return self.fit(self._attack(images, labels, step, self.options.attack_batch_norm), labels, step)
+
+    def adversarial_images(self, images, labels, step):
+        mode = self.options.attack_batch_norm
+        return self._attack(images, labels, step, "frozen" if mode == "train" else mode)
+
+    def _attack(self, images, labels, step, batch_norm):
+        return attacks.pgd(
+            self.classifier,
+            images,
+            labels,
+            epsilon=self.options.epsilon,
+            step_size=self.options.attack_step_size,
+            steps=self.options.attack_steps,
+            seed=draw_seed(self.seed, step, "attack start"),
+            batch_norm=batch_norm,
+        )

@@ -1,0 +1,62 @@
+"""The hyper-parameters of a defence: one dataclass, from which its command-line flags are made."""
+
+import dataclasses
+import math
+from typing import Any, get_args, get_origin
+
+from madry_cifar.errors import UsageError
+from madry_cifar.optimizers import PiecewiseConstant
+
+
+def option(default: Any, help: str, *, minimum: float | None = None, choices: tuple | None = None):
+    """A field of `Options`: its default, the help of its flag, and what values it takes."""
+    return dataclasses.field(default=default, metadata={"help": help, "minimum": minimum, "choices": choices})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What every defence has; a defence adds its own fields and its own defaults.
+
+    Raises:
+      UsageError: naming the option, for a value that it does not take.
+    """
+
+    batch_size: int = option(128, "images per step", minimum=1)
+    steps: int = option(80_000, "training steps in all", minimum=0)
+    learning_rates: tuple[float, ...] = option((0.1, 0.01, 0.001), "of the classifier, one after another", minimum=0)
+    learning_rate_boundaries: tuple[int, ...] = option((40_000, 60_000), "steps after which the next one holds")
+    momentum: float = option(0.9, "of both optimizers", minimum=0)
+    weight_decay: float = option(2e-4, "factor of the sum of kernel²/2 in the classifier's loss", minimum=0)
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            self._check(field, getattr(self, field.name))
+        try:
+            self.schedule()
+        except ValueError as error:
+            raise UsageError(f"--learning_rates, --learning_rate_boundaries: {error}") from None
+
+    def _check(self, field, value):
+        choices, minimum = field.metadata["choices"], field.metadata["minimum"]
+        if choices is not None and value not in choices:
+            raise UsageError(f"--{field.name}={value}: must be one of {', '.join(map(str, choices))}")
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise UsageError(f"--{field.name}={number}: must be a finite number")
+            if minimum is not None and number < minimum:
+                raise UsageError(f"--{field.name}={number}: must be at least {minimum}")
+
+    def schedule(self) -> PiecewiseConstant:
+        """The classifier's learning rate over the steps."""
+        return PiecewiseConstant(self.learning_rates, self.learning_rate_boundaries)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The options by name, ready for JSON."""
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
+
+
+def kind(field: dataclasses.Field) -> tuple[type, bool]:
+    """The type of a field's value or, for a tuple of numbers, of its elements with True."""
+    if get_origin(field.type) is tuple:
+        return get_args(field.type)[0], True
+    return field.type, False

@@ -1,0 +1,60 @@
+"""Results files: what was measured on a run's checkpoint, with its protocol, and the outcome of each image."""
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from madry_cifar.evaluation import Outcome
+from madry_cifar.run_folder import SCHEMA_VERSION, environment, write_json
+
+
+def file_name(step: int, split: str, images: int, epsilon: float, step_size: float, seed: int) -> str:
+    """The name, without ending, under which results of this protocol are kept in a run's `results/`."""
+    return f"ckpt-{step}_{split}-{images}_eps-{epsilon:g}_step-{step_size:g}_seed-{seed}"
+
+
+def read(path: pathlib.Path, fingerprint: str) -> dict:
+    """The results file at `path`, or {} if there is none that is whole, of this schema and of these weights."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    same = content.get("classifier_sha256") == fingerprint and content.get("schema_version") == SCHEMA_VERSION
+    return content if same else {}
+
+
+def write(path: pathlib.Path, outcomes: Mapping[str, Outcome], about: Mapping) -> dict:
+    """Writes `path` (.json) and the per-image outcomes beside it (.npz); returns what the JSON holds.
+
+    Attacks that the file already has, of the same weights and protocol, are kept beside the new ones.
+
+    Args:
+      path: of the JSON file.
+      outcomes: by attack.
+      about: what they are of; at least `classifier_sha256`.
+    """
+    before = read(path, about["classifier_sha256"])
+    arrays = {}
+    if before and path.with_suffix(".npz").exists():
+        with np.load(path.with_suffix(".npz"), allow_pickle=False) as stored:
+            arrays = dict(stored)
+    known = {name: entry for name, entry in before.get("attacks", {}).items() if name in arrays}
+    arrays |= {"labels": next(iter(outcomes.values())).labels}
+    arrays |= {name: outcome.predictions for name, outcome in outcomes.items()}
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "numbers": "measured",
+        **about,
+        **environment(),
+        "attacks": known | {name: outcome.as_dict() for name, outcome in outcomes.items()},
+        "predictions": path.with_suffix(".npz").name,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
+    np.savez_compressed(temporary, **arrays)
+    temporary.replace(path.with_suffix(".npz"))
+    write_json(path, content)
+    return content

@@ -1,0 +1,103 @@
+"""A run's folder: `flags.json` (what was run, with which versions), `checkpoints/`, TensorBoard's events, `results/`."""
+
+import json
+import os
+import pathlib
+import platform
+import subprocess
+from importlib import metadata
+from typing import Any
+
+from madry_cifar.errors import RunError, UsageError
+
+SCHEMA_VERSION = 1
+MAY_CHANGE = {
+    "steps": "training may be prolonged",
+    "data_dir": "where the same data lies",
+    "download": "",
+    "jit_compile": "how it is computed",
+    "checkpoint_every": "",
+    "keep": "",
+    "log_every": "",
+    "image_every": "",
+    "eval_every": "",
+    "eval_images": "",
+    "eval_attacks": "",
+}
+
+
+def write_json(path: pathlib.Path, content: Any) -> None:
+    """Writes JSON under a temporary name, then renames it: a reader never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    temporary.replace(path)
+
+
+def create(train_dir: str, flags: dict[str, Any]) -> pathlib.Path:
+    """The folder for a run with these settings: a new one, or the same run's to be continued.
+
+    Raises:
+      UsageError: when it cannot be written, or holds a run with other settings (all are named).
+    """
+    folder = pathlib.Path(train_dir)
+    if (folder / "flags.json").exists():
+        _check_same(folder, flags)
+    try:
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        write_json(folder / "flags.json", {"schema_version": SCHEMA_VERSION, "flags": flags, **environment()})
+    except OSError as error:
+        raise UsageError(f"--train_dir={train_dir}: cannot be written ({error.strerror})") from None
+    return folder
+
+
+def _check_same(folder, flags):
+    before = read_flags(folder)
+    differing = sorted(name for name in {*flags, *before} - {*MAY_CHANGE} if flags.get(name) != before.get(name))
+    if differing:
+        changes = ", ".join(f"--{name} (there {before.get(name)}, now {flags.get(name)})" for name in differing)
+        raise UsageError(f"--train_dir={folder}: holds a run with other settings: {changes}; use another folder")
+
+
+def read_flags(train_dir: str | os.PathLike) -> dict[str, Any]:
+    """All settings of the run in a folder.
+
+    Raises:
+      UsageError: when the folder is missing or holds no run.
+      RunError: when its `flags.json` cannot be understood.
+    """
+    folder = pathlib.Path(train_dir)
+    if not folder.is_dir():
+        raise UsageError(f"--train_dir={train_dir}: no such folder")
+    try:
+        content = json.loads((folder / "flags.json").read_text())
+        version, flags = content["schema_version"], content["flags"]
+    except FileNotFoundError:
+        raise UsageError(f"--train_dir={train_dir}: holds no run (no flags.json)") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{folder / 'flags.json'}: damaged ({error})") from None
+    if version != SCHEMA_VERSION:
+        raise RunError(f"{folder / 'flags.json'}: schema version {version}, this program knows {SCHEMA_VERSION}")
+    return flags
+
+
+def environment() -> dict[str, Any]:
+    """Versions of what the numbers depend on, and the git revision of the source, if it is a checkout."""
+    versions = {"python": platform.python_version()}
+    for package in ("robustness-via-synthesis", "tensorflow", "keras", "numpy", "tensorflow-datasets", "scikit-learn"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return {"versions": versions, "git_revision": _git_revision()}
+
+
+def _git_revision():
+    source = pathlib.Path(__file__).resolve().parent.parent
+    if not (source / ".git").exists():
+        return None
+    try:
+        command = ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=40"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,110 @@
+"""Trains a classifier: natural training or PGD adversarial training.
+
+  python -m madry_cifar.train --defense=at --dataset=cifar10 --data_dir=DATA --train_dir=runs/at
+
+The same command again goes on after the latest checkpoint in --train_dir. Ctrl-C saves and ends.
+Watch it with: tensorboard --logdir runs
+"""
+
+import dataclasses
+
+import tensorflow as tf
+from absl import flags as absl_flags
+
+from madry_cifar import attacks, data, defense, flags, run_folder
+from madry_cifar.errors import UsageError
+from madry_cifar.evaluation import Evaluator
+from madry_cifar.model import WideResNet, check_size
+from madry_cifar.trainer import Schedule, Trainer
+
+FLAGS = absl_flags.FLAGS
+
+
+def define_flags(default_defense: str) -> None:
+    """The flags of a training command, with those of every registered defence."""
+    define = flags.define
+    define("Run", "train_dir", None, "folder of the run; an interrupted run is continued (required)")
+    define("Run", "defense", default_defense, f"how to train: {', '.join(defense.REGISTRY)}")
+    define("Run", "seed", 0, "of the weights, the order of the data and every draw", kind=int, minimum=0)
+    flags.define_data_flags()
+    define("Network", "depth", 34, "6n + 4 layers: 28 in the paper's text, 34 in the released code", kind=int)
+    define("Network", "width", 10, "widening factor", kind=int, minimum=1)
+    define("Run", "jit_compile", "auto", "compile the step with XLA: true, false, or auto (on a GPU)")
+    for field in dataclasses.fields(Schedule):
+        define("Run", field.name, field.default, SCHEDULE_HELP[field.name], kind=int, minimum=0)
+    define("Run", "eval_attacks", "natural,pgd-7", "attacks of the periodic evaluation (see rvs_tf.evaluate)")
+    define("Run", "eval_images", 500, "held-out (or else test) images for it; 0 for all", kind=int, minimum=0)
+    flags.define_option_flags(defense.REGISTRY)
+
+
+SCHEDULE_HELP = {
+    "checkpoint_every": "steps between checkpoints",
+    "keep": "latest checkpoints to keep; 0 keeps all",
+    "log_every": "steps between points on TensorBoard's curves; 0 never",
+    "image_every": "steps between images in TensorBoard; 0 never",
+    "eval_every": "steps between evaluations into TensorBoard; 0 never",
+}
+
+
+def main() -> None:
+    """Trains as the flags say."""
+    if not FLAGS.train_dir:
+        raise UsageError("--train_dir=: say in which folder the run is to be kept")
+    defense_class = defense.find(FLAGS.defense)
+    options = flags.given_options(defense_class)
+    try:
+        check_size(FLAGS.depth, FLAGS.width, 2)
+    except ValueError as error:
+        raise UsageError(f"--{error}") from None
+    jit_compile = _jit_compile(FLAGS.jit_compile)
+    evaluation_attacks = _evaluation_attacks(options)
+    dataset = data.load(FLAGS.dataset, **flags.configuration(["data_dir", "download", "validation_size"]))
+    data.Batches(len(dataset.train), options.batch_size, FLAGS.seed)  # refuses a batch larger than the data
+    names = [name for part in ("Run", "Data", "Network") for name in flags.section(part) if name != "train_dir"]
+    settings = flags.configuration(names) | {"num_classes": dataset.num_classes} | options.as_dict()
+    folder = run_folder.create(FLAGS.train_dir, settings)
+
+    classifier = WideResNet(FLAGS.depth, FLAGS.width, dataset.num_classes, seed=FLAGS.seed)
+    trainer = Trainer(
+        defense_class(classifier, options, FLAGS.seed),
+        dataset,
+        folder,
+        Schedule(**flags.configuration([field.name for field in dataclasses.fields(Schedule)])),
+        evaluator=Evaluator(classifier, evaluation_attacks, max_images=FLAGS.eval_images),
+        jit_compile=jit_compile,
+    )
+    print(f"{FLAGS.defense} on {dataset.provenance}: {len(dataset.train)} training images, WRN-{FLAGS.depth}-"
+          f"{FLAGS.width}, {options.steps} steps of {options.batch_size}, into {folder}")  # fmt: skip
+    if trainer.step:
+        print(f"going on after step {trainer.step}" if trainer.step < options.steps else
+              f"already trained for {trainer.step} steps")  # fmt: skip
+    else:
+        trainer.summaries.settings(settings)
+    trainer.train()
+
+
+def _jit_compile(value):
+    choices = {"true": True, "false": False, "auto": bool(tf.config.list_physical_devices("GPU"))}
+    if value.lower() not in choices:
+        raise UsageError(f"--jit_compile={value}: must be auto, true or false")
+    return choices[value.lower()]
+
+
+def _evaluation_attacks(options):
+    """The attacks of the periodic evaluation, at the ε and step that the defence trains with, if it has them."""
+    names = [name for name in FLAGS.eval_attacks.split(",") if name]
+    sizes = {"epsilon": getattr(options, "epsilon", 8.0), "step_size": getattr(options, "attack_step_size", 2.0)}
+    try:
+        return [attacks.attack(name, **sizes) for name in names]
+    except UsageError as error:
+        raise UsageError(str(error).replace("--attacks", "--eval_attacks")) from None
+
+
+def command() -> None:
+    """Entry point."""
+    define_flags("at")
+    flags.run(main, __doc__)
+
+
+if __name__ == "__main__":
+    command()

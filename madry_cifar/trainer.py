@@ -1,0 +1,204 @@
+"""The training loop, for every defence."""
+
+import contextlib
+import dataclasses
+import pathlib
+import signal
+import time
+
+import numpy as np
+import tensorflow as tf
+
+from madry_cifar.checkpoints import Checkpoints
+from madry_cifar.data import Batches, Dataset, augment
+from madry_cifar.defense import Defense
+from madry_cifar.errors import RunError
+from madry_cifar.evaluation import Evaluator
+from madry_cifar.progress import progress_bar
+from madry_cifar.summaries import Summaries
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How often, in steps, a run does what; 0 is never. `keep`: checkpoints to keep, 0 for all."""
+
+    checkpoint_every: int = 1000
+    keep: int = 3
+    log_every: int = 100
+    image_every: int = 1000
+    eval_every: int = 1000
+
+
+class Interrupted(RunError):
+    """A signal ended the run, after saving. `number` is the signal's."""
+
+    def __init__(self, number: int, step: int):
+        super().__init__(f"stopped by {signal.Signals(number).name} after step {step}, saved; run it again to go on")
+        self.number = number
+
+
+class Trainer:
+    """Trains the networks of a defence on a data set, in a run's folder, from its latest checkpoint on.
+
+    Args:
+      defense: whose `train_step` is repeated.
+      dataset: its training images are trained on; its held-out ones (or, without any, test images) are evaluated.
+      train_dir: the run's folder, which exists.
+      schedule: how often to save, log, show images and evaluate.
+      evaluator: of the periodic evaluation; None is without.
+      jit_compile: compile the step with XLA.
+
+    Raises:
+      UsageError: for a batch size that the data does not have.
+      RunError: when the latest checkpoint cannot be restored.
+    """
+
+    def __init__(self, defense: Defense, dataset: Dataset, train_dir, schedule: Schedule, *,
+                 evaluator: Evaluator | None = None, jit_compile: bool = False):  # fmt: skip
+        self.defense, self.schedule, self.evaluator = defense, schedule, evaluator
+        self.held_out = dataset.validation or dataset.test
+        self.batches = Batches(len(dataset.train), defense.options.batch_size, defense.seed)
+        self.summaries = Summaries(pathlib.Path(train_dir))
+        self.checkpoints = Checkpoints(train_dir, defense.networks, defense.optimizers, schedule.keep)
+        self.step = self.checkpoints.restore_latest()
+        self._compile(dataset, jit_compile)
+
+    def _compile(self, dataset, jit_compile):
+        all_images, all_labels = tf.constant(dataset.train.images), tf.constant(dataset.train.labels)
+        seed, defense = self.defense.seed, self.defense
+
+        def batch(rows, step):
+            images = tf.gather(all_images, rows)
+            if dataset.augmented:
+                images = augment(images, seed, step)
+            return tf.cast(images, tf.float32), tf.gather(all_labels, rows)
+
+        @tf.function(jit_compile=jit_compile, autograph=False)
+        def train_step(rows, step):
+            losses = dict(defense.train_step(*batch(rows, step), step))
+            finite = tf.reduce_all([tf.math.is_finite(loss) for loss in losses.values()])
+            return losses, finite
+
+        @tf.function(jit_compile=jit_compile, autograph=False)
+        def inspect(rows, step):
+            return _inspect(defense, *batch(rows, step), step)
+
+        self._train_step, self._inspect = train_step, inspect
+
+    def train(self) -> None:
+        """Trains up to the options' number of steps, then saves.
+
+        Raises:
+          Interrupted: after SIGINT or SIGTERM, when all is saved.
+          RunError: when a loss is not finite; the last good checkpoint is kept.
+        """
+        last = self.defense.options.steps
+        with _signals() as received, progress_bar(last, "step", initial=self.step) as bar:
+            clock = None
+            while self.step < last and not received:
+                losses = self._one_step()
+                bar.update()
+                if clock is None or self._due("log_every"):
+                    self._log(losses, clock and self._speed(*clock), bar)
+                if self._due("image_every"):
+                    self._show()
+                if self._due("eval_every") and self.evaluator:
+                    self._evaluate()
+                if self._due("checkpoint_every"):
+                    self._save()
+                if clock is None or self._due("log_every"):  # not counting compilation, or what was done between
+                    clock = time.monotonic(), self.step
+        self._save()
+        if received:
+            raise Interrupted(received[0], self.step)
+
+    def _due(self, event):
+        every = getattr(self.schedule, event)
+        return every > 0 and self.step % every == 0
+
+    def _speed(self, started, since):
+        return (self.step - since) * self.batches.batch_size / (time.monotonic() - started)
+
+    def _one_step(self):
+        losses, finite = self._train_step(self.batches(self.step), tf.constant(self.step, tf.int64))
+        if not finite:
+            bad = ", ".join(f"{name} loss {float(v)}" for name, v in losses.items() if not np.isfinite(v))
+            kept = self.checkpoints.manager.latest_checkpoint
+            raise RunError(
+                f"step {self.step}: {bad}; the last good checkpoint is {kept or 'none'}. A lower --learning_rates "
+                "usually helps"
+            )
+        self.step += 1
+        return losses
+
+    def _log(self, losses, speed, bar):
+        step = self.step - 1  # what the losses and the batch belong to
+        seen, _ = self._inspect(self.batches(step), tf.constant(step, tf.int64))
+        values = {f"loss/{name}": value for name, value in losses.items()} | seen
+        for name, optimizer in self.defense.optimizers.items():
+            values[f"learning_rate/{name}"] = optimizer.schedule(step)
+        if speed is not None:
+            values["speed/images_per_second"] = speed
+        self.summaries.scalars(self.step, values)
+        shown = {"loss": losses["total"], "natural": seen["batch/natural_accuracy"]}
+        if "batch/adversarial_accuracy" in seen:
+            shown["adversarial"] = seen["batch/adversarial_accuracy"]
+        bar.set_postfix({name: f"{float(value):.3g}" for name, value in shown.items()}, refresh=False)
+
+    def _show(self):
+        step = self.step - 1
+        _, shown = self._inspect(self.batches(step), tf.constant(step, tf.int64))
+        self.summaries.images(self.step, *shown)
+
+    def _evaluate(self):
+        outcomes = self.evaluator(self.held_out, seed=self.defense.seed)
+        accuracies = {f"evaluation/{name}": outcome.accuracy for name, outcome in outcomes.items()}
+        self.summaries.scalars(self.step, accuracies)
+
+    def _save(self):
+        self.checkpoints.save(self.step)
+        self.summaries.flush()
+
+
+def _inspect(defense, images, labels, step):
+    """The training batch after the step: accuracies in percent, size of the perturbation; natural and adversarial images.
+
+    Batch norm uses the batch's statistics, as in training, and nothing is updated.
+    """
+
+    def accuracy(batch):
+        logits = defense.classifier(batch, batch_norm="frozen").logits
+        return 100 * tf.reduce_mean(tf.cast(tf.argmax(logits, axis=1, output_type=labels.dtype) == labels, tf.float32))
+
+    seen = {"batch/natural_accuracy": accuracy(images)}
+    adversarial = defense.adversarial_images(images, labels, step)
+    if adversarial is None:
+        return seen, (images,)
+    size = tf.abs(adversarial - images)
+    at_bound = tf.cast(size >= defense.options.epsilon * (1 - 1e-4), tf.float32)
+    seen |= {
+        "batch/adversarial_accuracy": accuracy(adversarial),
+        "perturbation/mean_absolute": tf.reduce_mean(size),
+        "perturbation/percent_at_epsilon": 100 * tf.reduce_mean(at_bound),
+    }
+    return seen, (images, adversarial)
+
+
+@contextlib.contextmanager
+def _signals():
+    """Collects SIGINT and SIGTERM in the list that it yields, instead of dying of them; a second one kills."""
+    received = []
+    before = {}
+
+    def note(number, _):
+        received.append(number)
+        signal.signal(number, before[number])
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(ValueError):  # not in the main thread: signals stay as they are
+            before[number] = signal.signal(number, note)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,136 @@
+"""Robustness-via-Synthesis: Algorithm 1 of the paper, and the variants of its Table IV."""
+
+import dataclasses
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from madry_cifar.defense import Defense, register
+from madry_cifar.optimizers import PiecewiseConstant
+from madry_cifar.options import Options, option
+from madry_cifar.randomness import draw_seed
+from rvs_tf.generator import Generator
+from rvs_tf.losses import smooth_labels, soft_cross_entropy
+from rvs_tf.perturbation import perturb
+from sinkhorn_tf import sinkhorn_distance
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RvSOptions(Options):
+    """Defaults: the paper's settings for CIFAR-10; where its text and the released code differ, the code's."""
+
+    batch_size: int = option(64, "images per step", minimum=1)
+    steps: int = option(179_000, "training steps in all", minimum=0)
+    learning_rate_boundaries: tuple[int, ...] = option((60_000, 90_000), "steps after which the next one holds")
+    generator_learning_rate: float = option(0.01, "of the generator, constant", minimum=0)
+    epsilon: float = option(8.0, "radius of the L∞ ball, in grey levels of 255", minimum=0)
+    label_smoothing: float = option(0.5, "share of the label given to the wrong classes", minimum=0)
+    ot_regularizer: bool = option(
+        True, "the classifier pays for the optimal transport distance (off: noReg of Table IV)"
+    )
+    generator_loss: str = option(
+        "ot",
+        "what the generator maximises: ot, or xent (the classifier's cross-entropy; Table IV)",
+        choices=("ot", "xent"),
+    )
+    uniform_noise: bool = option(
+        True, "add uniform noise in ±ε before the perturbation (released code; not in the text)"
+    )
+    latent_draws: int = option(
+        2, "2: new draws for the classifier's half of a step (released code); 1: the same ones (text)", choices=(1, 2)
+    )
+    sinkhorn_regularization: float = option(0.01, "of the optimal transport distance")
+    sinkhorn_iterations: int = option(100, "of the optimal transport distance", minimum=1)
+
+
+class Draw(NamedTuple):
+    """The random part of an adversarial batch: `latent` z [B, 640] and `noise` [B, 32, 32, 3], or None for none."""
+
+    latent: tf.Tensor
+    noise: tf.Tensor | None
+
+
+@register
+class RobustnessViaSynthesis(Defense):
+    """A generator of perturbations against a classifier, each updated once per iteration (Algorithm 1)."""
+
+    name = "rvs"
+    Options = RvSOptions
+
+    def __init__(self, classifier, options=None, seed=0):
+        super().__init__(classifier, options, seed)
+        self.generator = Generator(seed=seed + 1, dtype=classifier.dtype_policy)
+        constant_rate = PiecewiseConstant([self.options.generator_learning_rate])
+        self.networks["generator"] = self.generator
+        self.optimizers["generator"] = self.optimizer(self.generator, constant_rate)
+
+    def train_step(self, images, labels, step):
+        first = self.draw(images, step, "generator")
+        second = self.draw(images, step, "classifier") if self.options.latent_draws == 2 else first
+        return self.iteration(images, labels, step, first, second)
+
+    def draw(self, images, step, half: str) -> Draw:
+        """z ~ N(0, I) and uniform noise in ±ε for one half of an iteration, "generator" or "classifier"."""
+        latent_shape = [tf.shape(images)[0], self.generator.latent_dim]
+        latent = tf.random.stateless_normal(latent_shape, draw_seed(self.seed, step, f"{half} latent"))
+        if not self.options.uniform_noise:
+            return Draw(latent, None)
+        noise = tf.random.stateless_uniform(tf.shape(images), draw_seed(self.seed, step, f"{half} noise"), -1, 1)
+        return Draw(latent, self.options.epsilon * noise)
+
+    def iteration(self, images, labels, step, first: Draw, second: Draw):
+        """One iteration of Algorithm 1, with the random draws of its two halves given.
+
+        The natural features f(x) are the same in both halves, so they are computed once; as the released code
+        computes them twice, they move the running statistics twice.
+        """
+        options, classifier, generator = self.options, self.classifier, self.generator
+        targets = smooth_labels(labels, classifier.num_classes, options.label_smoothing, classifier.compute_dtype)
+
+        # Φ* = argmax D(μ, μ_adv): the generator's half
+        with tf.GradientTape(watch_accessed_variables=False) as generator_tape:
+            generator_tape.watch(self.optimizers["generator"].variables)
+            adversarial = classifier(self.synthesize(images, first), batch_norm="train")
+            with tf.GradientTape() as classifier_tape:
+                natural = classifier(images, batch_norm="train", updates=2)
+            if options.generator_loss == "ot":
+                objective = self.distance(natural.features, adversarial.features)
+            else:
+                objective = soft_cross_entropy(adversarial.logits, targets)
+            generator_loss = -objective
+        self.minimize("generator", generator_loss, generator_tape, step)
+
+        # θ* = argmin L_CE(x_adv, y) + D(μ, μ_adv) (Eq. 9): the classifier's half
+        adversarial_images = self.synthesize(images, second)
+        with classifier_tape:
+            adversarial = classifier(adversarial_images, batch_norm="train")
+            cross_entropy = soft_cross_entropy(adversarial.logits, targets)
+            distance = self.distance(natural.features, adversarial.features)
+            weight_decay = self.weight_decay()
+            total = cross_entropy + weight_decay
+            if options.ot_regularizer:
+                total += distance
+        self.minimize("classifier", total, classifier_tape, step)
+        return {
+            "total": total,
+            "cross_entropy": cross_entropy,
+            "optimal_transport": distance,
+            "weight_decay": weight_decay,
+            "generator": generator_loss,
+        }
+
+    def synthesize(self, images, draw: Draw, batch_norm: str = "train"):
+        """Adversarial images from one draw: Eq. 3 and 4."""
+        return perturb(images, self.generator(draw.latent, batch_norm=batch_norm), self.options.epsilon, draw.noise)
+
+    def distance(self, natural_features, adversarial_features):
+        """D(μ, μ_adv), Eq. 7."""
+        return sinkhorn_distance(
+            natural_features,
+            adversarial_features,
+            regularization=self.options.sinkhorn_regularization,
+            iterations=self.options.sinkhorn_iterations,
+        )
+
+    def adversarial_images(self, images, labels, step):
+        return self.synthesize(images, self.draw(images, step, "classifier"), batch_norm="frozen")

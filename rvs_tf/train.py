@@ -1,0 +1,21 @@
+"""Trains a classifier by Robustness-via-Synthesis, or by any other defence (--defense).
+
+  python -m rvs_tf.train --train_dir=runs/digits --depth=10 --width=1 --steps=1000
+  python -m rvs_tf.train --dataset=cifar10 --data_dir=DATA --train_dir=runs/rvs        (the paper's settings)
+
+The same command again goes on after the latest checkpoint in --train_dir. Ctrl-C saves and ends.
+Watch it with: tensorboard --logdir runs
+"""
+
+import rvs_tf  # noqa: F401 (registers the defences)
+from madry_cifar import flags, train
+
+
+def command() -> None:
+    """Entry point."""
+    train.define_flags("rvs")
+    flags.run(train.main, __doc__)
+
+
+if __name__ == "__main__":
+    command()

@@ -1,0 +1,42 @@
+"""Package definition."""
+
+import pathlib
+
+from setuptools import find_packages, setup
+
+setup(
+    name="robustness-via-synthesis",
+    version="0.1.0",
+    description="Robust training with generative adversarial perturbations (RvS), its baselines and attacks, "
+    "in TensorFlow 2",
+    long_description=pathlib.Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.10",
+    packages=find_packages(include=["madry_cifar*", "sinkhorn_tf*", "rvs_tf*", "experiments*"]),
+    install_requires=[
+        "tensorflow>=2.16,<2.22",
+        "tensorflow-datasets>=4.9.4",
+        "tensorboard",
+        "absl-py",
+        "numpy",
+        "tqdm",
+        "rich",
+        "scikit-learn",  # the embedded data set
+        "setuptools<81; python_version < '3.12'",  # TensorBoard 2.20 and older import pkg_resources
+    ],
+    extras_require={
+        "gpu": ["tensorflow[and-cuda]>=2.16,<2.22"],
+        "peers": ["foolbox>=3.3.4", "POT>=0.9.4"],  # independent implementations that tests and benchmarks compare with
+        "dev": ["pytest>=8", "hypothesis", "scipy", "ruff==0.15.18", "pre-commit"],
+    },
+    entry_points={
+        "console_scripts": [
+            "rvs-train = rvs_tf.train:command",
+            "rvs-evaluate = rvs_tf.evaluate:command",
+            "rvs-demo = experiments.demo:command",
+            "madry-train = madry_cifar.train:command",
+            "madry-eval = madry_cifar.eval:command",
+        ]
+    },
+)

@@ -1,0 +1,28 @@
+"""The Sinkhorn distance as a Keras layer."""
+
+import keras
+
+from sinkhorn_tf.distance import sinkhorn_distance
+
+
+@keras.saving.register_keras_serializable("sinkhorn_tf")
+class SinkhornDistance(keras.layers.Layer):
+    """Maps [x [n, d], y [m, d]] to the scalar `sinkhorn_distance(x, y)`; the arguments are those of the function."""
+
+    def __init__(self, regularization: float = 0.01, iterations: int = 100, gradient: str = "unrolled", **kwargs):
+        super().__init__(**kwargs)
+        self.settings = {"regularization": regularization, "iterations": iterations, "gradient": gradient}
+
+    def build(self, input_shape):
+        """No weights to create."""
+
+    def call(self, inputs):
+        if not isinstance(inputs, (list, tuple)) or len(inputs) != 2:
+            raise ValueError(f"SinkhornDistance expects a list [x, y] of two batches. Received: inputs={inputs}")
+        return sinkhorn_distance(*inputs, **self.settings)
+
+    def compute_output_shape(self, input_shape):
+        return ()
+
+    def get_config(self):
+        return super().get_config() | self.settings
