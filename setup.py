@@ -23,12 +23,12 @@ setup(
         "tqdm",
         "rich",
         "scikit-learn",  # the embedded data set
-        "setuptools<81; python_version < '3.12'",  # TensorBoard 2.20 and older import pkg_resources
+        "setuptools<81",  # TensorBoard 2.20 and older import pkg_resources
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.16,<2.22"],
         "peers": ["foolbox>=3.3.4", "POT>=0.9.4"],  # independent implementations that tests and benchmarks compare with
-        "dev": ["pytest>=8", "hypothesis", "scipy", "ruff==0.15.18", "pre-commit"],
+        "dev": ["pytest>=8", "hypothesis", "scipy", "ruff==0.17.6", "pre-commit"],
     },
     entry_points={
         "console_scripts": [

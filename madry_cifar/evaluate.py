@@ -68,7 +68,7 @@ class Evaluation:
 
     def of(self, checkpoint) -> dict:
         """The results of a checkpoint (step, path, or None for the latest): measured, written and returned."""
-        step, path = checkpoints.find(FLAGS.train_dir, checkpoint)
+        step, _ = checkpoints.find(FLAGS.train_dir, checkpoint)
         checkpoints.load_network(self.classifier, "classifier", FLAGS.train_dir, step)
         about = {
             "train_dir": str(FLAGS.train_dir),

@@ -1,4 +1,4 @@
-"""A run's folder: `flags.json` (what was run, with which versions), `checkpoints/`, TensorBoard's events, `results/`."""
+"""A run's folder: `flags.json` (settings and versions), `checkpoints/`, TensorBoard's events, `results/`."""
 
 import json
 import os

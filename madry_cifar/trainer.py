@@ -61,6 +61,7 @@ class Trainer:
         self.summaries = Summaries(pathlib.Path(train_dir))
         self.checkpoints = Checkpoints(train_dir, defense.networks, defense.optimizers, schedule.keep)
         self.step = self.checkpoints.restore_latest()
+        self._seconds = []  # that each step took since the last point on the curves
         self._compile(dataset, jit_compile)
 
     def _compile(self, dataset, jit_compile):
@@ -94,20 +95,18 @@ class Trainer:
         """
         last = self.defense.options.steps
         with _signals() as received, progress_bar(last, "step", initial=self.step) as bar:
-            clock = None
+            first = self.step
             while self.step < last and not received:
                 losses = self._one_step()
                 bar.update()
-                if clock is None or self._due("log_every"):
-                    self._log(losses, clock and self._speed(*clock), bar)
+                if self.step == first + 1 or self._due("log_every"):
+                    self._log(losses, bar)
                 if self._due("image_every"):
                     self._show()
                 if self._due("eval_every") and self.evaluator:
                     self._evaluate()
                 if self._due("checkpoint_every"):
                     self._save()
-                if clock is None or self._due("log_every"):  # not counting compilation, or what was done between
-                    clock = time.monotonic(), self.step
         self._save()
         if received:
             raise Interrupted(received[0], self.step)
@@ -116,29 +115,28 @@ class Trainer:
         every = getattr(self.schedule, event)
         return every > 0 and self.step % every == 0
 
-    def _speed(self, started, since):
-        return (self.step - since) * self.batches.batch_size / (time.monotonic() - started)
-
     def _one_step(self):
+        started = time.monotonic()
         losses, finite = self._train_step(self.batches(self.step), tf.constant(self.step, tf.int64))
         if not finite:
             bad = ", ".join(f"{name} loss {float(v)}" for name, v in losses.items() if not np.isfinite(v))
-            kept = self.checkpoints.manager.latest_checkpoint
-            raise RunError(
-                f"step {self.step}: {bad}; the last good checkpoint is {kept or 'none'}. A lower --learning_rates "
-                "usually helps"
-            )
+            raise RunError(f"step {self.step}: {bad}. {self._last_good()}")
         self.step += 1
+        self._seconds.append(time.monotonic() - started)
         return losses
 
-    def _log(self, losses, speed, bar):
+    def _last_good(self):
+        kept = self.checkpoints.manager.latest_checkpoint
+        return f"The last good checkpoint is {kept or 'none'}; lower --learning_rates usually help"
+
+    def _log(self, losses, bar):
         step = self.step - 1  # what the losses and the batch belong to
         seen, _ = self._inspect(self.batches(step), tf.constant(step, tf.int64))
         values = {f"loss/{name}": value for name, value in losses.items()} | seen
         for name, optimizer in self.defense.optimizers.items():
             values[f"learning_rate/{name}"] = optimizer.schedule(step)
-        if speed is not None:
-            values["speed/images_per_second"] = speed
+        values["speed/images_per_second"] = self.batches.batch_size / np.median(self._seconds)
+        self._seconds.clear()
         self.summaries.scalars(self.step, values)
         shown = {"loss": losses["total"], "natural": seen["batch/natural_accuracy"]}
         if "batch/adversarial_accuracy" in seen:
@@ -156,12 +154,16 @@ class Trainer:
         self.summaries.scalars(self.step, accuracies)
 
     def _save(self):
+        for network in self.defense.networks.values():
+            for variable in network.variables:
+                if not np.all(np.isfinite(variable.numpy())):
+                    raise RunError(f"step {self.step}: {variable.path} is not finite; not saved. {self._last_good()}")
         self.checkpoints.save(self.step)
         self.summaries.flush()
 
 
 def _inspect(defense, images, labels, step):
-    """The training batch after the step: accuracies in percent, size of the perturbation; natural and adversarial images.
+    """The batch after the step: accuracies in percent and size of the perturbation; natural and adversarial images.
 
     Batch norm uses the batch's statistics, as in training, and nothing is updated.
     """

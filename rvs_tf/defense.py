@@ -25,17 +25,11 @@ class RvSOptions(Options):
     generator_learning_rate: float = option(0.01, "of the generator, constant", minimum=0)
     epsilon: float = option(8.0, "radius of the L∞ ball, in grey levels of 255", minimum=0)
     label_smoothing: float = option(0.5, "share of the label given to the wrong classes", minimum=0)
-    ot_regularizer: bool = option(
-        True, "the classifier pays for the optimal transport distance (off: noReg of Table IV)"
-    )
+    ot_regularizer: bool = option(True, "the classifier pays for the optimal transport distance (Table IV: noReg)")
     generator_loss: str = option(
-        "ot",
-        "what the generator maximises: ot, or xent (the classifier's cross-entropy; Table IV)",
-        choices=("ot", "xent"),
+        "ot", "what the generator maximises: ot, or xent, the cross-entropy (Table IV: Xent)", choices=("ot", "xent")
     )
-    uniform_noise: bool = option(
-        True, "add uniform noise in ±ε before the perturbation (released code; not in the text)"
-    )
+    uniform_noise: bool = option(True, "add noise in ±ε before the perturbation (released code; not in the text)")
     latent_draws: int = option(
         2, "2: new draws for the classifier's half of a step (released code); 1: the same ones (text)", choices=(1, 2)
     )
@@ -84,7 +78,7 @@ class RobustnessViaSynthesis(Defense):
         The natural features f(x) are the same in both halves, so they are computed once; as the released code
         computes them twice, they move the running statistics twice.
         """
-        options, classifier, generator = self.options, self.classifier, self.generator
+        options, classifier = self.options, self.classifier
         targets = smooth_labels(labels, classifier.num_classes, options.label_smoothing, classifier.compute_dtype)
 
         # Φ* = argmax D(μ, μ_adv): the generator's half

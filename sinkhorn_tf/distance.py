@@ -84,7 +84,7 @@ def _plan(cost, regularization, iterations):
 
 
 def _potentials(cost, regularization, iterations):
-    """Runs the iterations; returns TensorArrays of the u of each, of each v after the initial zeros, and the last index.
+    """Runs the iterations; returns TensorArrays of each u, of each v after the initial zeros, and the last index.
 
     An iteration that leaves v unchanged bit for bit would only be repeated from there on, so the loop ends: the
     result is exactly that of all the iterations.

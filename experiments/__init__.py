@@ -1,0 +1,1 @@
+"""What is done with the method: demo, tables and figures."""

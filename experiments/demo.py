@@ -1,0 +1,82 @@
+"""Trains and attacks natural, PGD adversarial (AT) and RvS training side by side, small, on handwritten digits.
+
+  python -m experiments.demo
+
+Runs the same commands that a user would type, and prints each. A few minutes on two cores; nothing is downloaded.
+"""
+
+import json
+import pathlib
+import shlex
+import shutil
+import subprocess
+import sys
+
+from absl import flags as absl_flags
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from madry_cifar import flags
+from madry_cifar.errors import RunError, UsageError
+
+FLAGS = absl_flags.FLAGS
+NETWORK = "--dataset=digits --depth=10 --width=1 --batch_size=64 --learning_rates=0.1,0.01 --eval_every=0"
+TRAINING = {
+    "natural": "--steps=200 --learning_rate_boundaries=150",
+    "at": "--steps=200 --learning_rate_boundaries=150",
+    "rvs": "--steps=400 --learning_rate_boundaries=300",
+}
+ATTACKS = ("natural", "fgsm", "pgd-20", "cw-20")
+CAVEAT = """\
+What this shows: the three trainings and the attacks work, and PGD adversarial training (at) holds where natural
+training falls. What it does not show: the paper's results. RvS is run here as it is, on digits, with a network of
+{parameters} weights for some hundred steps; the paper trains 36 to 46 million weights on CIFAR-10 for 179,000 steps.
+ε = 8 of 255 grey levels, steps of 2; accuracy in percent on {images} test images, one seed."""
+
+
+def main() -> None:
+    """Trains, evaluates and prints the table."""
+    folder = pathlib.Path(FLAGS.work_dir)
+    if folder.exists() and not (folder / ".demo").exists():
+        raise UsageError(f"--work_dir={folder}: exists and is not of a former demo; choose another")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / ".demo").touch()
+    results = {}
+    for defense, settings in TRAINING.items():
+        train_dir = folder / defense
+        _run(f"rvs_tf.train --defense={defense} --train_dir={train_dir} {NETWORK} {settings}")
+        _run(f"rvs_tf.evaluate --train_dir={train_dir} --attacks={','.join(ATTACKS)}")
+        (file,) = (train_dir / "results").glob("*.json")
+        results[defense] = json.loads(file.read_text())
+    Console().print(_table(results))
+    images = next(iter(results.values()))["images"]
+    print(CAVEAT.format(parameters="76 thousand", images=images))
+    print(f"\nTo watch the curves and images of these runs:\n  {sys.executable} -m tensorboard.main --logdir {folder}")
+
+
+def _run(command):
+    print(f"\n$ python -m {command}", flush=True)
+    done = subprocess.run([sys.executable, "-m", *shlex.split(command)])
+    if done.returncode:
+        raise RunError(f"python -m {command}: ended with status {done.returncode}")
+
+
+def _table(results):
+    table = Table(title="\nAccuracy %", box=box.SIMPLE, title_justify="left")
+    for column in ("defence", *ATTACKS):
+        table.add_column(column, justify="left" if column == "defence" else "right")
+    for defense, content in results.items():
+        table.add_row(defense, *(f"{content['attacks'][name]['accuracy']:.1f}" for name in ATTACKS))
+    return table
+
+
+def command() -> None:
+    """Entry point."""
+    flags.define("Demo", "work_dir", "runs/demo", "folder for the runs; one of a former demo is replaced")
+    flags.run(main, __doc__)
+
+
+if __name__ == "__main__":
+    command()
