@@ -37,6 +37,9 @@ setup(
             "rvs-demo = experiments.demo:command",
             "madry-train = madry_cifar.train:command",
             "madry-eval = madry_cifar.eval:command",
+            "madry-run-attack = madry_cifar.run_attack:command",
+            "madry-import-tf1 = madry_cifar.import_tf1:command",
+            "madry-export-tf1 = madry_cifar.export_tf1:command",
         ]
     },
 )

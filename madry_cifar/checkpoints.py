@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Mapping
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from madry_cifar.errors import RunError, UsageError
@@ -103,6 +104,23 @@ def find(train_dir: str | os.PathLike, checkpoint: int | str | None = None) -> t
     if str(step) not in map(str, steps):
         raise UsageError(f"--checkpoint={checkpoint}: not among those of {train_dir}: {', '.join(map(str, steps))}")
     return int(step), steps[int(step)]
+
+
+def read(path: str) -> dict[str, np.ndarray]:
+    """All values of a checkpoint by their flat names, with "step".
+
+    Raises:
+      RunError: when it is damaged.
+    """
+    ending = "/.ATTRIBUTES/VARIABLE_VALUE"
+    try:
+        reader = tf.train.load_checkpoint(path)
+        names = [name for name in reader.get_variable_to_shape_map() if name.endswith(ending)]
+        # TensorFlow writes a dot in a name as two
+        values = {name.removesuffix(ending).replace("..", "."): reader.get_tensor(name) for name in names}
+    except (tf.errors.OpError, IndexError, RuntimeError) as error:
+        raise RunError(f"checkpoint {path}: damaged ({str(error).splitlines()[0]})") from None
+    return {name: value for name, value in values.items() if name != "save_counter"}
 
 
 def load_network(network: keras.Model, name: str, train_dir: str | os.PathLike, checkpoint=None) -> keras.Model:

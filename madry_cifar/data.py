@@ -1,4 +1,4 @@
-"""Data sets in memory: CIFAR-10, CIFAR-100 and SVHN through tensorflow-datasets, and scikit-learn's digits.
+"""Data sets in memory: CIFAR-10, CIFAR-100 and SVHN, from tensorflow-datasets or their original files, and digits.
 
 A data set is uint8 arrays; a batch is a gather of rows, and augmentation one batched operation in the compiled step.
 """
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
+from madry_cifar import original_files
 from madry_cifar.errors import RunError, UsageError, unknown
 from madry_cifar.randomness import draw_seed
 
 PADDING = 2  # per side; the released code pads 32 to 36, where most later code pads by 4
-FROM_TFDS = ("cifar10", "cifar100", "svhn_cropped")
-NAMES = ("digits", *FROM_TFDS)
+NUM_CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100, "svhn_cropped": 10}
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,9 @@ def load(name: str = "digits", *, data_dir: str | None = None, download: bool = 
     """Loads a data set into memory.
 
     Args:
-      name: one of `NAMES`.
-      data_dir: folder of prepared tensorflow-datasets data; None is its default, ~/tensorflow_datasets.
+      name: one of `NUM_CLASSES`.
+      data_dir: folder of prepared tensorflow-datasets data, None being its default, ~/tensorflow_datasets; or the
+        folder of the original files (pickled CIFAR batches, SVHN's train_32x32.mat).
       download: prepare the data set there if it is missing.
       validation_size: images to hold out of the training ones. Which ones does not depend on any seed, so that runs
         are compared on the same images.
@@ -65,9 +66,16 @@ def load(name: str = "digits", *, data_dir: str | None = None, download: bool = 
       UsageError: unknown name, data not prepared and no `download`, more held out than there is.
       RunError: labels or images that the data set cannot hold.
     """
-    if name not in NAMES:
-        raise unknown("dataset", name, NAMES)
-    train, test, num_classes, provenance = _digits() if name == "digits" else _from_tfds(name, data_dir, download)
+    if name not in NUM_CLASSES:
+        raise unknown("dataset", name, NUM_CLASSES)
+    num_classes = NUM_CLASSES[name]
+    if name == "digits":
+        train, test, provenance = _digits()
+    elif folder := original_files.find(name, data_dir):
+        train, test = (Split(*arrays) for arrays in original_files.read(name, folder))
+        provenance = f"{name} (original files)"
+    else:
+        train, test, provenance = _from_tfds(name, data_dir, download)
     if not 0 <= validation_size < len(train):
         raise UsageError(f"--validation_size={validation_size}: {name} has {len(train)} training images to hold out of")
     for split in (train, test):
@@ -101,7 +109,7 @@ def _digits():
     everything = Split(images, digits.target.astype(np.int32))
     is_test = np.arange(len(everything)) % 5 == 4
     provenance = "scikit-learn's 1,797 handwritten digits (8×8, enlarged to 32×32), every fifth one for testing"
-    return everything.take(~is_test), everything.take(is_test), 10, provenance
+    return everything.take(~is_test), everything.take(is_test), provenance
 
 
 def _from_tfds(name, data_dir, download):
@@ -125,7 +133,7 @@ def _from_tfds(name, data_dir, download):
     provenance = f"{name} {builder.version} (tensorflow-datasets)"
     if sample["image"].numpy().startswith(b"\xff\xd8"):
         provenance += ", JPEG-recompressed images: not the original pixels"
-    return *splits, builder.info.features["label"].num_classes, provenance
+    return *splits, provenance
 
 
 def _read(tfds, builder, split):

@@ -11,6 +11,7 @@ import time
 from absl import flags as absl_flags
 
 from madry_cifar import checkpoints, flags
+from madry_cifar.errors import RunError, UsageError
 from madry_cifar.evaluate import Evaluation, define_flags
 from madry_cifar.summaries import Summaries
 
@@ -27,7 +28,12 @@ def main() -> None:
         new = [step for step in checkpoints.saved_steps(FLAGS.train_dir) if step not in seen]
         for step in new:
             seen.add(step)
-            content = evaluation.of(step)
+            try:
+                content = evaluation.of(step, reuse=True)
+            except (UsageError, RunError):
+                if step not in checkpoints.saved_steps(FLAGS.train_dir):
+                    continue  # the run has deleted it in the meantime (--keep)
+                raise
             accuracies = {name: content["attacks"][name]["accuracy"] for name in evaluation.names}
             summaries.scalars(step, {f"evaluation/{name}": value for name, value in accuracies.items()})
             summaries.flush()

@@ -30,7 +30,7 @@ def define_flags(checkpoint: bool = True) -> None:
 
 
 class Evaluation:
-    """Evaluates checkpoints of a run as the flags say.
+    """Evaluates checkpoints of a run as the flags say; with `save_adversarial`, keeps the adversarial images too.
 
     Attributes:
       names: the attacks.
@@ -40,7 +40,7 @@ class Evaluation:
       UsageError, RunError: for flags, a folder or data that cannot be used.
     """
 
-    def __init__(self):
+    def __init__(self, save_adversarial: bool = False):
         if not FLAGS.train_dir:
             raise UsageError("--train_dir=: say which run to evaluate")
         self.run_flags = run_folder.read_flags(FLAGS.train_dir)
@@ -49,7 +49,6 @@ class Evaluation:
         if not chosen:
             raise UsageError("--attacks=: name at least one, for instance natural,pgd-20")
         self.names = [attack.name for attack in chosen]
-        checkpoints.find(FLAGS.train_dir)
         self.dataset = data.load(
             self.run_flags["dataset"],
             data_dir=FLAGS.data_dir or self.run_flags["data_dir"],
@@ -58,7 +57,7 @@ class Evaluation:
         self.split = self._split()
         self.classifier = WideResNet(*(self.run_flags[name] for name in ("depth", "width", "num_classes")))
         self.evaluator = Evaluator(self.classifier, chosen, batch_size=min(FLAGS.batch_size, len(self.split)),
-                                   progress=True)  # fmt: skip
+                                   progress=True, keep_adversarial=save_adversarial)  # fmt: skip
 
     def _split(self):
         split = {"test": self.dataset.test, "validation": self.dataset.validation}.get(FLAGS.split)
@@ -66,8 +65,11 @@ class Evaluation:
             raise UsageError(f"--split={FLAGS.split}: must be test, or validation if the run held images out")
         return split.take(slice(FLAGS.max_images or None))
 
-    def of(self, checkpoint) -> dict:
-        """The results of a checkpoint (step, path, or None for the latest): measured, written and returned."""
+    def of(self, checkpoint, reuse: bool = False) -> dict:
+        """The results of a checkpoint (step, path, or None for the latest): measured, written and returned.
+
+        With `reuse`, what its results file has of all the attacks is not measured again.
+        """
         step, _ = checkpoints.find(FLAGS.train_dir, checkpoint)
         checkpoints.load_network(self.classifier, "classifier", FLAGS.train_dir, step)
         about = {
@@ -85,4 +87,9 @@ class Evaluation:
         }
         name = results.file_name(step, FLAGS.split, len(self.split), FLAGS.epsilon, FLAGS.step_size, FLAGS.seed)
         file = pathlib.Path(FLAGS.train_dir) / "results" / f"{name}.json"
-        return results.write(file, self.evaluator(self.split, seed=FLAGS.seed), about) | {"file": str(file)}
+        content = results.read(file, about["classifier_sha256"]) if reuse else {}
+        if not set(self.names) <= set(content.get("attacks", ())):
+            outcomes = self.evaluator(self.split, seed=FLAGS.seed)
+            content = results.write(file, outcomes, about)
+            results.write_adversarial(file, outcomes)
+        return content | {"file": str(file)}

@@ -26,6 +26,7 @@ class Outcome:
       labels: [N] int32 true classes.
       linf: the largest |adversarial − image| over all pixels, in grey levels.
       seconds: wall time, with compilation.
+      adversarial: [N, 32, 32, 3] float32, if they were to be kept.
     """
 
     attack: Attack
@@ -33,6 +34,7 @@ class Outcome:
     labels: np.ndarray
     linf: float
     seconds: float
+    adversarial: np.ndarray | None = None
 
     @property
     def accuracy(self) -> float:
@@ -59,11 +61,13 @@ class Evaluator:
       batch_size: images per call; the last batch is padded to it.
       max_images: of the split, from its beginning; 0 is all.
       progress: whether to draw a bar with the time left for each attack.
+      keep_adversarial: whether outcomes are to hold the adversarial images.
     """
 
     def __init__(self, classifier: WideResNet, attacks: Iterable[Attack], *, batch_size: int = 200,
-                 max_images: int = 0, progress: bool = False):  # fmt: skip
+                 max_images: int = 0, progress: bool = False, keep_adversarial: bool = False):  # fmt: skip
         self.classifier, self.batch_size, self.max_images, self.progress = classifier, batch_size, max_images, progress
+        self.keep_adversarial = keep_adversarial
         self._compiled = [(attack, self._compile(attack)) for attack in attacks]
 
     def __call__(self, split: Split, *, seed: int = 0) -> dict[str, Outcome]:
@@ -82,37 +86,39 @@ class Evaluator:
     def _compile(self, attack):
         @tf.function(autograph=False)
         def attack_batch(images, labels, seed):
-            images = tf.cast(images, tf.float32)
-            adversarial = attack.run(self.classifier, images, labels, seed)
+            adversarial = attack.run(self.classifier, tf.cast(images, tf.float32), labels, seed)
             logits = self.classifier(adversarial, batch_norm="eval").logits
-            finite = tf.reduce_all(tf.math.is_finite(logits))
-            return tf.argmax(logits, axis=1), tf.reduce_max(tf.abs(adversarial - images), axis=[1, 2, 3]), finite
+            return adversarial, tf.argmax(logits, axis=1), tf.reduce_all(tf.math.is_finite(logits))
 
         return attack_batch
 
     def _run(self, attack, compiled, split, seed):
-        predictions, distances = np.empty(len(split), np.int16), np.empty(len(split), np.float32)
+        predictions, linf, kept = np.empty(len(split), np.int16), 0.0, []
         started = time.monotonic()
         with progress_bar(len(split), "image", desc=f"{attack.name:>8}", disable=not self.progress) as bar:
             for start in range(0, len(split), self.batch_size):
-                rows = slice(start, start + self.batch_size)
-                predictions[rows], distances[rows], finite = self._run_batch(compiled, split.take(rows), start, seed)
-                bar.update(len(predictions[rows]))
-                if not finite:
-                    raise RunError(
-                        f"{attack.name}: logits that are not finite among images {start} to {bar.n - 1}: the network "
-                        "has diverged; evaluate an older checkpoint"
-                    )
+                batch = split.take(slice(start, start + self.batch_size))
+                adversarial, predicted = self._run_batch(compiled, batch, start, seed, attack.name)
+                predictions[start : start + len(batch)] = predicted
+                linf = max(linf, float(np.abs(adversarial - batch.images).max()))
+                if self.keep_adversarial:
+                    kept.append(adversarial)
+                bar.update(len(batch))
         seconds = time.monotonic() - started
-        return Outcome(attack, predictions, split.labels, float(distances.max()), seconds)
+        return Outcome(attack, predictions, split.labels, linf, seconds, np.concatenate(kept) if kept else None)
 
-    def _run_batch(self, compiled, batch, start, seed):
+    def _run_batch(self, compiled, batch, start, seed, name):
         size = len(batch)
         missing = (0, self.batch_size - size)
         images = np.pad(batch.images, [missing, (0, 0), (0, 0), (0, 0)], mode="edge")
         labels = np.pad(batch.labels, missing, mode="edge")
-        predictions, distances, finite = compiled(images, labels, tf.constant([seed, start], tf.int64))
-        return predictions[:size], distances[:size], finite
+        adversarial, predictions, finite = compiled(images, labels, tf.constant([seed, start], tf.int64))
+        if not finite:
+            raise RunError(
+                f"{name}: logits that are not finite among images {start} to {start + size - 1}: the network has "
+                "diverged; evaluate an older checkpoint"
+            )
+        return adversarial.numpy()[:size], predictions.numpy()[:size]
 
 
 def fingerprint(classifier: WideResNet) -> str:

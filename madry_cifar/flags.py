@@ -34,7 +34,12 @@ def define(section: str, name: str, default: Any, help: str, *, kind: type = str
 def define_data_flags() -> None:
     """--dataset, --data_dir, --download, --validation_size."""
     define("Data", "dataset", "digits", "digits (embedded), cifar10, cifar100 or svhn_cropped")
-    define("Data", "data_dir", None, "folder of prepared tensorflow-datasets data [~/tensorflow_datasets]")
+    define(
+        "Data",
+        "data_dir",
+        None,
+        "folder of prepared tensorflow-datasets data or of the original files [~/tensorflow_datasets]",
+    )
     define("Data", "download", False, "prepare the data set in --data_dir if it is missing", kind=bool)
     define("Data", "validation_size", 0, "training images to hold out", kind=int, minimum=0)
 
@@ -111,6 +116,8 @@ def _guarded(main, argv):
     except BrokenPipeError:  # `… | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(141)
+    except tf.errors.ResourceExhaustedError as error:
+        _fail(f"out of memory or disk space: {str(error).splitlines()[0]}; a smaller --batch_size needs less memory", 1)
     except OSError as error:
         _fail(f"{error.filename or 'input/output'}: {error.strerror or error}", 1)
 

@@ -52,9 +52,20 @@ def write(path: pathlib.Path, outcomes: Mapping[str, Outcome], about: Mapping) -
         "attacks": known | {name: outcome.as_dict() for name, outcome in outcomes.items()},
         "predictions": path.with_suffix(".npz").name,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-    np.savez_compressed(temporary, **arrays)
-    temporary.replace(path.with_suffix(".npz"))
+    _write_array(path.with_suffix(".npz"), np.savez_compressed, **arrays)
     write_json(path, content)
     return content
+
+
+def write_adversarial(path: pathlib.Path, outcomes: Mapping[str, Outcome]) -> None:
+    """Writes the adversarial images that were kept, [N, 32, 32, 3] float32, beside `path`: one .npy an attack."""
+    for name, outcome in outcomes.items():
+        if outcome.adversarial is not None:
+            _write_array(path.with_name(f"{path.stem}_{name}.npy"), np.save, outcome.adversarial)
+
+
+def _write_array(path, save, *arrays, **named_arrays):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    save(temporary, *arrays, **named_arrays)
+    temporary.replace(path)

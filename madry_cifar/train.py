@@ -7,6 +7,7 @@ Watch it with: tensorboard --logdir runs
 """
 
 import dataclasses
+from typing import Any
 
 import tensorflow as tf
 from absl import flags as absl_flags
@@ -15,6 +16,7 @@ from madry_cifar import attacks, data, defense, flags, run_folder
 from madry_cifar.errors import UsageError
 from madry_cifar.evaluation import Evaluator
 from madry_cifar.model import WideResNet, check_size
+from madry_cifar.options import Options
 from madry_cifar.trainer import Schedule, Trainer
 
 FLAGS = absl_flags.FLAGS
@@ -60,8 +62,7 @@ def main() -> None:
     evaluation_attacks = _evaluation_attacks(options)
     dataset = data.load(FLAGS.dataset, **flags.configuration(["data_dir", "download", "validation_size"]))
     data.Batches(len(dataset.train), options.batch_size, FLAGS.seed)  # refuses a batch larger than the data
-    names = [name for part in ("Run", "Data", "Network") for name in flags.section(part) if name != "train_dir"]
-    settings = flags.configuration(names) | {"num_classes": dataset.num_classes} | options.as_dict()
+    settings = settings_of(options, dataset.num_classes)
     folder = run_folder.create(FLAGS.train_dir, settings)
 
     classifier = WideResNet(FLAGS.depth, FLAGS.width, dataset.num_classes, seed=FLAGS.seed)
@@ -81,6 +82,12 @@ def main() -> None:
     else:
         trainer.summaries.settings(settings)
     trainer.train()
+
+
+def settings_of(options: Options, num_classes: int) -> dict[str, Any]:
+    """All settings of a run as the flags say: what `flags.json` holds."""
+    names = [name for part in ("Run", "Data", "Network") for name in flags.section(part) if name != "train_dir"]
+    return flags.configuration(names) | {"num_classes": num_classes} | options.as_dict()
 
 
 def _jit_compile(value):

@@ -33,6 +33,11 @@ class RvSOptions(Options):
     latent_draws: int = option(
         2, "2: new draws for the classifier's half of a step (released code); 1: the same ones (text)", choices=(1, 2)
     )
+    ot: str = option(
+        "sinkhorn",
+        "the distance D: sinkhorn, or paired, the mean of ‖f(x_i) − f(x_adv,i)‖² (an ablation of ours)",
+        choices=("sinkhorn", "paired"),
+    )
     sinkhorn_regularization: float = option(0.01, "of the optimal transport distance")
     sinkhorn_iterations: int = option(100, "of the optimal transport distance", minimum=1)
 
@@ -119,6 +124,9 @@ class RobustnessViaSynthesis(Defense):
 
     def distance(self, natural_features, adversarial_features):
         """D(μ, μ_adv), Eq. 7."""
+        if self.options.ot == "paired":  # what Eq. 7 is when the plan is the identity
+            pairs = tf.math.squared_difference(natural_features, adversarial_features)
+            return tf.reduce_mean(tf.reduce_sum(pairs, axis=1))
         return sinkhorn_distance(
             natural_features,
             adversarial_features,

@@ -17,7 +17,7 @@ FLAGS = absl_flags.FLAGS
 
 def main() -> None:
     """Evaluates as the flags say, and prints the table."""
-    evaluation = Evaluation()
+    evaluation = Evaluation(FLAGS.save_adversarial)
     content = evaluation.of(FLAGS.checkpoint)
     Console().print(table(content, evaluation.names))
     print(content["file"])
@@ -45,6 +45,8 @@ def table(content: dict, names: list[str]) -> Table:
 def command() -> None:
     """Entry point."""
     define_flags()
+    help = "keep the adversarial images in results/, a .npy an attack (for madry_cifar.run_attack)"
+    flags.define("Evaluation", "save_adversarial", False, help, kind=bool)
     flags.run(main, __doc__)
 
 

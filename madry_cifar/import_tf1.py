@@ -1,0 +1,79 @@
+"""Turns a TensorFlow 1 checkpoint of the RvS release or of MadryLab's cifar10_challenge into a run.
+
+  python -m madry_cifar.import_tf1 --checkpoint=models/adv_trained/checkpoint-70000 --train_dir=runs/madry
+
+`rvs_tf.evaluate` reads the run, and the training command with the same flags continues it. Depth, width, number of
+classes and defence are read from the checkpoint; other settings are the defence's own unless given.
+"""
+
+import importlib
+import pathlib
+
+import tensorflow as tf
+from absl import flags as absl_flags
+
+from madry_cifar import data, defense, flags, run_folder, tf1, train
+from madry_cifar.checkpoints import PREFIX
+from madry_cifar.errors import UsageError
+
+FLAGS = absl_flags.FLAGS
+
+
+def main() -> None:
+    """Imports as the flags say."""
+    for name in ("checkpoint", "train_dir"):
+        if not FLAGS[name].value:
+            raise UsageError(f"--{name}=: required")
+    kind, classifier, values = tf1.read(FLAGS.checkpoint)
+    if (pathlib.Path(FLAGS.train_dir) / "flags.json").exists():
+        raise UsageError(f"--train_dir={FLAGS.train_dir}: holds a run already; choose a new folder")
+    dataset = FLAGS.dataset or ("cifar100" if classifier.num_classes == 100 else "cifar10")
+    if data.NUM_CLASSES.get(dataset) != classifier.num_classes:
+        raise UsageError(f"--dataset={dataset}: not one with the checkpoint's {classifier.num_classes} classes")
+    FLAGS.defense, FLAGS.depth, FLAGS.width, FLAGS.dataset = (
+        tf1.KINDS[kind],
+        classifier.depth,
+        classifier.width,
+        dataset,
+    )
+    options = flags.given_options(defense.find(FLAGS.defense))
+    values, added = complete(values)
+    folder = run_folder.create(FLAGS.train_dir, train.settings_of(options, classifier.num_classes))
+    step = int(values["step"])
+    save(folder, values)
+    print(f"{len(values)} variables of the {kind} code, WRN-{FLAGS.depth}-{FLAGS.width}, {classifier.num_classes} "
+          f"classes, after {step} steps: now a run of --defense={FLAGS.defense} in {folder}{added}")  # fmt: skip
+
+
+def complete(values: dict) -> tuple[dict, str]:
+    """The values with a step and momentum, zeros where the checkpoint had none, and a note of what was added."""
+    notes = []
+    if "step" not in values:
+        values, notes = values | {"step": 0}, ["no global_step: taken as 0"]
+    values |= {"step": tf.constant(int(values["step"]), tf.int64)}
+    if not any(name.endswith(".momentum") for name in values):
+        trained = [name for name in values if name != "step" and not name.split(".")[-1].startswith("moving_")]
+        values |= {f"{name}.momentum": tf.zeros_like(values[name]) for name in trained}
+        notes.append("no momentum: starts at zero")
+    return values, f" ({'; '.join(notes)})" if notes else ""
+
+
+def save(folder: pathlib.Path, values: dict) -> None:
+    """Writes values by our names as the checkpoint of a run."""
+    checkpoint = tf.train.Checkpoint(**{name: tf.Variable(value) for name, value in values.items()})
+    manager = tf.train.CheckpointManager(checkpoint, str(folder / "checkpoints"), None, checkpoint_name=PREFIX)
+    manager.save(checkpoint_number=int(values["step"]))
+
+
+def command() -> None:
+    """Entry point."""
+    importlib.import_module("rvs_tf")  # registers RvS, whose checkpoints are read here too
+    flags.define("Import", "checkpoint", None, "prefix of the TensorFlow 1 checkpoint, without .index (required)")
+    train.define_flags("rvs")
+    FLAGS["dataset"].default = None
+    FLAGS["dataset"].unparse()
+    flags.run(main, __doc__)
+
+
+if __name__ == "__main__":
+    command()

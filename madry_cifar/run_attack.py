@@ -1,0 +1,91 @@
+"""Scores stored adversarial images against a run's classifier, after checking that they are allowed.
+
+  python -m madry_cifar.run_attack --train_dir=runs/at --attack=attack.npy
+
+The file holds an adversarial image for each test image, in order: [N, 32, 32, 3] of numbers in [0, 255], each within
+--epsilon of the image. The predictions are saved in --output. `rvs_tf.evaluate --save_adversarial` writes such files.
+"""
+
+import pathlib
+
+import numpy as np
+from absl import flags as absl_flags
+
+from madry_cifar import attacks, checkpoints, data, flags, run_folder
+from madry_cifar.data import Split
+from madry_cifar.errors import RunError, UsageError
+from madry_cifar.evaluation import Evaluator
+
+FLAGS = absl_flags.FLAGS
+TOLERANCE = 1e-4  # for the rounding of float32 in grey levels; MadryLab's
+
+
+def main() -> None:
+    """Scores as the flags say."""
+    for name in ("train_dir", "attack"):
+        if not FLAGS[name].value:
+            raise UsageError(f"--{name}=: required")
+    run_flags = run_folder.read_flags(FLAGS.train_dir)
+    adversarial = load(FLAGS.attack)
+    dataset = data.load(run_flags["dataset"], data_dir=FLAGS.data_dir or run_flags["data_dir"])
+    split = dataset.test.take(slice(FLAGS.max_images or None))
+    check(FLAGS.attack, adversarial, split.images, FLAGS.epsilon)
+    classifier = checkpoints.load_classifier(FLAGS.train_dir, FLAGS.checkpoint)
+    unchanged = attacks.attack("natural")
+    outcome = Evaluator(classifier, [unchanged])(Split(adversarial.astype(np.float32), split.labels))["natural"]
+    temporary = pathlib.Path(f"{FLAGS.output}.temporary.npy")
+    np.save(temporary, outcome.predictions)
+    temporary.replace(FLAGS.output)
+    print(f"accuracy {outcome.accuracy:.2f} % on {len(split)} images within {FLAGS.epsilon:g} of {dataset.provenance}; "
+          f"predictions in {FLAGS.output}")  # fmt: skip
+
+
+def load(path: str) -> np.ndarray:
+    """The array in a .npy file. Raises UsageError when there is none, RunError when it cannot be read."""
+    try:
+        return np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise UsageError(f"--attack={path}: no such file") from None
+    except (ValueError, OSError, EOFError) as error:
+        raise RunError(f"{path}: not a .npy file of numbers ({error})") from None
+
+
+def check(path: str, adversarial: np.ndarray, images: np.ndarray, epsilon: float) -> None:
+    """Raises RunError, naming the first fault, unless `adversarial` may stand for `images` under an ε-bounded attack."""
+    if adversarial.shape != images.shape:
+        raise RunError(
+            f"{path}: shape {adversarial.shape}, the test images have {images.shape} (--max_images=N scores the first N)"
+        )
+    if adversarial.dtype.kind not in "fui":
+        raise RunError(f"{path}: holds {adversarial.dtype}, not numbers")
+    if not np.all(np.isfinite(adversarial)):
+        raise RunError(f"{path}: not finite in image {_first(~np.isfinite(adversarial))}")
+    outside = (adversarial < 0) | (adversarial > 255)
+    if np.any(outside):
+        raise RunError(f"{path}: pixels outside [0, 255] in image {_first(outside)}")
+    distance = np.abs(adversarial.astype(np.float64) - images)
+    if np.any(distance > epsilon + TOLERANCE):
+        largest = distance.max()
+        raise RunError(f"{path}: image {_first(distance > epsilon + TOLERANCE)} is outside the ball; the largest "
+                       f"change is {largest:.4f}, --epsilon={epsilon:g}")  # fmt: skip
+
+
+def _first(faults):
+    return int(np.argmax(faults.reshape(len(faults), -1).any(axis=1)))
+
+
+def command() -> None:
+    """Entry point."""
+    define = flags.define
+    define("Attack", "train_dir", None, "folder of the run (required)")
+    define("Attack", "attack", None, ".npy file of adversarial images (required)")
+    define("Attack", "checkpoint", None, "step or path of the checkpoint [the latest]")
+    define("Attack", "epsilon", 8.0, "largest change of a pixel that is allowed, in grey levels", kind=float, minimum=0)
+    define("Attack", "max_images", 0, "the file is of the first so many test images; 0 is all", kind=int, minimum=0)
+    define("Attack", "output", "pred.npy", "where to save the predictions")
+    define("Attack", "data_dir", None, "where the data set is now [as the run was trained]")
+    flags.run(main, __doc__)
+
+
+if __name__ == "__main__":
+    command()

@@ -1,0 +1,113 @@
+"""What all tests share: a small trained network, a finished run, and commands run here or as processes of their own."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the same numbers with and without a GPU in the machine
+
+import pytest
+from absl import app
+from absl.flags import FLAGS
+from hypothesis import settings
+
+from madry_cifar import WideResNet, data, flags
+from madry_cifar.defense import Natural
+from madry_cifar.trainer import Schedule, Trainer
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+TINY = ("--depth=10", "--width=1", "--batch_size=8")
+
+settings.register_profile("tests", deadline=None, print_blob=True)
+settings.load_profile("tests")
+
+
+@pytest.fixture(scope="session")
+def digits():
+    return data.load("digits")
+
+
+@pytest.fixture(scope="session")
+def trained(digits, tmp_path_factory):
+    """A WRN-10-1 after natural training: right on most digits, and easily attacked."""
+    options = Natural.Options(batch_size=32, steps=100, learning_rates=(0.1, 0.01), learning_rate_boundaries=(75,))
+    classifier = WideResNet(10, 1, 10)
+    never = Schedule(checkpoint_every=0, log_every=0, image_every=0, eval_every=0)
+    Trainer(Natural(classifier, options), digits, tmp_path_factory.mktemp("trained"), never).train()
+    return classifier
+
+
+@pytest.fixture(scope="session")
+def start():
+    """start(module, *arguments) starts `python -m module …` in the repository's root; it is killed after the tests."""
+    processes = []
+
+    def start(module, *arguments):
+        command = [sys.executable, "-m", module, *map(str, arguments)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        processes.append(subprocess.Popen(command, cwd=ROOT, **pipes))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@pytest.fixture(scope="session")
+def run(start):
+    """run(module, *arguments) runs a command to its end; returns its status, stdout and stderr."""
+
+    def run(module, *arguments):
+        process = start(module, *arguments)
+        out, err = process.communicate(timeout=120)
+        return process.returncode, out, err
+
+    return run
+
+
+@pytest.fixture
+def invoke(capsys, monkeypatch):
+    """invoke(command, *arguments) does the same in this process, with the command's function."""
+    app.define_help_flags()  # defined once and for all: not among what a command defines
+
+    def invoke(command, *arguments):
+        monkeypatch.setattr(flags, "_sections", {})
+        monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])
+        capsys.readouterr()
+        before, status = set(FLAGS), None
+        try:
+            command()
+        except SystemExit as end:
+            status = end.code
+        finally:
+            for name in set(FLAGS) - before:
+                delattr(FLAGS, name)
+            FLAGS.unparse_flags()
+        return (status or 0, *capsys.readouterr())
+
+    return invoke
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """The flags of a network and batch that train in seconds."""
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def rvs_flags():
+    """The flags of `rvs_run`, without its folder."""
+    every = ("--checkpoint_every=5", "--log_every=2", "--image_every=20", "--eval_every=20", "--eval_images=20")
+    return (*TINY, "--steps=40", "--keep=4", *every, "--eval_attacks=natural,pgd-2")
+
+
+@pytest.fixture(scope="session")
+def rvs_run(run, rvs_flags, tmp_path_factory):
+    """The folder of an RvS run of 40 steps, made by the command. Not to be written to."""
+    folder = tmp_path_factory.mktemp("runs") / "rvs"
+    status, _, err = run("rvs_tf.train", f"--train_dir={folder}", *rvs_flags)
+    assert status == 0, err
+    return folder
