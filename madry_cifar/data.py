@@ -123,7 +123,11 @@ def _from_tfds(name, data_dir, download):
                 f"--dataset={name}: not prepared in --data_dir={builder.data_dir_root}; point --data_dir to where it "
                 "is, or add --download"
             )
-        builder.download_and_prepare()
+        try:
+            builder.download_and_prepare()
+        except Exception as error:  # a download may fail in any way
+            reason = " ".join(str(error).split())[:200]
+            raise RunError(f"{name} could not be prepared in {builder.data_dir_root}: {reason}") from None
     try:
         splits = [_read(tfds, builder, split) for split in ("train", "test")]
         sample = next(iter(builder.as_dataset(split="test[:1]", decoders={"image": tfds.decode.SkipDecoding()})))

@@ -51,10 +51,10 @@ def load(path: str) -> np.ndarray:
 
 
 def check(path: str, adversarial: np.ndarray, images: np.ndarray, epsilon: float) -> None:
-    """Raises RunError, naming the first fault, unless `adversarial` may stand for `images` under an ε-bounded attack."""
+    """Raises RunError, naming the first fault, unless `adversarial` may stand for `images` within ε."""
     if adversarial.shape != images.shape:
         raise RunError(
-            f"{path}: shape {adversarial.shape}, the test images have {images.shape} (--max_images=N scores the first N)"
+            f"{path}: shape {adversarial.shape}, the test images have {images.shape}; --max_images=N scores the first N"
         )
     if adversarial.dtype.kind not in "fui":
         raise RunError(f"{path}: holds {adversarial.dtype}, not numbers")

@@ -1,8 +1,8 @@
 import collections
-import inspect
 import pathlib
 import subprocess
 import sys
+import textwrap
 import types
 
 import numpy as np
@@ -18,7 +18,8 @@ from madry_cifar import data
 from madry_cifar.errors import RunError, UsageError
 
 CLASSES = {"cifar10": 10, "cifar100": 100, "svhn_cropped": 10}
-REAL = pathlib.Path(__file__).parents[3] / "shared" / "tfds"
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+REAL = ROOT.parent / "shared" / "tfds"
 
 
 # --- The embedded digits
@@ -87,7 +88,7 @@ def name(request):
 
 @pytest.fixture
 def written(name, tmp_path):
-    """Small `name` data in three files for training and one for testing: its splits, as they were given to be written."""
+    """Small data called `name`, in three files per split under `tmp_path`: what was given to be written."""
     splits = {"train": random_split(25, CLASSES[name]), "test": random_split(7, CLASSES[name])}
     write(name, tmp_path, splits)
     return splits
@@ -173,7 +174,7 @@ def test_a_failed_download(tmp_path, monkeypatch, error):
         raise error("no route to host")
 
     monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", download_and_prepare)
-    with pytest.raises(RunError, match="cifar10.*no route to host"):
+    with pytest.raises(RunError, match=r"cifar10.*no route to host"):
         data.load("cifar10", data_dir=tmp_path, download=True)
 
 
@@ -211,24 +212,20 @@ def test_a_label_out_of_range_in_the_files(name, written, split, tmp_path):
 
 @pytest.mark.skipif(not (REAL / "cifar10").is_dir(), reason="no prepared CIFAR-10 in ../shared/tfds")
 def test_all_of_cifar10_in_a_minute_and_little_memory():
-    def load(data_dir):
-        import resource
-        import time
-
+    source = """
+        import resource, sys, time
         from madry_cifar import data
 
         started = time.monotonic()
-        cifar = data.load("cifar10", data_dir=data_dir)
+        cifar = data.load("cifar10", data_dir=sys.argv[1])
         assert time.monotonic() - started < 60
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 2.5e6  # KiB
         assert cifar.train.images.shape == (50_000, 32, 32, 3)
         assert cifar.test.images.shape == (10_000, 32, 32, 3)
-        counts = [sum(cifar.train.labels == label) for label in range(10)]
-        assert counts == [5000] * 10
-
-    source = f"{inspect.cleandoc(inspect.getsource(load))}\nload({str(REAL)!r})"
-    root = pathlib.Path(__file__).parents[2]
-    result = subprocess.run([sys.executable, "-c", source], cwd=root, capture_output=True, text=True, check=False)
+        assert [sum(cifar.train.labels == label) for label in range(10)] == [5000] * 10
+    """
+    command = [sys.executable, "-c", textwrap.dedent(source), str(REAL)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert result.returncode == 0, result.stderr
 
 
@@ -272,7 +269,7 @@ def test_a_batch_larger_than_the_data(batch_size):
 
 @pytest.fixture(scope="module")
 def augmented():
-    """10,000 copies of one image [3, 4, 2] of distinct pixels, augmented, and all that may come of it, [50, 3, 4, 2]."""
+    """Augmented copies of an image [3, 4, 2] of distinct pixels, and all that may become of it, [50, 3, 4, 2]."""
     image = np.arange(1, 25, dtype=np.uint8).reshape(3, 4, 2)
     padded = np.pad(image, [(2, 2), (2, 2), (0, 0)])
     crops = [padded[row : row + 3, column : column + 4] for row in range(5) for column in range(5)]

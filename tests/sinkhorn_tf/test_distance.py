@@ -183,13 +183,12 @@ def test_upstream_gradients_are_passed_on():
     assert relative_error(gy, hy) <= 1e-10
 
 
-@pytest.mark.parametrize("iterations", [100, 150])
 @pytest.mark.parametrize(("scale", "repeats"), [(0.02, True), (0.1, True), (0.3, False)])
-def test_leaving_the_loop_early_changes_nothing(scale, repeats, iterations):
+def test_leaving_the_loop_early_changes_nothing(scale, repeats):
     x, y = clouds(6, 6, scale=scale)
     potentials = []
-    expected = value_and_gradients(plain(iterations, potentials=potentials), x, y)
-    results = value_and_gradients(ours(iterations), x, y)
+    expected = value_and_gradients(plain(100, potentials=potentials), x, y)
+    results = value_and_gradients(ours(100), x, y)
     same = [np.array_equal(*pair) for pair in itertools.pairwise(potentials)]
     assert any(same[:90]) == repeats  # the case is what it is meant to be
     assert relative_error(results[0], expected[0]) <= 1e-14

@@ -1,0 +1,152 @@
+import types
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from madry_cifar import WideResNet
+from madry_cifar.attacks import attack
+from madry_cifar.data import Split
+from madry_cifar.errors import RunError
+from madry_cifar.evaluation import Evaluator, fingerprint
+
+
+class Linear:
+    """A linear classifier of images [2, 2, 3] in three classes that counts how often it is called, that is traced."""
+
+    num_classes = 3
+
+    def __init__(self):
+        self.weights = tf.Variable(np.random.default_rng(0).normal(size=(12, 3)), dtype=tf.float32)
+        self.calls = 0
+
+    def __call__(self, images, batch_norm):
+        assert batch_norm == "eval"
+        self.calls += 1
+        return types.SimpleNamespace(logits=tf.reshape(images - 128, [tf.shape(images)[0], 12]) @ self.weights)
+
+
+@pytest.fixture
+def linear():
+    return Linear()
+
+
+@pytest.fixture
+def split(linear):
+    """Ten images, most of which `linear` gets right."""
+    images = np.random.default_rng(1).integers(0, 256, (10, 2, 2, 3), np.uint8)
+    labels = np.argmax((images.reshape(10, 12) - 128.0) @ linear.weights.numpy(), axis=1).astype(np.int32)
+    labels[7] = (labels[7] + 1) % 3
+    return Split(images, labels)
+
+
+@pytest.mark.parametrize("name", ["natural", "fgsm", "fgsm-rs", "pgd-3", "cw-2"])
+@pytest.mark.parametrize("batch_size", [1, 4, 10, 64])
+def test_outcomes_are_those_of_a_plain_loop(linear, split, name, batch_size):
+    chosen = attack(name, epsilon=32, step_size=12)
+    outcome = Evaluator(linear, [chosen], batch_size=batch_size)(split, seed=5)[name]
+    predictions, largest = [], 0
+    for first in range(0, 10, batch_size):
+        images = split.images[first : first + batch_size].astype(np.float32)
+        padded = np.concatenate([images, np.repeat(images[-1:], batch_size - len(images), axis=0)])
+        labels = np.resize(split.labels[first : first + batch_size], batch_size)
+        adversarial = np.array(chosen.run(linear, padded, labels, (5, first)))[: len(images)]
+        largest = max(largest, np.abs(adversarial - images).max())
+        predictions += np.argmax((adversarial.reshape(-1, 12) - 128) @ linear.weights.numpy(), axis=1).tolist()
+    assert outcome.predictions.tolist() == predictions
+    assert np.array_equal(outcome.labels, split.labels)
+    right = sum(predicted == label for predicted, label in zip(predictions, split.labels, strict=True))
+    assert outcome.accuracy == pytest.approx(10 * right)
+    assert outcome.linf == pytest.approx(largest, abs=1e-4)
+    assert outcome.linf <= 32.0001
+    assert (right == 9) if name == "natural" else (right < 9)
+
+
+def test_a_network_of_the_right_kind(trained, digits):
+    chosen = [attack("natural"), attack("pgd-3", epsilon=6)]
+    outcomes = Evaluator(trained, chosen, batch_size=30, max_images=50)(digits.test)
+    images, labels = digits.test.images[:50].astype(np.float32), digits.test.labels[:50]
+    expected = [int(np.argmax(trained(image[np.newaxis]).logits)) for image in images]
+    assert outcomes["natural"].predictions.tolist() == expected
+    assert len(outcomes["pgd-3"].labels) == 50
+    assert np.array_equal(outcomes["pgd-3"].labels, labels)
+    assert 0 < outcomes["pgd-3"].accuracy < outcomes["natural"].accuracy
+    assert 5.99 < outcomes["pgd-3"].linf < 6.0001
+    assert outcomes["natural"].linf == 0
+
+
+def test_a_padded_batch_neither_changes_outcomes_nor_is_traced_again(linear, split):
+    evaluator = Evaluator(linear, [attack("pgd-3", epsilon=32)], batch_size=4)
+    whole = evaluator(split.take(slice(8)))["pgd-3"]
+    traced = linear.calls
+    part = evaluator(split.take(slice(5)))["pgd-3"]
+    assert part.predictions.tolist() == whole.predictions[:5].tolist()
+    assert linear.calls == traced > 0
+
+
+def test_later_weights_are_used_without_tracing(linear, split):
+    evaluator = Evaluator(linear, [attack("natural")], batch_size=4)
+    before = evaluator(split)["natural"].accuracy
+    traced = linear.calls
+    linear.weights.assign(-linear.weights)
+    assert evaluator(split)["natural"].accuracy < before - 50
+    assert linear.calls == traced
+
+
+def test_the_start_belongs_to_the_seed_and_to_the_place_of_the_batch(linear, split):
+    same = Split(np.repeat(split.images[:1], 8, axis=0), np.repeat(split.labels[:1], 8))
+    evaluator = Evaluator(linear, [attack("pgd-1", epsilon=60, step_size=0)], batch_size=4, keep_adversarial=True)
+    first, again, other = (evaluator(same, seed=seed)["pgd-1"].adversarial for seed in (1, 1, 2))
+    assert np.array_equal(first, again)
+    assert not np.any(np.all(first == other, axis=(1, 2, 3)))
+    assert len(np.unique(first, axis=0)) == 8
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_adversarial_images_are_kept_when_wanted(linear, split, keep):
+    evaluator = Evaluator(linear, [attack("fgsm", epsilon=9)], batch_size=4, keep_adversarial=keep)
+    kept = evaluator(split)["fgsm"].adversarial
+    if not keep:
+        assert kept is None
+        return
+    assert kept.shape == split.images.shape
+    predicted = np.argmax((kept.reshape(10, 12) - 128) @ linear.weights.numpy(), axis=1)
+    assert np.array_equal(predicted, evaluator(split)["fgsm"].predictions)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_logits_that_are_not_finite(linear, split, value):
+    linear.weights[3, 1].assign(value)
+    with pytest.raises(RunError, match="natural: logits that are not finite among images 0 to 3"):
+        Evaluator(linear, [attack("natural")], batch_size=4)(split)
+
+
+def test_logits_that_are_not_finite_at_the_end(linear, split):
+    linear.weights[3, 1].assign(1e38)
+    images = np.full_like(split.images, 128)
+    images[9] = 255
+    with pytest.raises(RunError, match="among images 8 to 9"):
+        Evaluator(linear, [attack("natural")], batch_size=4)(Split(images, split.labels))
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_labels_out_of_range(linear, split, label):
+    split.labels[6] = label
+    with pytest.raises(RunError, match=f"label {label} of image 6 is out of range for 3 classes"):
+        Evaluator(linear, [attack("natural")])(split)
+
+
+def test_what_is_put_into_the_results(linear, split):
+    entry = Evaluator(linear, [attack("pgd-3")], batch_size=4)(split)["pgd-3"].as_dict()
+    assert set(entry) == {"accuracy", "images", "protocol", "linf", "seconds"}
+    assert entry["images"] == 10
+    assert entry["protocol"] == attack("pgd-3").protocol
+
+
+def test_the_fingerprint_is_of_all_weights():
+    first, second = WideResNet(10, 1), WideResNet(10, 1)
+    assert fingerprint(first) == fingerprint(second) != fingerprint(WideResNet(10, 1, seed=1))
+    for variable in (second.units[0].norm1.moving_variance, second.logits.bias):
+        before = fingerprint(second)
+        variable.value[0].assign(0.5)
+        assert fingerprint(second) != before

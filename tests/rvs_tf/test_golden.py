@@ -1,0 +1,219 @@
+"""The networks, the perturbation, the attacks' gradients and Algorithm 1, against the authors' released code.
+
+All at full size (WRN-34-10) on the weights, images and draws of `tests/data/released_code.npz`.
+"""
+
+import itertools
+import pathlib
+import zlib
+from collections import defaultdict
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from madry_cifar import WideResNet, attacks
+from madry_cifar.layers import BatchNorm, kernels
+from rvs_tf import RobustnessViaSynthesis
+from rvs_tf.defense import Draw, RvSOptions
+
+RELEASED = np.load(pathlib.Path(__file__).parents[1] / "data" / "released_code.npz")
+NAMES = [line.split()[0] for line in RELEASED["variables"]]
+SHAPES = {line.split()[0]: tuple(map(int, line.split()[1:])) for line in RELEASED["variables"]}
+CLASSIFIER_NAMES = {
+    "init_conv/kernel": "init_conv/DW",
+    "norm_last": "unit_last/BatchNorm",
+    "logits/kernel": "pre_softmax/DW",
+    "logits/bias": "pre_softmax/pre_softmaxbiases",
+    "unit_1_0/norm1": "unit_1_0/shared_activation/BatchNorm",
+    "/norm1": "/residual_only_activation/BatchNorm",
+    "/norm2": "/sub2/BatchNorm",
+    "/conv1/kernel": "/sub1/conv1/DW",
+    "/conv2/kernel": "/sub2/conv2/DW",
+}
+GENERATOR_NAMES = {
+    "dense/kernel": "attack/DW",
+    "dense/bias": "attack/attackbiases",
+    "deconv1/kernel": "init_deconv/DW",
+    "deconv2/kernel": "deconv2/DW",
+    "conv3/kernel": "deconv3/DW",
+    "norm1": "BatchNorm",
+    "norm2": "BatchNorm_1",
+}
+
+
+def released_names(network):
+    """The variables of a network by their names in the released code."""
+    is_generator = network.name == "generator"
+    result = {}
+    for variable in network.variables:
+        name = variable.path.split("/", 1)[1]
+        for ours, theirs in (GENERATOR_NAMES if is_generator else CLASSIFIER_NAMES).items():
+            name = name.replace(ours, theirs)
+        result["attack_module/" + name if is_generator else name] = variable.value
+    return result
+
+
+def draw_weight(name):
+    """The weight that a name stands for (see `tests/data/README.md`)."""
+    shape = SHAPES[name]
+    state = np.random.RandomState(zlib.crc32(f"{RELEASED['seed']}/{name}".encode()))
+    normal = state.standard_normal(shape).astype(np.float32)
+    if name.endswith("moving_variance"):
+        return 1 + 0.1 * np.abs(normal)
+    if name.endswith("gamma"):
+        return 1 + 0.1 * normal
+    if name.endswith(("beta", "moving_mean")):
+        return 0.1 * normal
+    if name.endswith("biases"):
+        return 0.01 * normal
+    return normal * np.float32(np.sqrt(2 / np.prod(shape[:3]) if len(shape) == 4 else 1 / shape[0]))
+
+
+def relative_error(value, expected):
+    return np.linalg.norm(value - np.asarray(expected, np.float64)) / np.linalg.norm(expected)
+
+
+@pytest.fixture(scope="module")
+def start():
+    return {name: draw_weight(name) for name in NAMES}
+
+
+@pytest.fixture(scope="module")
+def defense(start):
+    options = RvSOptions(learning_rates=(0.1,), learning_rate_boundaries=())
+    defense = RobustnessViaSynthesis(WideResNet(34, 10, dtype="float64"), options)
+    variables = released_names(defense.classifier) | released_names(defense.generator)
+    assert sorted(variables) == NAMES
+    for name, variable in variables.items():
+        assert tuple(variable.shape) == SHAPES[name], name
+        variable.assign(start[name])
+    return defense
+
+
+@pytest.fixture(scope="module")
+def images():
+    return tf.constant(RELEASED["x"], tf.float64)
+
+
+@pytest.fixture(scope="module")
+def labels():
+    return tf.constant(RELEASED["y"], tf.int32)
+
+
+def draw(index):
+    return Draw(*(tf.constant(RELEASED[f"{name}{index}"], tf.float64) for name in ("z", "noise")))
+
+
+def test_features_and_logits_in_float32(start, images):
+    classifier = WideResNet(34, 10)
+    for name, variable in released_names(classifier).items():
+        variable.assign(start[name])
+    features, logits = classifier(RELEASED["x"])
+    assert features.dtype == tf.float32
+    for kind in ("", "_float32"):
+        assert relative_error(features, RELEASED["features" + kind]) <= 1e-5
+        assert relative_error(logits, RELEASED["logits" + kind]) <= 1e-5
+
+
+def test_perturbation_and_adversarial_images(defense, images):
+    first = draw(0)
+    perturbation = defense.generator(first.latent)
+    np.testing.assert_allclose(np.clip(perturbation, -8, 8), RELEASED["delta"], atol=1e-6)
+    np.testing.assert_allclose(defense.synthesize(images, first, "eval"), RELEASED["x_adv"], atol=1e-4)
+
+
+def test_classifier_and_input_gradients_of_the_attacks_losses(defense, images, labels):
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(images)
+        features, logits = defense.classifier(images)
+        totals = {name: tf.reduce_sum(loss(logits, labels)) for name, loss in attacks.LOSSES.items()}
+    assert relative_error(features, RELEASED["features"]) <= 1e-7
+    assert relative_error(logits, RELEASED["logits"]) <= 1e-7
+    np.testing.assert_allclose(totals["xent"], RELEASED["xent_sum"], rtol=1e-7)
+    for name, total in totals.items():
+        assert relative_error(tape.gradient(total, images), RELEASED[f"grad_{name}"]) <= 1e-6, name
+
+
+@pytest.fixture(scope="module")
+def two_iterations(defense, start, images, labels):
+    """After each of two iterations: the losses, the generator's sum of kernel²/2, the change of each variable since
+    the start, and the batch statistics that moved the running ones, by name."""
+    variables = released_names(defense.classifier) | released_names(defense.generator)
+    names = {variable.ref(): name for name, variable in variables.items()}
+    statistics = defaultdict(list)
+    normalize = BatchNorm._normalize
+
+    def recording(layer, inputs, *args):
+        outputs, mean, variance = normalize(layer, inputs, *args)
+        statistics[names[layer.moving_mean.value.ref()]].append(mean.numpy())
+        statistics[names[layer.moving_variance.value.ref()]].append(variance.numpy())
+        return outputs, mean, variance
+
+    results = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BatchNorm, "_normalize", recording)
+        for k in range(2):
+            statistics.clear()
+            step = tf.constant(k, tf.int64)
+            losses = defense.iteration(images, labels, step, draw(2 * k), draw(2 * k + 1))
+            decay = sum(float(tf.nn.l2_loss(kernel)) for kernel in kernels(defense.generator))
+            changes = {name: variable.numpy() - start[name] for name, variable in variables.items()}
+            results.append((losses, decay, changes, dict(statistics)))
+    return results
+
+
+@pytest.mark.parametrize("k", [0, 1])
+def test_losses_of_an_iteration(two_iterations, k):
+    losses, generator_decay, _, _ = two_iterations[k]
+    decay = losses["weight_decay"] / 2e-4 + generator_decay  # the released sum includes the generator
+    ours = [losses["cross_entropy"], decay, losses["optimal_transport"]]
+    np.testing.assert_allclose(ours, RELEASED[f"iter{k}_ce_wd_ot"], rtol=1e-7)
+    total = losses["cross_entropy"] + losses["weight_decay"] + losses["optimal_transport"]
+    np.testing.assert_allclose(losses["total"], total, rtol=1e-12)
+
+
+def probe(name, change):
+    """The inner product that is stored of the change of a variable."""
+    return np.vdot(change, np.random.RandomState(zlib.crc32(f"probe/{name}".encode())).standard_normal(change.shape))
+
+
+def is_running(name):
+    return name.endswith(("moving_mean", "moving_variance"))
+
+
+@pytest.mark.parametrize("k", [0, 1])
+def test_change_of_every_trained_variable(two_iterations, k):
+    for name, (_, size, product) in zip(NAMES, RELEASED[f"iter{k}_change"], strict=True):
+        if not is_running(name):
+            change = two_iterations[k][2][name]
+            assert abs(np.linalg.norm(change) - size) <= 1e-5 * size, name
+            assert abs(probe(name, change) - product) <= 1e-5 * size, name
+
+
+def moved(running, batches):
+    for batch in batches:
+        running = 0.9 * running + 0.1 * batch
+    return running
+
+
+def test_change_of_every_running_statistic(two_iterations, start):
+    """Natural and adversarial images move the classifier's in both halves of an iteration. Which first, the released
+    code leaves to chance: its numbers are met by one of the orders, and ours come from the order that is expected."""
+    for row, name in filter(lambda item: is_running(item[1]), enumerate(NAMES)):
+        ours, possible = start[name].astype(np.float64), [start[name].astype(np.float64)]
+        for k, (_, _, changes, statistics) in enumerate(two_iterations):
+            if name.startswith("attack_module/"):
+                orders = [statistics[name]]  # of the two halves
+                expected = orders[0]
+            else:
+                first, natural, second = statistics[name]
+                halves = itertools.permutations([first, natural]), itertools.permutations([natural, second])
+                orders = [half1 + half2 for half1, half2 in itertools.product(*halves)]
+                expected = (first, natural, natural, second)
+            ours = moved(ours, expected)
+            np.testing.assert_allclose(start[name] + changes[name], ours, rtol=1e-12, atol=1e-12)
+            possible = [moved(running, order) for running in possible for order in orders]
+            _, size, product = RELEASED[f"iter{k}_change"][row]
+            errors = [abs(probe(name, running - start[name]) - product) for running in possible]
+            assert min(errors) <= 1e-5 * size, (k, name)
