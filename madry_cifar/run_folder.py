@@ -11,19 +11,11 @@ from typing import Any
 from madry_cifar.errors import RunError, UsageError
 
 SCHEMA_VERSION = 1
-MAY_CHANGE = {
-    "steps": "training may be prolonged",
-    "data_dir": "where the same data lies",
-    "download": "",
-    "jit_compile": "how it is computed",
-    "checkpoint_every": "",
-    "keep": "",
-    "log_every": "",
-    "image_every": "",
-    "eval_every": "",
-    "eval_images": "",
-    "eval_attacks": "",
-}
+# Settings that may differ when a run is continued: how long, from where, and what is written on the way.
+MAY_CHANGE = frozenset(
+    ("steps", "data_dir", "download", "jit_compile", "checkpoint_every", "keep")
+    + ("log_every", "image_every", "eval_every", "eval_images", "eval_attacks")
+)
 
 
 def write_json(path: pathlib.Path, content: Any) -> None:
@@ -53,7 +45,7 @@ def create(train_dir: str, flags: dict[str, Any]) -> pathlib.Path:
 
 def _check_same(folder, flags):
     before = read_flags(folder)
-    differing = sorted(name for name in {*flags, *before} - {*MAY_CHANGE} if flags.get(name) != before.get(name))
+    differing = sorted(name for name in {*flags, *before} - MAY_CHANGE if flags.get(name) != before.get(name))
     if differing:
         changes = ", ".join(f"--{name} (there {before.get(name)}, now {flags.get(name)})" for name in differing)
         raise UsageError(f"--train_dir={folder}: holds a run with other settings: {changes}; use another folder")

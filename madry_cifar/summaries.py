@@ -6,6 +6,8 @@ from typing import Any
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
+from madry_cifar.run_folder import MAY_CHANGE
+
 SHOWN_IMAGES = 8
 
 
@@ -37,11 +39,11 @@ class Summaries:
             tf.summary.image(f"images/{name}", grid[tf.newaxis])
 
     def settings(self, flags: Mapping[str, Any]) -> None:
-        """The run's settings, for the HParams and Text tabs."""
+        """The run's settings, for the Text tab, and those that make a difference to training, for HParams."""
         plain = {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in flags.items()}
         rows = "\n".join(f"| {name} | {value} |" for name, value in sorted(plain.items()))
         with self.writer.as_default(0):
-            hparams.hparams(plain)
+            hparams.hparams({name: value for name, value in plain.items() if name not in MAY_CHANGE - {"steps"}})
             tf.summary.text("flags", f"| flag | value |\n|---|---|\n{rows}")
 
     def flush(self) -> None:

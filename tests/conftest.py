@@ -1,5 +1,6 @@
 """What all tests share: a small trained network, a finished run, and commands run here or as processes of their own."""
 
+import collections
 import os
 import pathlib
 import subprocess
@@ -8,6 +9,7 @@ import sys
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the same numbers with and without a GPU in the machine
 
 import pytest
+import tensorflow as tf
 from absl import app
 from absl.flags import FLAGS
 from hypothesis import settings
@@ -36,6 +38,22 @@ def trained(digits, tmp_path_factory):
     never = Schedule(checkpoint_every=0, log_every=0, image_every=0, eval_every=0)
     Trainer(Natural(classifier, options), digits, tmp_path_factory.mktemp("trained"), never).train()
     return classifier
+
+
+@pytest.fixture(scope="session")
+def curves():
+    """curves(folder) reads the scalars from the TensorBoard files in a folder: the points (step, value) of each tag."""
+
+    def curves(folder):
+        points = collections.defaultdict(list)
+        for file in sorted(folder.glob("events.*")):
+            for event in tf.compat.v1.train.summary_iterator(str(file)):
+                for value in event.summary.value:
+                    if value.metadata.plugin_data.plugin_name == "scalars":
+                        points[value.tag].append((event.step, tf.make_ndarray(value.tensor).item()))
+        return points
+
+    return curves
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,58 @@
+"""The count of operations, against the arithmetic of the layers."""
+
+import tensorflow as tf
+
+from benchmarks import flops
+from madry_cifar import WideResNet
+from madry_cifar.defense import AdversarialTraining, AdversarialTrainingOptions, Natural
+from rvs_tf import RobustnessViaSynthesis
+
+BATCH = 4
+
+
+def forward_flops(width):
+    """Two operations per weight and output position of WRN-10-w, for one image."""
+    w = width
+    convolutions = [(32, 3, 16), (32, 16, 16 * w), (32, 16 * w, 16 * w), (16, 16 * w, 32 * w)]
+    convolutions += [(16, 32 * w, 32 * w), (8, 32 * w, 64 * w), (8, 64 * w, 64 * w)]
+    return sum(2 * 9 * size**2 * a * b for size, a, b in convolutions) + 2 * 64 * w * 10
+
+
+def count(function):
+    return flops.count(tf.function(function, autograph=False).get_concrete_function())
+
+
+def batch():
+    return tf.zeros([BATCH, 32, 32, 3]), tf.zeros([BATCH], tf.int32), tf.constant(0, tf.int64)
+
+
+def test_a_forward_pass():
+    classifier = WideResNet(10, 2)
+    assert count(lambda: classifier(batch()[0]).logits) == BATCH * forward_flops(2)
+
+
+def test_natural_training_costs_three_forward_passes():
+    step = Natural(WideResNet(10, 1)).train_step
+    first_layer = 2 * 9 * 32**2 * 3 * 16  # no gradient is needed with respect to the images
+    assert count(lambda: step(*batch())) == BATCH * (3 * forward_flops(1) - first_layer)
+
+
+def test_adversarial_training_costs_two_more_for_each_step_of_the_attack():
+    def cost(steps):
+        step = AdversarialTraining(WideResNet(10, 1), AdversarialTrainingOptions(attack_steps=steps)).train_step
+        return count(lambda: step(*batch()))
+
+    assert cost(7) - cost(3) == 4 * 2 * BATCH * forward_flops(1)
+
+
+def test_rvs_costs_eight_forward_passes_and_its_generator():
+    """Three forward passes, the generator's gradient through one, and two full backward passes."""
+    step = RobustnessViaSynthesis(WideResNet(10, 1)).train_step
+    dense, deconv1 = 2 * 640 * 4096, 2 * 8 * 8 * 64 * 16 * 32
+    deconv2, conv3 = 2 * 16 * 16 * 32 * 16 * 16, 2 * 32 * 32 * 3 * 16 * 16
+    first_layer = 2 * 9 * 32**2 * 3 * 16
+    generator = 4 * (dense + deconv1 + deconv2 + conv3) - dense  # two forward, one backward; no gradient for z
+    unused_logits = 5 * 2 * 64 * 10  # of two of the three forward passes, and their gradients
+    per_image = 8 * forward_flops(1) - 2 * first_layer - unused_logits + generator
+    cost_gradients = 3 * 2 * BATCH * BATCH * 64  # for f(x_adv) in the generator's half, for both in the classifier's
+    assert count(lambda: step(*batch())) == BATCH * per_image + cost_gradients

@@ -1,0 +1,59 @@
+"""Presets: every one is a command line that the training command takes, and says what it is."""
+
+import pathlib
+import shlex
+import subprocess
+import sys
+
+import pytest
+from absl import flags as absl_flags
+
+from madry_cifar import defense, flags, train
+
+PRESETS = sorted((pathlib.Path(__file__).parents[2] / "experiments" / "presets").glob("*.flags"))
+FLAGS = absl_flags.FLAGS
+
+
+@pytest.fixture
+def training_flags():
+    """The flags of the training command, removed again afterwards."""
+    before = set(FLAGS)
+    flags._sections.clear()
+    train.define_flags("rvs")
+    yield
+    for name in set(FLAGS) - before:
+        delattr(FLAGS, name)
+    flags._sections.clear()
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+def test_a_preset_says_what_it_is_and_is_taken(preset, training_flags):
+    text = preset.read_text()
+    for word in ("Command:", "Hardware:", "Expected:"):
+        assert word in text
+    (line,) = (line for line in text.splitlines() if "Command:" in line)
+    given = shlex.split(line.split("Command:")[1])
+    assert f"--flagfile=experiments/presets/{preset.name}" in given
+    FLAGS(["train", f"--flagfile={preset}"])
+    options = flags.given_options(defense.find(FLAGS.defense))
+    data_set, kind = preset.stem.split("_")
+    assert FLAGS.dataset.startswith(data_set)
+    assert FLAGS.defense == (kind if kind in ("natural", "at") else "rvs")
+    if kind == "paper":
+        assert (FLAGS.depth, FLAGS.width) == (28, 10)
+        assert (options.uniform_noise, options.latent_draws) == (False, 1)
+    if kind == "released":
+        assert (FLAGS.depth, FLAGS.width) == (34, 10)
+        assert (options.uniform_noise, options.latent_draws) == (True, 2)
+    if kind in ("paper", "released"):
+        assert options.batch_size == 64
+        assert options.generator_learning_rate == (0.0001 if data_set == "svhn" else 0.01)
+        assert options.learning_rates[0] == (0.01 if data_set == "svhn" else 0.1)
+
+
+def test_the_smoke_preset_runs(tmp_path):
+    preset = PRESETS[0].with_name("digits_smoke.flags")
+    command = [sys.executable, "-m", "rvs_tf.train", f"--flagfile={preset}", f"--train_dir={tmp_path}", "--steps=3"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "checkpoints" / "ckpt-3.index").exists()

@@ -1,0 +1,56 @@
+"""Stored attacks: what is checked before they are scored."""
+
+import numpy as np
+import pytest
+
+from madry_cifar import run_attack
+from madry_cifar.errors import RunError, UsageError
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
+
+
+def moved(by, index=(3, 1, 2, 0)):
+    """The images as float32, one pixel moved inwards, so that it stays in the range of pixels."""
+    adversarial = IMAGES.astype(np.float32)
+    adversarial[index] += by if adversarial[index] < 128 else -by
+    return adversarial
+
+
+@pytest.mark.parametrize("adversarial", [IMAGES, moved(8.0), moved(8.00005), IMAGES.astype(np.float64)])
+def test_allowed(adversarial):
+    run_attack.check("attack.npy", adversarial, IMAGES, epsilon=8.0)
+
+
+@pytest.mark.parametrize(
+    ("adversarial", "message"),
+    [
+        (moved(8.01), r"image 3 is outside the ball; the largest change is 8\.01"),
+        (moved(np.nan), "not finite in image 3"),
+        (IMAGES[:4], r"shape \(4, 32, 32, 3\), the test images have \(5, 32, 32, 3\)"),
+        (IMAGES[..., :1], r"shape \(5, 32, 32, 1\)"),
+        (IMAGES.astype(np.complex64), "complex64"),
+        (np.where(np.arange(5).reshape(-1, 1, 1, 1) == 2, -0.001, IMAGES), r"outside \[0, 255\] in image 2"),
+        (np.where(np.arange(5).reshape(-1, 1, 1, 1) == 2, 255.001, IMAGES), r"outside \[0, 255\] in image 2"),
+    ],
+)
+def test_refused(adversarial, message):
+    with pytest.raises(RunError, match=message):
+        run_attack.check("attack.npy", adversarial, IMAGES, epsilon=8.0)
+
+
+def test_unsigned_images_below_the_original_are_not_taken_for_far_above(tmp_path):
+    path = tmp_path / "attack.npy"
+    np.save(path, np.where(IMAGES > 4, IMAGES - 4, IMAGES))
+    run_attack.check(str(path), run_attack.load(str(path)), IMAGES, epsilon=4.0)
+    with pytest.raises(RunError, match="outside the ball"):
+        run_attack.check(str(path), run_attack.load(str(path)), IMAGES, epsilon=3.0)
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    with pytest.raises(UsageError, match="no such file"):
+        run_attack.load(str(tmp_path / "none.npy"))
+    np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
+    (tmp_path / "text.npy").write_text("no array")
+    for name in ("objects", "text"):
+        with pytest.raises(RunError, match=r"not a \.npy file of numbers"):
+            run_attack.load(str(tmp_path / f"{name}.npy"))
