@@ -13,8 +13,19 @@ from madry_cifar.errors import RunError, UsageError
 SCHEMA_VERSION = 1
 # Settings that may differ when a run is continued: how long, from where, and what is written on the way.
 MAY_CHANGE = frozenset(
-    ("steps", "data_dir", "download", "jit_compile", "checkpoint_every", "keep")
-    + ("log_every", "image_every", "eval_every", "eval_images", "eval_attacks")
+    [
+        "steps",
+        "data_dir",
+        "download",
+        "jit_compile",
+        "checkpoint_every",
+        "keep",
+        "log_every",
+        "image_every",
+        "eval_every",
+        "eval_images",
+        "eval_attacks",
+    ]
 )
 
 
