@@ -25,7 +25,7 @@ NETWORK = "--dataset=digits --depth=10 --width=1 --batch_size=64 --learning_rate
 TRAINING = {
     "natural": "--steps=200 --learning_rate_boundaries=150",
     "at": "--steps=200 --learning_rate_boundaries=150",
-    "rvs": "--steps=400 --learning_rate_boundaries=300",
+    "rvs": "--steps=300 --learning_rate_boundaries=200",
 }
 ATTACKS = ("natural", "fgsm", "pgd-20", "cw-20")
 CAVEAT = """\

@@ -252,7 +252,7 @@ def test_initial_kernels_depend_on_the_seed_alone(name):
     networks = [NETWORKS[name](seed) for seed in (3, 3, 4)]
     for first, again, other in zip(*map(kernels, networks), strict=True):
         np.testing.assert_array_equal(first, again)
-        assert not np.any(first.numpy() == other.numpy())
+        assert np.mean(first.numpy() == other.numpy()) < 1e-3
 
 
 def test_kernels_of_the_same_shape_are_drawn_independently():
