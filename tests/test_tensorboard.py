@@ -1,0 +1,110 @@
+"""What TensorBoard itself, as a server, finds in a run."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+HPARAMS_REQUEST = {
+    "experimentName": "",
+    "allowedStatuses": ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING"],
+    "colParams": [],
+    "startIndex": 0,
+    "sliceSize": 10,
+}
+
+
+@pytest.fixture(scope="module")
+def ask(rvs_run):
+    """ask(path, **query) is what a TensorBoard server, started on the folder above the run, answers."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = ["-m", "tensorboard.main", f"--logdir={rvs_run.parent}", "--host=127.0.0.1", f"--port={port}"]
+    server = subprocess.Popen([sys.executable, *command, "--load_fast=false"], stderr=subprocess.PIPE, text=True)
+
+    def ask(path, **query):
+        url = f"http://127.0.0.1:{port}/data/{path}?{urllib.parse.urlencode(query)}"
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            content = answer.read()
+        return json.loads(content) if answer.headers.get_content_type() == "application/json" else content
+
+    def loaded():
+        assert server.poll() is None, server.stderr.read()
+        try:
+            return "evaluation/natural" in ask("plugin/scalars/tags")["rvs"]
+        except (KeyError, urllib.error.URLError):
+            return False
+
+    try:
+        deadline = time.monotonic() + 60
+        while not loaded():
+            assert time.monotonic() < deadline, "the server does not show the run"
+            time.sleep(0.2)
+        yield ask
+    finally:
+        server.terminate()
+        server.communicate()
+
+
+def test_curves(ask, rvs_run, curves):
+    assert ask("runs") == ["rvs"]
+    written = curves(rvs_run)
+    assert set(ask("plugin/scalars/tags")["rvs"]) == set(written) == {
+        *(f"loss/{name}" for name in ("total", "cross_entropy", "optimal_transport", "weight_decay", "generator")),
+        *("batch/natural_accuracy", "batch/adversarial_accuracy"),
+        *("perturbation/mean_absolute", "perturbation/percent_at_epsilon"),
+        *("learning_rate/classifier", "learning_rate/generator", "speed/images_per_second"),
+        *("evaluation/natural", "evaluation/pgd-2"),
+    }  # fmt: skip
+    for tag, points in written.items():
+        answer = ask("plugin/scalars/scalars", run="rvs", tag=tag)
+        assert [step for _, step, _ in answer] == [step for step, _ in points]
+        np.testing.assert_allclose([value for _, _, value in answer], [value for _, value in points], rtol=1e-6)
+
+
+def test_the_steps_and_values_of_the_curves(ask):
+    def points(tag):
+        return {step: value for _, step, value in ask("plugin/scalars/scalars", run="rvs", tag=tag)}
+
+    assert set(points("loss/optimal_transport")) == {1, *range(2, 41, 2)}
+    assert set(points("evaluation/natural")) == {20, 40}
+    for network, rate in (("classifier", 0.1), ("generator", 0.01)):
+        assert list(points(f"learning_rate/{network}").values()) == pytest.approx([rate] * 21)
+    assert all(value >= 0 for value in points("loss/optimal_transport").values())
+    assert all(0 < value <= 8 for value in points("perturbation/mean_absolute").values())
+    distance, generator = points("loss/optimal_transport"), points("loss/generator")
+    assert all(generator[step] < 0 for step in distance)  # what the generator minimises is −D
+
+
+def test_images(ask):
+    tag = "images/natural, perturbation, adversarial"
+    assert list(ask("plugin/images/tags")["rvs"]) == [tag]
+    shown = ask("plugin/images/images", run="rvs", tag=tag, sample=0)
+    assert [image["step"] for image in shown] == [20, 40]
+    png = ask(f"plugin/images/individualImage?{shown[-1]['query']}")
+    rows = tf.io.decode_png(png).numpy().astype(int).reshape(3, 32, 8 * 32, 3)
+    natural, perturbation, adversarial = rows
+    assert np.abs(natural - adversarial).max() in range(7, 11)  # ε = 8, and rounding
+    size = np.abs(perturbation - 127.5).max()
+    assert size > 126  # stretched: the largest is black or white
+    sure = np.abs(natural - adversarial) > 2
+    assert np.all(np.sign(adversarial - natural)[sure] == np.sign(perturbation - 127.5)[sure])
+
+
+def test_settings_are_shown(ask):
+    [tag] = [tag for tag in ask("plugin/text/tags")["rvs"] if tag.startswith("flags")]
+    [shown] = ask("plugin/text/text", run="rvs", tag=tag)
+    expected = {"defense": "rvs", "steps": 40, "ot_regularizer": True}
+    for name, value in expected.items():
+        assert f"<td>{name}</td>\n<td>{value}</td>" in shown["text"]
+    [group] = ask("plugin/hparams/session_groups", request=json.dumps(HPARAMS_REQUEST))["sessionGroups"]
+    assert group["hparams"] | expected == group["hparams"]
