@@ -238,7 +238,7 @@ def test_initial_kernels_have_the_deviation_of_the_released_code(name):
         assert abs(values.std() / deviation - 1) <= uncertainty
         kurtosis = np.mean((values / values.std()) ** 4)
         if kernel.shape.rank == 2:
-            assert np.abs(values).max() <= 3**0.5 * deviation
+            assert np.abs(values).max() <= 3**0.5 * deviation * (1 + 1e-6)  # the bound itself is rounded
             assert abs(kurtosis - 1.8) <= 0.3  # uniform
         else:
             assert abs(kurtosis - 3) <= 5 * (24 / values.size) ** 0.5  # normal, not cut off
