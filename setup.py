@@ -23,6 +23,7 @@ setup(
         "tqdm",
         "rich",
         "scikit-learn",  # the embedded data set
+        "importlib_resources",  # tensorflow-datasets needs it to prepare data, and does not say so
         "setuptools<81",  # TensorBoard 2.20 and older import pkg_resources
     ],
     extras_require={

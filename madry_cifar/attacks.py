@@ -45,7 +45,12 @@ def project(adversarial: tf.Tensor, images: tf.Tensor, epsilon) -> tf.Tensor:
 def random_start(images: tf.Tensor, epsilon, seed) -> tf.Tensor:
     """A point drawn uniformly from the ε-ball around `images`, clipped to the range of pixels."""
     noise = tf.random.stateless_uniform(tf.shape(images), seed, dtype=images.dtype) * 2 - 1
-    return tf.clip_by_value(images + tf.cast(epsilon, images.dtype) * noise, *PIXEL_RANGE)
+    return tf.clip_by_value(images + _number(epsilon, images.dtype) * noise, *PIXEL_RANGE)
+
+
+def _number(value, dtype):
+    """A number or scalar tensor as a tensor of a type (`tf.cast` would take a float through float32)."""
+    return tf.cast(value, dtype) if tf.is_tensor(value) else tf.constant(value, dtype)
 
 
 def sign_steps(loss: Callable[[tf.Tensor], tf.Tensor], images: tf.Tensor, start: tf.Tensor, *, epsilon, step_size,
@@ -54,7 +59,7 @@ def sign_steps(loss: Callable[[tf.Tensor], tf.Tensor], images: tf.Tensor, start:
 
     `loss` maps images [B, H, W, C] to a loss per image [B], to be maximised.
     """
-    epsilon, step_size = tf.cast(epsilon, images.dtype), tf.cast(step_size, images.dtype)
+    epsilon, step_size = _number(epsilon, images.dtype), _number(step_size, images.dtype)
 
     def step(adversarial):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -63,7 +68,7 @@ def sign_steps(loss: Callable[[tf.Tensor], tf.Tensor], images: tf.Tensor, start:
         return [project(adversarial + step_size * tf.sign(tape.gradient(total, adversarial)), images, epsilon)]
 
     return tf.while_loop(
-        lambda _: True, step, [start], maximum_iterations=tf.cast(steps, tf.int32), parallel_iterations=1
+        lambda _: True, step, [start], maximum_iterations=_number(steps, tf.int32), parallel_iterations=1
     )[0]
 
 
@@ -100,7 +105,7 @@ def pgd(model, images, labels, *, epsilon=8.0, step_size=2.0, steps=20, loss="xe
     if not images.dtype.is_floating:
         images = tf.cast(images, tf.float32)
     run = _compiled_pgd if tf.executing_eagerly() else _pgd
-    numbers = (tf.cast(epsilon, images.dtype), tf.cast(step_size, images.dtype), tf.cast(steps, tf.int32))
+    numbers = (_number(epsilon, images.dtype), _number(step_size, images.dtype), _number(steps, tf.int32))
     return run(model, images, labels, *numbers, loss, random_start, tf.cast(seed, tf.int64), batch_norm)
 
 

@@ -18,6 +18,7 @@ from madry_cifar.optimizers import Momentum
 from madry_cifar.run_folder import read_flags
 
 PREFIX = "ckpt"
+_DAMAGED = (tf.errors.OpError, IndexError, RuntimeError)  # what TensorFlow raises for damaged files, by their kind
 
 
 def flat_variables(name: str, network: keras.Model) -> dict[str, tf.Variable]:
@@ -35,7 +36,7 @@ class Checkpoints:
     """
 
     def __init__(self, train_dir, networks: Mapping[str, keras.Model], optimizers: Mapping[str, Momentum], keep=3):
-        self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self.train_dir, self.step = train_dir, tf.Variable(0, dtype=tf.int64, trainable=False)
         contents = {"step": self.step}
         for name, network in networks.items():
             variables = flat_variables(name, network)
@@ -56,19 +57,18 @@ class Checkpoints:
         Raises:
           RunError: when it is damaged, or not one of these networks.
         """
-        latest = self.manager.latest_checkpoint
-        if latest is None:
+        steps = saved_steps(self.train_dir)  # the files themselves: TensorFlow's list of them may be lost
+        if not steps:
             return 0
-        _restore(self.checkpoint, latest)
+        _restore(self.checkpoint, steps[max(steps)])
         return int(self.step)
 
     def save(self, step: int) -> str:
         """Saves after `step` steps, unless that is saved already; returns the checkpoint's path."""
-        path = f"{self.manager.directory}/{PREFIX}-{step}"
-        if path != self.manager.latest_checkpoint:
+        if step not in saved_steps(self.train_dir):
             self.step.assign(step)
             self.manager.save(checkpoint_number=step)
-        return path
+        return saved_steps(self.train_dir)[step]
 
 
 def _restore(checkpoint, path, partial=False):
@@ -78,9 +78,9 @@ def _restore(checkpoint, path, partial=False):
             status.expect_partial().assert_existing_objects_matched()
         else:
             status.assert_consumed()
-    except (tf.errors.OpError, ValueError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[0]
-        remedy = "choose an older one, or delete it and its line in the file `checkpoint` beside it"
+    except (*_DAMAGED, ValueError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        remedy = "choose an older one, or delete its files"
         raise RunError(f"checkpoint {path}: damaged or of another network ({reason}); {remedy}") from None
 
 
@@ -100,10 +100,13 @@ def find(train_dir: str | os.PathLike, checkpoint: int | str | None = None) -> t
     steps = saved_steps(train_dir)
     if not steps:
         raise UsageError(f"--train_dir={train_dir}: holds no checkpoints yet")
-    step = max(steps) if checkpoint in (None, "") else str(checkpoint).rsplit(f"{PREFIX}-")[-1]
-    if str(step) not in map(str, steps):
-        raise UsageError(f"--checkpoint={checkpoint}: not among those of {train_dir}: {', '.join(map(str, steps))}")
-    return int(step), steps[int(step)]
+    if checkpoint in (None, ""):
+        return max(steps), steps[max(steps)]
+    for step, path in steps.items():
+        names = (str(step), f"{PREFIX}-{step}", os.path.abspath(path))
+        if str(checkpoint) in names or os.path.abspath(str(checkpoint)) == names[-1]:
+            return step, path
+    raise UsageError(f"--checkpoint={checkpoint}: not among those of {train_dir}: {', '.join(map(str, steps))}")
 
 
 def read(path: str) -> dict[str, np.ndarray]:
@@ -115,12 +118,12 @@ def read(path: str) -> dict[str, np.ndarray]:
     ending = "/.ATTRIBUTES/VARIABLE_VALUE"
     try:
         reader = tf.train.load_checkpoint(path)
-        names = [name for name in reader.get_variable_to_shape_map() if name.endswith(ending)]
-        # TensorFlow writes a dot in a name as two
-        values = {name.removesuffix(ending).replace("..", "."): reader.get_tensor(name) for name in names}
-    except (tf.errors.OpError, IndexError, RuntimeError) as error:
+        stored = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+    except _DAMAGED as error:
         raise RunError(f"checkpoint {path}: damaged ({str(error).splitlines()[0]})") from None
-    return {name: value for name, value in values.items() if name != "save_counter"}
+    values = {name.removesuffix(ending): value for name, value in stored.items() if name.endswith(ending)}
+    del values["save_counter"]
+    return {name.replace("..", "."): value for name, value in values.items()}  # TensorFlow doubles a name's dots
 
 
 def load_network(network: keras.Model, name: str, train_dir: str | os.PathLike, checkpoint=None) -> keras.Model:

@@ -115,8 +115,12 @@ def _digits():
 def _from_tfds(name, data_dir, download):
     import tensorflow_datasets as tfds  # slow to import, and not needed for the embedded digits
 
-    tfds.disable_progress_bar()
-    builder = tfds.builder(name, data_dir=data_dir)
+    try:
+        tfds.disable_progress_bar()
+        builder = tfds.builder(name, data_dir=data_dir)
+    except (ImportError, AttributeError) as error:  # it loads its parts late, and then lacks what cannot be imported
+        remedy = "with TensorFlow 2.16 or 2.17, pip install 'tensorflow-metadata<1.17'"
+        raise RunError(f"tensorflow-datasets cannot be used as installed ({error}); {remedy}") from None
     if not builder.is_prepared():
         if not download:
             raise UsageError(

@@ -21,11 +21,11 @@ class PiecewiseConstant:
         self.rates, self.boundaries = tuple(rates), tuple(boundaries)
 
     def __call__(self, step):
-        """The rate at `step` (counted from 0): a float for an int, a scalar tensor for a tensor."""
+        """The rate at `step` (counted from 0): a float for an int, a scalar float64 tensor for a tensor."""
         if isinstance(step, int):
             return self.rates[bisect.bisect_left(self.boundaries, step)]
         passed = tf.reduce_sum(tf.cast(step > tf.constant(self.boundaries, step.dtype), tf.int32))
-        return tf.gather(tf.constant(self.rates), passed)
+        return tf.gather(tf.constant(self.rates, tf.float64), passed)
 
 
 class Momentum:
@@ -43,12 +43,12 @@ class Momentum:
 
     def apply(self, gradients: Sequence[tf.Tensor], step) -> None:
         """One update with the gradients of `variables`, in order, at the rate of `step`."""
-        rate = self.schedule(step)
+        rate = tf.convert_to_tensor(self.schedule(step), tf.float64)
         for variable, slot, gradient in zip(self.variables, self.slots, gradients, strict=True):
             tf.raw_ops.ResourceApplyMomentum(
                 var=variable.handle,
                 accum=slot.handle,
                 lr=tf.cast(rate, variable.dtype),
                 grad=gradient,
-                momentum=tf.cast(self.momentum, variable.dtype),
+                momentum=tf.constant(self.momentum, variable.dtype),
             )

@@ -8,9 +8,17 @@ from madry_cifar.errors import UsageError
 from madry_cifar.optimizers import PiecewiseConstant
 
 
-def option(default: Any, help: str, *, minimum: float | None = None, choices: tuple | None = None):
+def option(
+    default: Any,
+    help: str,
+    *,
+    minimum: float = -math.inf,
+    maximum: float = math.inf,
+    choices: tuple | None = None,
+):
     """A field of `Options`: its default, the help of its flag, and what values it takes."""
-    return dataclasses.field(default=default, metadata={"help": help, "minimum": minimum, "choices": choices})
+    taken = {"minimum": minimum, "maximum": maximum, "choices": choices}
+    return dataclasses.field(default=default, metadata={"help": help, **taken})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,14 +45,15 @@ class Options:
             raise UsageError(f"--learning_rates, --learning_rate_boundaries: {error}") from None
 
     def _check(self, field, value):
-        choices, minimum = field.metadata["choices"], field.metadata["minimum"]
+        choices, minimum, maximum = (field.metadata[name] for name in ("choices", "minimum", "maximum"))
         if choices is not None and value not in choices:
             raise UsageError(f"--{field.name}={value}: must be one of {', '.join(map(str, choices))}")
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, float) and not math.isfinite(number):
                 raise UsageError(f"--{field.name}={number}: must be a finite number")
-            if minimum is not None and number < minimum:
-                raise UsageError(f"--{field.name}={number}: must be at least {minimum}")
+            if isinstance(number, (int, float)) and not minimum <= number <= maximum:
+                bound = f"at least {minimum}" if number < minimum else f"at most {maximum}"
+                raise UsageError(f"--{field.name}={number}: must be {bound}")
 
     def schedule(self) -> PiecewiseConstant:
         """The classifier's learning rate over the steps."""

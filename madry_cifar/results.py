@@ -1,8 +1,10 @@
 """Results files: what was measured on a run's checkpoint, with its protocol, and the outcome of each image."""
 
+import contextlib
 import json
 import os
 import pathlib
+import zipfile
 from collections.abc import Mapping
 
 import numpy as np
@@ -22,6 +24,8 @@ def read(path: pathlib.Path, fingerprint: str) -> dict:
         content = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
+    if not isinstance(content, dict):
+        return {}
     same = content.get("classifier_sha256") == fingerprint and content.get("schema_version") == SCHEMA_VERSION
     return content if same else {}
 
@@ -38,8 +42,10 @@ def write(path: pathlib.Path, outcomes: Mapping[str, Outcome], about: Mapping) -
     """
     before = read(path, about["classifier_sha256"])
     arrays = {}
-    if before and path.with_suffix(".npz").exists():
-        with np.load(path.with_suffix(".npz"), allow_pickle=False) as stored:
+    if before:
+        # without the outcomes of the images, their results go: they are measured again
+        damaged = contextlib.suppress(OSError, ValueError, EOFError, zipfile.BadZipFile)
+        with damaged, np.load(path.with_suffix(".npz"), allow_pickle=False) as stored:
             arrays = dict(stored)
     known = {name: entry for name, entry in before.get("attacks", {}).items() if name in arrays}
     arrays |= {"labels": next(iter(outcomes.values())).labels}

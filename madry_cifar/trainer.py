@@ -9,7 +9,7 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from madry_cifar.checkpoints import Checkpoints
+from madry_cifar.checkpoints import Checkpoints, saved_steps
 from madry_cifar.data import Batches, Dataset, augment
 from madry_cifar.defense import Defense
 from madry_cifar.errors import RunError
@@ -58,7 +58,8 @@ class Trainer:
         self.defense, self.schedule, self.evaluator = defense, schedule, evaluator
         self.held_out = dataset.validation or dataset.test
         self.batches = Batches(len(dataset.train), defense.options.batch_size, defense.seed)
-        self.summaries = Summaries(pathlib.Path(train_dir))
+        self.train_dir = pathlib.Path(train_dir)
+        self.summaries = Summaries(self.train_dir)
         self.checkpoints = Checkpoints(train_dir, defense.networks, defense.optimizers, schedule.keep)
         self.step = self.checkpoints.restore_latest()
         self._seconds = []  # that each step took since the last point on the curves
@@ -99,7 +100,7 @@ class Trainer:
             while self.step < last and not received:
                 losses = self._one_step()
                 bar.update()
-                if self.step == first + 1 or self._due("log_every"):
+                if self._due("log_every") or (self.schedule.log_every and self.step == first + 1):
                     self._log(losses, bar)
                 if self._due("image_every"):
                     self._show()
@@ -126,8 +127,8 @@ class Trainer:
         return losses
 
     def _last_good(self):
-        kept = self.checkpoints.manager.latest_checkpoint
-        return f"The last good checkpoint is {kept or 'none'}; lower --learning_rates usually help"
+        kept = list(saved_steps(self.train_dir).values())[-1:] or ["none"]
+        return f"The last good checkpoint is {kept[0]}; lower --learning_rates usually help"
 
     def _log(self, losses, bar):
         step = self.step - 1  # what the losses and the batch belong to

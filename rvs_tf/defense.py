@@ -24,7 +24,7 @@ class RvSOptions(Options):
     learning_rate_boundaries: tuple[int, ...] = option((60_000, 90_000), "steps after which the next one holds")
     generator_learning_rate: float = option(0.01, "of the generator, constant", minimum=0)
     epsilon: float = option(8.0, "radius of the L∞ ball, in grey levels of 255", minimum=0)
-    label_smoothing: float = option(0.5, "share of the label given to the wrong classes", minimum=0)
+    label_smoothing: float = option(0.5, "share of the label given to the wrong classes", minimum=0, maximum=1)
     ot_regularizer: bool = option(True, "the classifier pays for the optimal transport distance (Table IV: noReg)")
     generator_loss: str = option(
         "ot", "what the generator maximises: ot, or xent, the cross-entropy (Table IV: Xent)", choices=("ot", "xent")
@@ -38,7 +38,7 @@ class RvSOptions(Options):
         "the distance D: sinkhorn, or paired, the mean of ‖f(x_i) − f(x_adv,i)‖² (an ablation of ours)",
         choices=("sinkhorn", "paired"),
     )
-    sinkhorn_regularization: float = option(0.01, "of the optimal transport distance")
+    sinkhorn_regularization: float = option(0.01, "of the optimal transport distance", minimum=1e-6)
     sinkhorn_iterations: int = option(100, "of the optimal transport distance", minimum=1)
 
 
