@@ -8,6 +8,7 @@
 import tensorflow as tf
 
 from madry_cifar import flags
+from madry_cifar.randomness import normal
 from sinkhorn_tf import sinkhorn_distance, transport_plan
 
 SCALES = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0, 10.0)
@@ -16,7 +17,7 @@ COUNT, DIMENSIONS = 64, 640
 
 def measure(scale: float) -> dict[str, float]:
     """The Sinkhorn distance, the paired distance and the share of the plan's mass on its diagonal, in float64."""
-    x, y = (tf.random.stateless_normal([COUNT, DIMENSIONS], (0, k), dtype=tf.float64) for k in range(2))
+    x, y = (normal([COUNT, DIMENSIONS], (0, k), tf.float64) for k in range(2))
     x, y = scale * x, scale * (x + y / 10)
     return {
         "sinkhorn": float(sinkhorn_distance(x, y)),

@@ -19,14 +19,15 @@ import rvs_tf  # noqa: F401 (registers the defences)
 from benchmarks import flops
 from madry_cifar import defense, flags
 from madry_cifar.errors import UsageError
-from madry_cifar.model import WideResNet
+from madry_cifar.model import WideResNet, check_size
+from madry_cifar.randomness import normal, uniform
 
 FLAGS = absl_flags.FLAGS
 
 
 def matmul_rate(size: int = 2048, repeats: int = 8) -> float:
     """The rate of a float32 matrix product on this machine, in GFLOP/s (the best of several)."""
-    a = tf.random.stateless_normal([size, size], (0, 0))
+    a = normal([size, size], (0, 0))
     product = tf.function(lambda: tf.reduce_sum(tf.matmul(a, a)))
     product().numpy()
     return 2e-9 * size**3 / min(_seconds(product) for _ in range(repeats))
@@ -43,8 +44,8 @@ def measure(name: str, depth: int, width: int, batch_size: int, repeats: int, ji
     rate = matmul_rate()
     classifier = WideResNet(depth, width)
     subject = defense.find(name)(classifier)
-    images = 255 * tf.random.stateless_uniform([batch_size, 32, 32, 3], (0, 1))
-    labels = tf.random.stateless_uniform([batch_size], (0, 2), 0, 10, tf.int32)
+    images = uniform([batch_size, 32, 32, 3], (0, 1), 0, 255)
+    labels = uniform([batch_size], (0, 2), 0, 10, tf.int32)
     step = tf.function(lambda k: subject.train_step(images, labels, k), jit_compile=jit_compile, autograph=False)
     forward = tf.function(lambda: classifier(images, batch_norm="eval").logits)
 
@@ -68,16 +69,17 @@ def measure(name: str, depth: int, width: int, batch_size: int, repeats: int, ji
         "gflop_per_second": achieved,
         "matmul_gflop_per_second": rate,
         "share_of_matmul": achieved / rate,
-        "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "host_peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     }
 
 
 def main() -> None:
     """Measures as the flags say, and prints."""
     try:
-        result = measure(FLAGS.defense, FLAGS.depth, FLAGS.width, FLAGS.batch_size, FLAGS.repeats, FLAGS.jit_compile)
+        check_size(FLAGS.depth, FLAGS.width, 10)
     except ValueError as error:
-        raise UsageError(f"--{error}") if not isinstance(error, UsageError) else error from None
+        raise UsageError(f"--{error}") from None
+    result = measure(FLAGS.defense, FLAGS.depth, FLAGS.width, FLAGS.batch_size, FLAGS.repeats, FLAGS.jit_compile)
     for name, value in result.items():
         print(f"{name.replace('_', ' '):>30}  {f'{value:.4g}' if isinstance(value, float) else value}")
     if FLAGS.json:

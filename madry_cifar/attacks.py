@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from madry_cifar.errors import UsageError, unknown
+from madry_cifar.randomness import uniform
 
 KAPPA = 50.0
 PIXEL_RANGE = (0.0, 255.0)
@@ -44,7 +45,7 @@ def project(adversarial: tf.Tensor, images: tf.Tensor, epsilon) -> tf.Tensor:
 
 def random_start(images: tf.Tensor, epsilon, seed) -> tf.Tensor:
     """A point drawn uniformly from the ε-ball around `images`, clipped to the range of pixels."""
-    noise = tf.random.stateless_uniform(tf.shape(images), seed, dtype=images.dtype) * 2 - 1
+    noise = uniform(tf.shape(images), seed, -1, 1, images.dtype)
     return tf.clip_by_value(images + _number(epsilon, images.dtype) * noise, *PIXEL_RANGE)
 
 

@@ -47,9 +47,9 @@ class Checkpoints:
                 slots = zip(optimizer.variables, optimizer.slots, strict=True)
                 contents |= {f"{names[id(variable)]}.momentum": slot for variable, slot in slots}
         self.checkpoint = tf.train.Checkpoint(**contents)
-        self.manager = tf.train.CheckpointManager(
-            self.checkpoint, str(pathlib.Path(train_dir) / "checkpoints"), keep or None, checkpoint_name=PREFIX
-        )
+        folder = str(pathlib.Path(train_dir) / "checkpoints")
+        _mend_list(folder, list(saved_steps(train_dir).values()))
+        self.manager = tf.train.CheckpointManager(self.checkpoint, folder, keep or None, checkpoint_name=PREFIX)
 
     def restore_latest(self) -> int:
         """Restores the latest checkpoint, if there is one; returns the number of steps done.
@@ -57,7 +57,7 @@ class Checkpoints:
         Raises:
           RunError: when it is damaged, or not one of these networks.
         """
-        steps = saved_steps(self.train_dir)  # the files themselves: TensorFlow's list of them may be lost
+        steps = saved_steps(self.train_dir)
         if not steps:
             return 0
         _restore(self.checkpoint, steps[max(steps)])
@@ -69,6 +69,24 @@ class Checkpoints:
             self.step.assign(step)
             self.manager.save(checkpoint_number=step)
         return saved_steps(self.train_dir)[step]
+
+
+def _mend_list(folder, paths):
+    """Makes TensorFlow's list of a folder's checkpoints name those that are there.
+
+    After a crash it may be damaged, lost or behind, and then `CheckpointManager` fails, or never deletes what it does
+    not know.
+    """
+    paths = [os.path.abspath(path) for path in paths]
+    try:
+        state = tf.train.get_checkpoint_state(folder)
+        listed = [] if state is None else [os.path.abspath(path) for path in state.all_model_checkpoint_paths]
+    except ValueError:
+        listed = None
+        pathlib.Path(folder, "checkpoint").unlink()
+    if paths and listed != paths:
+        times = [os.path.getmtime(f"{path}.index") for path in paths]
+        tf.compat.v1.train.update_checkpoint_state(folder, paths[-1], paths, all_model_checkpoint_timestamps=times)
 
 
 def _restore(checkpoint, path, partial=False):
@@ -87,8 +105,8 @@ def _restore(checkpoint, path, partial=False):
 def saved_steps(train_dir: str | os.PathLike) -> dict[int, str]:
     """The paths of a run's checkpoints by their step, in order."""
     found = pathlib.Path(train_dir, "checkpoints").glob(f"{PREFIX}-*.index")
-    steps = {int(path.stem.removeprefix(f"{PREFIX}-")): str(path.with_suffix("")) for path in found}
-    return dict(sorted(steps.items()))
+    names = {path: path.stem.removeprefix(f"{PREFIX}-") for path in found}
+    return dict(sorted((int(name), str(path.with_suffix(""))) for path, name in names.items() if name.isdecimal()))
 
 
 def find(train_dir: str | os.PathLike, checkpoint: int | str | None = None) -> tuple[int, str]:

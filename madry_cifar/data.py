@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from madry_cifar import original_files
 from madry_cifar.errors import RunError, UsageError, unknown
-from madry_cifar.randomness import draw_seed
+from madry_cifar.randomness import draw_seed, uniform
 
 PADDING = 2  # per side; the released code pads 32 to 36, where most later code pads by 4
 NUM_CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100, "svhn_cropped": 10}
@@ -99,7 +99,7 @@ def check_labels(labels: np.ndarray, num_classes: int, name: str) -> None:
 
 
 def _digits():
-    """scikit-learn's 8×8 digits, enlarged to 32×32 grey RGB: every fifth image is for testing (360 of 1,797)."""
+    """scikit-learn's 8×8 digits, enlarged to 32×32 grey RGB: every fifth image is for testing (359 of 1,797)."""
     from sklearn.datasets import load_digits  # slow to import, and needed for this alone
 
     digits = load_digits()
@@ -118,6 +118,10 @@ def _from_tfds(name, data_dir, download):
     try:
         tfds.disable_progress_bar()
         builder = tfds.builder(name, data_dir=data_dir)
+    except (ValueError, OSError) as error:
+        raise RunError(
+            f"{name} in --data_dir={data_dir}: {' '.join(str(error).split())[:200]}; prepare it again"
+        ) from None
     except (ImportError, AttributeError) as error:  # it loads its parts late, and then lacks what cannot be imported
         remedy = "with TensorFlow 2.16 or 2.17, pip install 'tensorflow-metadata<1.17'"
         raise RunError(f"tensorflow-datasets cannot be used as installed ({error}); {remedy}") from None
@@ -192,10 +196,8 @@ def augment(images: tf.Tensor, seed: int, step) -> tf.Tensor:
     """
     batch, height, width, _ = tf.unstack(tf.shape(images))
     padded = tf.pad(images, [[0, 0], [PADDING, PADDING], [PADDING, PADDING], [0, 0]])
-    draws = tf.random.stateless_uniform(
-        [2, batch, 1], draw_seed(seed, step, "augmentation"), 0, 2 * PADDING + 1, tf.int32
-    )
-    flips = tf.random.stateless_uniform([batch, 1], draw_seed(seed, step, "flip"), 0, 2, tf.int32)
+    draws = uniform([2, batch, 1], draw_seed(seed, step, "augmentation"), 0, 2 * PADDING + 1, tf.int32)
+    flips = uniform([batch, 1], draw_seed(seed, step, "flip"), 0, 2, tf.int32)
     rows = draws[0] + tf.range(height)
     columns = draws[1] + tf.where(flips == 1, tf.range(width)[::-1], tf.range(width))
     return tf.gather(tf.gather(padded, rows, axis=1, batch_dims=1), columns, axis=2, batch_dims=1)

@@ -10,9 +10,9 @@ import time
 
 from absl import flags as absl_flags
 
-from madry_cifar import checkpoints, flags
+from madry_cifar import checkpoints, flags, run_folder
 from madry_cifar.errors import RunError, UsageError
-from madry_cifar.evaluate import Evaluation, define_flags
+from madry_cifar.run_evaluation import Evaluation, define_flags
 from madry_cifar.summaries import Summaries
 
 FLAGS = absl_flags.FLAGS
@@ -37,9 +37,11 @@ def main() -> None:
             accuracies = {name: content["attacks"][name]["accuracy"] for name in evaluation.names}
             summaries.scalars(step, {f"evaluation/{name}": value for name, value in accuracies.items()})
             summaries.flush()
-            print(f"step {step}: " + ", ".join(f"{name} {value:.2f} %" for name, value in accuracies.items()))
+            print(
+                f"step {step}: " + ", ".join(f"{name} {value:.2f} %" for name, value in accuracies.items()), flush=True
+            )
             waiting_since = time.monotonic()
-        ended = max(seen, default=0) >= evaluation.run_flags["steps"]
+        ended = max(seen, default=0) >= run_folder.read_flags(FLAGS.train_dir)["steps"]
         if ended or (FLAGS.timeout and time.monotonic() - waiting_since > FLAGS.timeout):
             return
         if not new:

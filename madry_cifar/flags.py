@@ -19,7 +19,8 @@ _PARSERS = {str: flags.ArgumentParser, int: flags.IntegerParser, float: flags.Fl
 _sections: dict[str, list[str]] = {}
 
 
-def define(section: str, name: str, default: Any, help: str, *, kind: type = str, minimum: float | None = None):
+def define(section: str, name: str, default: Any, help: str, *, kind: type = str, minimum: float | None = None,
+           maximum: float | None = None):  # fmt: skip
     """Defines the flag --name, listed by --help under `section`; a boolean one for `kind=bool`."""
     _sections.setdefault(section, []).append(name)
     if kind is bool:
@@ -27,7 +28,7 @@ def define(section: str, name: str, default: Any, help: str, *, kind: type = str
     elif kind is str:
         flags.DEFINE_string(name, default, help)
     else:
-        parser = _PARSERS[kind](lower_bound=minimum)
+        parser = _PARSERS[kind](lower_bound=minimum, upper_bound=maximum)
         flags.DEFINE(parser, name, default, help, serializer=flags.ArgumentSerializer())
 
 
@@ -95,7 +96,7 @@ def _parse(argv, doc):
         sys.exit(0)
     try:
         return flags.FLAGS(argv)
-    except flags.Error as error:
+    except (flags.Error, UnicodeDecodeError) as error:  # the latter for a --flagfile that is no text
         _fail(" ".join(str(error).split()), 2)
 
 
@@ -118,6 +119,8 @@ def _guarded(main, argv):
         sys.exit(141)
     except tf.errors.ResourceExhaustedError as error:
         _fail(f"out of memory or disk space: {str(error).splitlines()[0]}; a smaller --batch_size needs less memory", 1)
+    except tf.errors.OpError as error:  # files that TensorFlow reads or writes
+        _fail(" ".join(str(error).split())[:300], 1)
     except OSError as error:
         _fail(f"{error.filename or 'input/output'}: {error.strerror or error}", 1)
 

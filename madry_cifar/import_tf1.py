@@ -3,7 +3,8 @@
   python -m madry_cifar.import_tf1 --checkpoint=models/adv_trained/checkpoint-70000 --train_dir=runs/madry
 
 `rvs_tf.evaluate` reads the run, and the training command with the same flags continues it. Depth, width, number of
-classes and defence are read from the checkpoint; other settings are the defence's own unless given.
+classes and defence are read from the checkpoint (give --defense=natural for a naturally trained one of MadryLab's);
+other settings are the defence's own unless given.
 """
 
 import importlib
@@ -30,13 +31,16 @@ def main() -> None:
     dataset = FLAGS.dataset or ("cifar100" if classifier.num_classes == 100 else "cifar10")
     if data.NUM_CLASSES.get(dataset) != classifier.num_classes:
         raise UsageError(f"--dataset={dataset}: not one with the checkpoint's {classifier.num_classes} classes")
-    FLAGS.defense, FLAGS.depth, FLAGS.width, FLAGS.dataset = (
-        tf1.KINDS[kind],
-        classifier.depth,
-        classifier.width,
-        dataset,
-    )
+    read = {"depth": classifier.depth, "width": classifier.width, "dataset": dataset}
+    for name, value in read.items():
+        if FLAGS[name].value not in (None, value):
+            raise UsageError(f"--{name}={FLAGS[name].value}: the checkpoint's is {value}")
+        FLAGS[name].value = value
+    FLAGS.defense = FLAGS.defense or tf1.KINDS[kind][0]
+    if FLAGS.defense not in tf1.KINDS[kind]:
+        raise UsageError(f"--defense={FLAGS.defense}: the {kind} code trains by {' or '.join(tf1.KINDS[kind])}")
     options = flags.given_options(defense.find(FLAGS.defense))
+    train.check_flags(options)
     values, added = complete(values)
     folder = run_folder.create(FLAGS.train_dir, train.settings_of(options, classifier.num_classes))
     step = int(values["step"])
@@ -70,8 +74,8 @@ def command() -> None:
     importlib.import_module("rvs_tf")  # registers RvS, whose checkpoints are read here too
     flags.define("Import", "checkpoint", None, "prefix of the TensorFlow 1 checkpoint, without .index (required)")
     train.define_flags("rvs")
-    FLAGS["dataset"].default = None
-    FLAGS["dataset"].unparse()
+    for name in ("dataset", "defense", "depth", "width"):  # read from the checkpoint, unless given
+        FLAGS.set_default(name, None)
     flags.run(main, __doc__)
 
 

@@ -6,6 +6,8 @@ Released code: MadryLab/cifar10_challenge `model.py`, and the same layers in the
 import keras
 import tensorflow as tf
 
+from madry_cifar.randomness import normal, uniform
+
 BATCH_NORM_MODES = ("eval", "train", "frozen")
 
 
@@ -153,7 +155,7 @@ def initialize(network: keras.Model, seed: int) -> None:
         draw, shape = (seed, index), kernel.shape.as_list()
         if len(shape) == 4:
             deviation = (2.0 / (shape[0] * shape[1] * shape[3])) ** 0.5
-            kernel.assign(tf.random.stateless_normal(shape, draw, stddev=deviation, dtype=kernel.dtype))
+            kernel.assign(deviation * normal(shape, draw, kernel.dtype))
         else:
             bound = (3.0 / shape[0]) ** 0.5
-            kernel.assign(tf.random.stateless_uniform(shape, draw, -bound, bound, dtype=kernel.dtype))
+            kernel.assign(uniform(shape, draw, -bound, bound, kernel.dtype))

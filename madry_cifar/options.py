@@ -32,8 +32,10 @@ class Options:
     batch_size: int = option(128, "images per step", minimum=1)
     steps: int = option(80_000, "training steps in all", minimum=0)
     learning_rates: tuple[float, ...] = option((0.1, 0.01, 0.001), "of the classifier, one after another", minimum=0)
-    learning_rate_boundaries: tuple[int, ...] = option((40_000, 60_000), "steps after which the next one holds")
-    momentum: float = option(0.9, "of both optimizers", minimum=0)
+    learning_rate_boundaries: tuple[int, ...] = option(
+        (40_000, 60_000), "steps after which the next one holds", minimum=0
+    )
+    momentum: float = option(0.9, "of every optimizer", minimum=0, maximum=1)
     weight_decay: float = option(2e-4, "factor of the sum of kernel²/2 in the classifier's loss", minimum=0)
 
     def __post_init__(self):

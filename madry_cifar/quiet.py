@@ -33,6 +33,7 @@ def hold_back_stderr():
 
 
 if "tensorflow" not in sys.modules:
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # so that an evaluation fits beside a training
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what matters comes as an exception too
     with hold_back_stderr():
         import tensorflow  # noqa: F401

@@ -18,29 +18,32 @@ def file_name(step: int, split: str, images: int, epsilon: float, step_size: flo
     return f"ckpt-{step}_{split}-{images}_eps-{epsilon:g}_step-{step_size:g}_seed-{seed}"
 
 
-def read(path: pathlib.Path, fingerprint: str) -> dict:
-    """The results file at `path`, or {} if there is none that is whole, of this schema and of these weights."""
+SAME = ("classifier_sha256", "provenance", "batch_size")  # what results must share to stand in one file
+
+
+def read(path: pathlib.Path, about: Mapping) -> dict:
+    """The results file at `path`, or {} if there is none that is whole, of this schema and of the same (see `SAME`)."""
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
     if not isinstance(content, dict):
         return {}
-    same = content.get("classifier_sha256") == fingerprint and content.get("schema_version") == SCHEMA_VERSION
-    return content if same else {}
+    same = all(content.get(name) == about.get(name) for name in SAME)
+    return content if same and content.get("schema_version") == SCHEMA_VERSION else {}
 
 
 def write(path: pathlib.Path, outcomes: Mapping[str, Outcome], about: Mapping) -> dict:
     """Writes `path` (.json) and the per-image outcomes beside it (.npz); returns what the JSON holds.
 
-    Attacks that the file already has, of the same weights and protocol, are kept beside the new ones.
+    Attacks that the file already has, of the same weights, data and batches, are kept beside the new ones.
 
     Args:
       path: of the JSON file.
       outcomes: by attack.
-      about: what they are of; at least `classifier_sha256`.
+      about: what they are of: at least `SAME`.
     """
-    before = read(path, about["classifier_sha256"])
+    before = read(path, about)
     arrays = {}
     if before:
         # without the outcomes of the images, their results go: they are measured again
@@ -58,7 +61,7 @@ def write(path: pathlib.Path, outcomes: Mapping[str, Outcome], about: Mapping) -
         "attacks": known | {name: outcome.as_dict() for name, outcome in outcomes.items()},
         "predictions": path.with_suffix(".npz").name,
     }
-    _write_array(path.with_suffix(".npz"), np.savez_compressed, **arrays)
+    write_array(path.with_suffix(".npz"), np.savez_compressed, **arrays)
     write_json(path, content)
     return content
 
@@ -67,10 +70,11 @@ def write_adversarial(path: pathlib.Path, outcomes: Mapping[str, Outcome]) -> No
     """Writes the adversarial images that were kept, [N, 32, 32, 3] float32, beside `path`: one .npy an attack."""
     for name, outcome in outcomes.items():
         if outcome.adversarial is not None:
-            _write_array(path.with_name(f"{path.stem}_{name}.npy"), np.save, outcome.adversarial)
+            write_array(path.with_name(f"{path.stem}_{name}.npy"), np.save, outcome.adversarial)
 
 
-def _write_array(path, save, *arrays, **named_arrays):
+def write_array(path: pathlib.Path, save, *arrays, **named_arrays) -> None:
+    """Writes arrays by NumPy's `save` under a temporary name, then renames the file to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     save(temporary, *arrays, **named_arrays)

@@ -7,6 +7,7 @@ The file holds an adversarial image for each test image, in order: [N, 32, 32, 3
 """
 
 import pathlib
+import zipfile
 
 import numpy as np
 from absl import flags as absl_flags
@@ -15,6 +16,7 @@ from madry_cifar import attacks, checkpoints, data, flags, run_folder
 from madry_cifar.data import Split
 from madry_cifar.errors import RunError, UsageError
 from madry_cifar.evaluation import Evaluator
+from madry_cifar.results import write_array
 
 FLAGS = absl_flags.FLAGS
 TOLERANCE = 1e-4  # for the rounding of float32 in grey levels; MadryLab's
@@ -26,6 +28,9 @@ def main() -> None:
         if not FLAGS[name].value:
             raise UsageError(f"--{name}=: required")
     run_flags = run_folder.read_flags(FLAGS.train_dir)
+    output = pathlib.Path(FLAGS.output)
+    if output.is_dir() or not output.parent.is_dir():
+        raise UsageError(f"--output={output}: cannot be a file there")
     adversarial = load(FLAGS.attack)
     dataset = data.load(run_flags["dataset"], data_dir=FLAGS.data_dir or run_flags["data_dir"])
     split = dataset.test.take(slice(FLAGS.max_images or None))
@@ -33,9 +38,7 @@ def main() -> None:
     classifier = checkpoints.load_classifier(FLAGS.train_dir, FLAGS.checkpoint)
     unchanged = attacks.attack("natural")
     outcome = Evaluator(classifier, [unchanged])(Split(adversarial.astype(np.float32), split.labels))["natural"]
-    temporary = pathlib.Path(f"{FLAGS.output}.temporary.npy")
-    np.save(temporary, outcome.predictions)
-    temporary.replace(FLAGS.output)
+    write_array(output, np.save, outcome.predictions)
     print(f"accuracy {outcome.accuracy:.2f} % on {len(split)} images within {FLAGS.epsilon:g} of {dataset.provenance}; "
           f"predictions in {FLAGS.output}")  # fmt: skip
 
@@ -43,10 +46,13 @@ def main() -> None:
 def load(path: str) -> np.ndarray:
     """The array in a .npy file. Raises UsageError when there is none, RunError when it cannot be read."""
     try:
-        return np.load(path, allow_pickle=False)
+        content = np.load(path, allow_pickle=False)
+        if not isinstance(content, np.ndarray):
+            raise ValueError("an archive of several arrays")
+        return content
     except FileNotFoundError:
         raise UsageError(f"--attack={path}: no such file") from None
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise RunError(f"{path}: not a .npy file of numbers ({error})") from None
 
 

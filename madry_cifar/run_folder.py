@@ -11,6 +11,7 @@ from typing import Any
 from madry_cifar.errors import RunError, UsageError
 
 SCHEMA_VERSION = 1
+NEEDED = ("depth", "width", "num_classes")  # without which no network can be built
 # Settings that may differ when a run is continued: how long, from where, and what is written on the way.
 MAY_CHANGE = frozenset(
     [
@@ -37,25 +38,33 @@ def write_json(path: pathlib.Path, content: Any) -> None:
     temporary.replace(path)
 
 
-def create(train_dir: str, flags: dict[str, Any]) -> pathlib.Path:
-    """The folder for a run with these settings: a new one, or the same run's to be continued.
+def create(train_dir: str, flags: dict[str, Any], provenance: str | None = None) -> pathlib.Path:
+    """The folder for a run with these settings, on data of this provenance: a new one, or the same run's, to go on.
 
     Raises:
-      UsageError: when it cannot be written, or holds a run with other settings (all are named).
+      UsageError: when it cannot be written, or holds a run with other settings (all are named) or on other data.
     """
     folder = pathlib.Path(train_dir)
+    content = {"schema_version": SCHEMA_VERSION, "flags": flags, "provenance": provenance, **environment()}
     if (folder / "flags.json").exists():
-        _check_same(folder, flags)
+        before = _read(folder)
+        _check_same(folder, flags, before["flags"])
+        if None not in (provenance, before.get("provenance")) and provenance != before["provenance"]:
+            raise UsageError(f"--train_dir={folder}: was trained on other data: there {before['provenance']}, now "
+                             f"{provenance}")  # fmt: skip
+        content["provenance"] = provenance or before.get("provenance")
+        earlier = {name: before.get(name) for name in ("versions", "git_revision")}
+        same = all(content[name] == value for name, value in earlier.items())
+        content["earlier"] = before.get("earlier", []) + ([] if same else [earlier])
     try:
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-        write_json(folder / "flags.json", {"schema_version": SCHEMA_VERSION, "flags": flags, **environment()})
+        write_json(folder / "flags.json", content)
     except OSError as error:
         raise UsageError(f"--train_dir={train_dir}: cannot be written ({error.strerror})") from None
     return folder
 
 
-def _check_same(folder, flags):
-    before = read_flags(folder)
+def _check_same(folder, flags, before):
     differing = sorted(name for name in {*flags, *before} - MAY_CHANGE if flags.get(name) != before.get(name))
     if differing:
         changes = ", ".join(f"--{name} (there {before.get(name)}, now {flags.get(name)})" for name in differing)
@@ -69,19 +78,34 @@ def read_flags(train_dir: str | os.PathLike) -> dict[str, Any]:
       UsageError: when the folder is missing or holds no run.
       RunError: when its `flags.json` cannot be understood.
     """
+    return _read(train_dir)["flags"]
+
+
+def read_provenance(train_dir: str | os.PathLike) -> str | None:
+    """The provenance of the data that the run in a folder was trained on; None where nothing is known of it.
+
+    Raises:
+      UsageError, RunError: as `read_flags`.
+    """
+    return _read(train_dir).get("provenance")
+
+
+def _read(train_dir):
     folder = pathlib.Path(train_dir)
     if not folder.is_dir():
         raise UsageError(f"--train_dir={train_dir}: no such folder")
     try:
         content = json.loads((folder / "flags.json").read_text())
-        version, flags = content["schema_version"], content["flags"]
+        version = content["schema_version"]
+        for name in NEEDED:
+            content["flags"][name]
     except FileNotFoundError:
         raise UsageError(f"--train_dir={train_dir}: holds no run (no flags.json)") from None
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{folder / 'flags.json'}: damaged ({error})") from None
     if version != SCHEMA_VERSION:
         raise RunError(f"{folder / 'flags.json'}: schema version {version}, this program knows {SCHEMA_VERSION}")
-    return flags
+    return content
 
 
 def environment() -> dict[str, Any]:

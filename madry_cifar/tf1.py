@@ -4,6 +4,7 @@ A TensorFlow 1 variable corresponds to one of `checkpoints.flat_variables`; mome
 ".momentum" here, and `global_step` is our `step`.
 """
 
+import os
 import re
 from collections.abc import Mapping
 
@@ -14,19 +15,22 @@ from madry_cifar.checkpoints import flat_variables
 from madry_cifar.errors import RunError, UsageError
 from madry_cifar.model import WideResNet, check_size
 
-KINDS = {"madry": "at", "rvs": "rvs"}  # whose code wrote it → the defence that it trains
+KINDS = {"madry": ("at", "natural"), "rvs": ("rvs",)}  # whose code wrote it → what it may have trained by
 # Ours → theirs, the first pattern that matches.
 _CLASSIFIER = (
-    (r"init_conv\.kernel", "init_conv/DW"),
     (r"(unit_1_0)\.norm1\.(\w+)", r"\1/shared_activation/BatchNorm/\2"),
     (r"(unit_\d+_\d+)\.norm1\.(\w+)", r"\1/residual_only_activation/BatchNorm/\2"),
     (r"(unit_\d+_\d+)\.norm2\.(\w+)", r"\1/sub2/BatchNorm/\2"),
     (r"(unit_\d+_\d+)\.conv(\d)\.kernel", r"\1/sub\2/conv\2/DW"),
     (r"norm_last\.(\w+)", r"unit_last/BatchNorm/\1"),
 )
-_LOGITS = {
-    "madry": {"logits.kernel": "logit/DW", "logits.bias": "logit/biases"},
-    "rvs": {"logits.kernel": "pre_softmax/DW", "logits.bias": "pre_softmax/pre_softmaxbiases"},
+_ENDS = {  # the first and last layers, whose names differ between the two
+    "madry": {"init_conv.kernel": "input/init_conv/DW", "logits.kernel": "logit/DW", "logits.bias": "logit/biases"},
+    "rvs": {
+        "init_conv.kernel": "init_conv/DW",
+        "logits.kernel": "pre_softmax/DW",
+        "logits.bias": "pre_softmax/pre_softmaxbiases",
+    },
 }
 _STATISTICS = ("gamma", "beta", "moving_mean", "moving_variance")
 _GENERATOR = {
@@ -51,8 +55,8 @@ def name_of(flat: str, kind: str) -> str:
     network, _, path = flat.partition(".")
     if network == "generator" and kind == "rvs":
         return f"attack_module/{_GENERATOR[path][0]}"
-    if path in _LOGITS[kind]:
-        return _LOGITS[kind][path]
+    if path in _ENDS[kind]:
+        return _ENDS[kind][path]
     for pattern, theirs in _CLASSIFIER:
         match = re.fullmatch(pattern, path)
         if network == "classifier" and match:
@@ -90,13 +94,13 @@ def read(prefix: str) -> tuple[str, WideResNet, dict[str, np.ndarray]]:
 
 def _recognize(prefix, shapes):
     """The kind and size of the network, from the names and shapes of a checkpoint."""
-    kinds = [kind for kind, names in _LOGITS.items() if names["logits.kernel"] in shapes]
+    kinds = [kind for kind, names in _ENDS.items() if names["logits.kernel"] in shapes]
     if len(kinds) != 1:
         raise UsageError(
             f"--checkpoint={prefix}: holds neither MadryLab's network (logit/DW) nor the RvS release's "
             f"(pre_softmax/DW), but {', '.join(sorted(shapes)[:3])}, …"
         )
-    features, num_classes = shapes[_LOGITS[kinds[0]]["logits.kernel"]]
+    features, num_classes = shapes[_ENDS[kinds[0]]["logits.kernel"]]
     units = sum(re.fullmatch(r"unit_3_\d+/sub1/conv1/DW", name) is not None for name in shapes)
     depth, width = 6 * units + 4, features // 64
     try:
@@ -115,6 +119,8 @@ def _expected(prefix, kind, classifier, shapes):
         trained = {name: shape for name, shape in expected.items() if not name.split(".")[-1].startswith("moving_")}
         expected |= {f"{name}.momentum": shape for name, shape in trained.items()}
     theirs = {flat: name_of(flat, kind) for flat in expected}
+    if "init_conv/DW" in shapes:  # forks of MadryLab's code have the first layer outside the scope "input"
+        theirs = {flat: name.removeprefix("input/") for flat, name in theirs.items()}
     missing = sorted(name for name in theirs.values() if name not in shapes)
     unmatched = sorted(set(shapes) - set(theirs.values()) - {"global_step"})
     wrong = sorted(
@@ -122,18 +128,26 @@ def _expected(prefix, kind, classifier, shapes):
         for flat, name in theirs.items()
         if name in shapes and tuple(shapes[name]) != expected[flat]
     )
-    for problem, names in (("missing", missing), ("unmatched", unmatched), ("of another shape", wrong)):
-        if names:
-            raise UsageError(f"--checkpoint={prefix}: {len(names)} variables {problem}: {', '.join(names)}")
+    faults = {"missing": missing, "unmatched": unmatched, "of another shape": wrong}
+    if any(faults.values()):
+        told = "; ".join(f"{len(names)} {what}: {', '.join(names)}" for what, names in faults.items() if names)
+        raise UsageError(f"--checkpoint={prefix}: its variables are not those of WRN-{classifier.depth}-"
+                         f"{classifier.width}: {told}")  # fmt: skip
     return theirs | ({"step": "global_step"} if "global_step" in shapes else {})
 
 
 def write(prefix: str, kind: str, values: Mapping[str, np.ndarray]) -> None:
     """Writes values by our names, with "step", as a TensorFlow 1 checkpoint (V2 format) of a kind's code.
 
+    The folder's `checkpoint` file, by which that code finds its latest checkpoint, names it too.
+
     Raises:
       KeyError: for a variable that this code does not have.
     """
     names = ["global_step" if flat == "step" else name_of(flat, kind) for flat in values]
     tensors = [tf.convert_to_tensor(value) for value in values.values()]
-    tf.raw_ops.SaveV2(prefix=prefix, tensor_names=names, shape_and_slices=[""] * len(names), tensors=tensors)
+    temporary = f"{prefix}.temporary"
+    tf.raw_ops.SaveV2(prefix=temporary, tensor_names=names, shape_and_slices=[""] * len(names), tensors=tensors)
+    for ending in (".data-00000-of-00001", ".index"):  # the index last: without it there is no checkpoint
+        os.replace(temporary + ending, prefix + ending)
+    tf.compat.v1.train.update_checkpoint_state(os.path.dirname(prefix) or ".", prefix)

@@ -27,7 +27,8 @@ def define_flags(default_defense: str) -> None:
     define = flags.define
     define("Run", "train_dir", None, "folder of the run; an interrupted run is continued (required)")
     define("Run", "defense", default_defense, f"how to train: {', '.join(defense.REGISTRY)}")
-    define("Run", "seed", 0, "of the weights, the order of the data and every draw", kind=int, minimum=0)
+    define("Run", "seed", 0, "of the weights, the order of the data and every draw", kind=int, minimum=0,
+           maximum=2**31 - 1)  # fmt: skip
     flags.define_data_flags()
     define("Network", "depth", 34, "6n + 4 layers: 28 in the paper's text, 34 in the released code", kind=int)
     define("Network", "width", 10, "widening factor", kind=int, minimum=1)
@@ -54,28 +55,24 @@ def main() -> None:
         raise UsageError("--train_dir=: say in which folder the run is to be kept")
     defense_class = defense.find(FLAGS.defense)
     options = flags.given_options(defense_class)
-    try:
-        check_size(FLAGS.depth, FLAGS.width, 2)
-    except ValueError as error:
-        raise UsageError(f"--{error}") from None
-    jit_compile = _jit_compile(FLAGS.jit_compile)
-    evaluation_attacks = _evaluation_attacks(options)
+    jit_compile, evaluation_attacks = check_flags(options)
     dataset = data.load(FLAGS.dataset, **flags.configuration(["data_dir", "download", "validation_size"]))
     data.Batches(len(dataset.train), options.batch_size, FLAGS.seed)  # refuses a batch larger than the data
     settings = settings_of(options, dataset.num_classes)
-    folder = run_folder.create(FLAGS.train_dir, settings)
-
     classifier = WideResNet(FLAGS.depth, FLAGS.width, dataset.num_classes, seed=FLAGS.seed)
+    subject = defense_class(classifier, options, FLAGS.seed)
+    folder = run_folder.create(FLAGS.train_dir, settings, dataset.provenance)
     trainer = Trainer(
-        defense_class(classifier, options, FLAGS.seed),
+        subject,
         dataset,
         folder,
         Schedule(**flags.configuration([field.name for field in dataclasses.fields(Schedule)])),
         evaluator=Evaluator(classifier, evaluation_attacks, max_images=FLAGS.eval_images),
         jit_compile=jit_compile,
     )
-    print(f"{FLAGS.defense} on {dataset.provenance}: {len(dataset.train)} training images, WRN-{FLAGS.depth}-"
-          f"{FLAGS.width}, {options.steps} steps of {options.batch_size}, into {folder}")  # fmt: skip
+    network = f"WRN-{FLAGS.depth}-{FLAGS.width}"
+    print(f"{FLAGS.defense} on {dataset.provenance}: {len(dataset.train)} training images, {network}, "
+          f"{options.steps} steps of {options.batch_size} on the {_device()}, into {folder}")  # fmt: skip
     if trainer.step:
         print(f"going on after step {trainer.step}" if trainer.step < options.steps else
               f"already trained for {trainer.step} steps")  # fmt: skip
@@ -84,10 +81,24 @@ def main() -> None:
     trainer.train()
 
 
+def check_flags(options: Options) -> tuple[bool, list[attacks.Attack]]:
+    """Whether to use XLA, and the attacks of the periodic evaluation. Raises UsageError for a flag it cannot use."""
+    try:
+        check_size(FLAGS.depth, FLAGS.width, 2)
+    except ValueError as error:
+        raise UsageError(f"--{error}") from None
+    return _jit_compile(FLAGS.jit_compile), _evaluation_attacks(options)
+
+
 def settings_of(options: Options, num_classes: int) -> dict[str, Any]:
     """All settings of a run as the flags say: what `flags.json` holds."""
     names = [name for part in ("Run", "Data", "Network") for name in flags.section(part) if name != "train_dir"]
     return flags.configuration(names) | {"num_classes": num_classes} | options.as_dict()
+
+
+def _device():
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    return {0: "CPU", 1: "GPU"}.get(gpus, f"first of {gpus} GPUs")
 
 
 def _jit_compile(value):

@@ -109,7 +109,7 @@ class Trainer:
                 if self._due("checkpoint_every"):
                     self._save()
         self._save()
-        if received:
+        if received and self.step < last:
             raise Interrupted(received[0], self.step)
 
     def _due(self, event):

@@ -8,7 +8,7 @@ import tensorflow as tf
 from madry_cifar.defense import Defense, register
 from madry_cifar.optimizers import PiecewiseConstant
 from madry_cifar.options import Options, option
-from madry_cifar.randomness import draw_seed
+from madry_cifar.randomness import draw_seed, normal, uniform
 from rvs_tf.generator import Generator
 from rvs_tf.losses import smooth_labels, soft_cross_entropy
 from rvs_tf.perturbation import perturb
@@ -21,7 +21,9 @@ class RvSOptions(Options):
 
     batch_size: int = option(64, "images per step", minimum=1)
     steps: int = option(179_000, "training steps in all", minimum=0)
-    learning_rate_boundaries: tuple[int, ...] = option((60_000, 90_000), "steps after which the next one holds")
+    learning_rate_boundaries: tuple[int, ...] = option(
+        (60_000, 90_000), "steps after which the next one holds", minimum=0
+    )
     generator_learning_rate: float = option(0.01, "of the generator, constant", minimum=0)
     epsilon: float = option(8.0, "radius of the L∞ ball, in grey levels of 255", minimum=0)
     label_smoothing: float = option(0.5, "share of the label given to the wrong classes", minimum=0, maximum=1)
@@ -30,6 +32,9 @@ class RvSOptions(Options):
         "ot", "what the generator maximises: ot, or xent, the cross-entropy (Table IV: Xent)", choices=("ot", "xent")
     )
     uniform_noise: bool = option(True, "add noise in ±ε before the perturbation (released code; not in the text)")
+    perturbed_statistics: bool = option(
+        True, "perturbed images move batch norm's running statistics too (released code; off: natural ones only)"
+    )
     latent_draws: int = option(
         2, "2: new draws for the classifier's half of a step (released code); 1: the same ones (text)", choices=(1, 2)
     )
@@ -71,10 +76,10 @@ class RobustnessViaSynthesis(Defense):
     def draw(self, images, step, half: str) -> Draw:
         """z ~ N(0, I) and uniform noise in ±ε for one half of an iteration, "generator" or "classifier"."""
         latent_shape = [tf.shape(images)[0], self.generator.latent_dim]
-        latent = tf.random.stateless_normal(latent_shape, draw_seed(self.seed, step, f"{half} latent"))
+        latent = normal(latent_shape, draw_seed(self.seed, step, f"{half} latent"))
         if not self.options.uniform_noise:
             return Draw(latent, None)
-        noise = tf.random.stateless_uniform(tf.shape(images), draw_seed(self.seed, step, f"{half} noise"), -1, 1)
+        noise = uniform(tf.shape(images), draw_seed(self.seed, step, f"{half} noise"), -1, 1)
         return Draw(latent, self.options.epsilon * noise)
 
     def iteration(self, images, labels, step, first: Draw, second: Draw):
@@ -84,12 +89,13 @@ class RobustnessViaSynthesis(Defense):
         computes them twice, they move the running statistics twice.
         """
         options, classifier = self.options, self.classifier
+        perturbed = "train" if options.perturbed_statistics else "frozen"
         targets = smooth_labels(labels, classifier.num_classes, options.label_smoothing, classifier.compute_dtype)
 
         # Φ* = argmax D(μ, μ_adv): the generator's half
         with tf.GradientTape(watch_accessed_variables=False) as generator_tape:
             generator_tape.watch(self.optimizers["generator"].variables)
-            adversarial = classifier(self.synthesize(images, first), batch_norm="train")
+            adversarial = classifier(self.synthesize(images, first), batch_norm=perturbed)
             with tf.GradientTape() as classifier_tape:
                 natural = classifier(images, batch_norm="train", updates=2)
             if options.generator_loss == "ot":
@@ -102,7 +108,7 @@ class RobustnessViaSynthesis(Defense):
         # θ* = argmin L_CE(x_adv, y) + D(μ, μ_adv) (Eq. 9): the classifier's half
         adversarial_images = self.synthesize(images, second)
         with classifier_tape:
-            adversarial = classifier(adversarial_images, batch_norm="train")
+            adversarial = classifier(adversarial_images, batch_norm=perturbed)
             cross_entropy = soft_cross_entropy(adversarial.logits, targets)
             distance = self.distance(natural.features, adversarial.features)
             weight_decay = self.weight_decay()

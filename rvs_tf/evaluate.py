@@ -10,7 +10,7 @@ from rich.table import Table
 
 import rvs_tf  # noqa: F401 (registers the defences)
 from madry_cifar import flags
-from madry_cifar.evaluate import Evaluation, define_flags
+from madry_cifar.run_evaluation import Evaluation, define_flags
 
 FLAGS = absl_flags.FLAGS
 

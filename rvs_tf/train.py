@@ -1,7 +1,9 @@
 """Trains a classifier by Robustness-via-Synthesis, or by any other defence (--defense).
 
   python -m rvs_tf.train --train_dir=runs/digits --depth=10 --width=1 --steps=1000
-  python -m rvs_tf.train --dataset=cifar10 --data_dir=DATA --train_dir=runs/rvs        (the paper's settings)
+  python -m rvs_tf.train --flagfile=experiments/presets/cifar10_paper.flags --data_dir=DATA --train_dir=runs/rvs
+
+Without flags it is the released code's RvS.
 
 The same command again goes on after the latest checkpoint in --train_dir. Ctrl-C saves and ends.
 Watch it with: tensorboard --logdir runs

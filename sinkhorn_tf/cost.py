@@ -29,12 +29,12 @@ def squared_euclidean_cost(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
 def _squared_euclidean_cost(x, y):
     cost = tf.reduce_sum(tf.math.squared_difference(x[:, tf.newaxis], y[tf.newaxis]), axis=-1)
 
-    def gradient(upstream):  # of sum_ij U_ij ‖x_i − y_j‖²
-        rows = tf.reduce_sum(upstream, axis=1, keepdims=True)
-        columns = tf.reduce_sum(upstream, axis=0)[:, tf.newaxis]
-        return (
-            2 * (rows * x - tf.matmul(upstream, y)),
-            2 * (columns * y - tf.matmul(upstream, x, transpose_a=True)),
-        )
+    def gradient(upstream):
+        # Of Σ U_ij ‖x_i − y_j‖²: 2 Σ_j U_ij (x_i − y_j), as products of matrices. In float64, because the parts
+        # nearly cancel; on a GPU a float32 product would be rounded to TF32.
+        weights, a, b = (tf.cast(tensor, tf.float64) for tensor in (upstream, x, y))
+        of_a = tf.reduce_sum(weights, axis=1, keepdims=True) * a - tf.matmul(weights, b)
+        of_b = tf.reduce_sum(weights, axis=0)[:, tf.newaxis] * b - tf.matmul(weights, a, transpose_a=True)
+        return tf.cast(2 * of_a, x.dtype), tf.cast(2 * of_b, y.dtype)
 
     return cost, gradient

@@ -266,6 +266,8 @@ def test_what_was_evaluated_is_not_evaluated_again(invoke, copied_run):
         ("--steps=many", "--steps=many"),
         ("--steps=-1", "--steps=-1: must be at least 0"),
         ("--seed=-1", "--seed=-1"),
+        ("--seed=9223372036854775808", "--seed=9223372036854775808"),
+        ("--momentum=3", "--momentum=3.0: must be at most 1"),
         ("--learning_rates=0.1", "--learning_rates"),
         ("--learning_rates=0.1,b,0.2", "--learning_rates=0.1,b,0.2"),
         ("--generator_loss=mse", "--generator_loss=mse: must be one of ot, xent"),

@@ -1,6 +1,5 @@
 """Checkpoints: what is restored, which are kept and found, and what is said of a damaged one."""
 
-import contextlib
 import pathlib
 
 import numpy as np
@@ -142,11 +141,21 @@ def test_folder_without_checkpoints(tmp_path):
         find(tmp_path)
 
 
-def test_checkpoints_are_not_ignored_when_the_list_of_them_is_lost(saved):
-    (saved / "checkpoints" / "checkpoint").unlink()
-    _, _, saver = content(saved)
-    with contextlib.suppress(RunError):  # refused, or
-        assert saver.restore_latest() == 15
+@pytest.mark.parametrize("damage", [None, b"", b"\xff\xfe", b'model_checkpoint_path: "ckpt-10"\n'])
+def test_checkpoints_are_not_ignored_when_the_list_of_them_is_lost(saved, damage):
+    """TensorFlow's list: lost, emptied, damaged, or behind the files."""
+    path = saved / "checkpoints" / "checkpoint"
+    path.unlink() if damage is None else path.write_bytes(damage)
+    networks, optimizer, _ = content(saved)
+    saver = Checkpoints(saved, networks, {"classifier": optimizer}, keep=2)
+    assert saver.restore_latest() == 15
+    saver.save(20)
+    assert list(checkpoints.saved_steps(saved)) == [15, 20]
+
+
+def test_files_of_other_names_are_no_checkpoints(saved):
+    (saved / "checkpoints" / "ckpt-15-copy.index").touch()
+    assert list(checkpoints.saved_steps(saved)) == [5, 10, 15]
 
 
 def cut(share):

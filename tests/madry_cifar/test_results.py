@@ -96,12 +96,13 @@ def test_attacks_without_their_outcomes_go(path):
 
 
 def test_read(path):
-    assert results.read(path, "abc") == {}
+    assert results.read(path, ABOUT) == {}
     content = results.write(path, outcomes("natural"), ABOUT)
-    assert results.read(path, "abc") == content
-    assert results.read(path, "def") == {}
+    assert results.read(path, ABOUT) == content
+    for name in ("classifier_sha256", "provenance", "batch_size"):
+        assert results.read(path, ABOUT | {name: "other"}) == {}
     path.write_text(json.dumps(content | {"schema_version": 2}))
-    assert results.read(path, "abc") == {}
+    assert results.read(path, ABOUT) == {}
 
 
 def test_adversarial_images_that_were_kept(path):

@@ -51,6 +51,8 @@ def test_files_that_cannot_be_read(tmp_path):
         run_attack.load(str(tmp_path / "none.npy"))
     np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
     (tmp_path / "text.npy").write_text("no array")
-    for name in ("objects", "text"):
+    np.savez(tmp_path / "archive.npz", IMAGES)
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "archive.npz").read_bytes()[:99])
+    for name in ("objects.npy", "text.npy", "archive.npz", "cut.npz"):
         with pytest.raises(RunError, match=r"not a \.npy file of numbers"):
-            run_attack.load(str(tmp_path / f"{name}.npy"))
+            run_attack.load(str(tmp_path / name))

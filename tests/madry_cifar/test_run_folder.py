@@ -21,6 +21,26 @@ def test_a_new_folder_holds_all_settings_and_versions(tmp_path):
         assert content["versions"][package] == metadata.version(package)
 
 
+def test_other_data_are_refused(tmp_path):
+    run_folder.create(tmp_path, SETTINGS)
+    run_folder.create(tmp_path, SETTINGS, "cifar10, original files")  # nothing was known of the data before
+    run_folder.create(tmp_path, SETTINGS, "cifar10, original files")
+    with pytest.raises(UsageError, match="other data: there cifar10, original files, now cifar10, JPEG"):
+        run_folder.create(tmp_path, SETTINGS, "cifar10, JPEG")
+    assert run_folder.read_provenance(tmp_path) == "cifar10, original files"
+
+
+def test_earlier_versions_are_not_forgotten(tmp_path, monkeypatch):
+    run_folder.create(tmp_path, SETTINGS)
+    first = run_folder.environment()
+    for revision in ("abc", "abc", "def"):
+        monkeypatch.setattr(run_folder, "_git_revision", lambda revision=revision: revision)
+        run_folder.create(tmp_path, SETTINGS)
+    content = json.loads((tmp_path / "flags.json").read_text())
+    assert content["git_revision"] == "def"
+    assert content["earlier"] == [first, first | {"git_revision": "abc"}]
+
+
 def test_the_revision_is_gits():
     def git(*arguments):
         root = pathlib.Path(__file__).resolve().parents[2]

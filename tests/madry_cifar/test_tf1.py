@@ -34,7 +34,7 @@ def weight(name, shape, seed=int(RELEASED["seed"])):
 
 def released_shapes(kind, units=1, width=1, classes=10):
     """Names and shapes of the variables of the released networks, from the architecture."""
-    shapes = {"init_conv/DW": (3, 3, 3, 16)}
+    shapes = {"input/init_conv/DW" if kind == "madry" else "init_conv/DW": (3, 3, 3, 16)}
 
     def norm(place, channels):
         shapes.update({f"{place}/BatchNorm/{name}": (channels,) for name in STATISTICS})
@@ -146,6 +146,7 @@ def test_an_imported_run_goes_on(tmp_path, kind, classes):
     reader = tf.train.load_checkpoint(f"{tmp_path}/back")
     assert {name for name in reader.get_variable_to_shape_map()} == set(values)
     assert all(np.array_equal(reader.get_tensor(name), value) for name, value in values.items())
+    assert tf.train.latest_checkpoint(tmp_path) == str(tmp_path / "back")  # by which the old code finds it
 
 
 def changed(values, **changes):
@@ -161,7 +162,8 @@ def changed(values, **changes):
         ({"unit_2_0/sub2/BatchNorm/gamma": None}, "missing: unit_2_0/sub2/BatchNorm/gamma"),
         ({"unit_2_0/sub1/conv1/DW/Momentum": None}, "missing: unit_2_0/sub1/conv1/DW/Momentum"),
         ({"unit_2_0/extra": np.ones(3)}, "unmatched: unit_2_0/extra"),
-        ({"init_conv/DW": np.ones([5, 5, 3, 16])}, r"another shape: init_conv/DW \[5, 5, 3, 16\] instead of \[3, 3"),
+        ({"input/init_conv/DW": np.ones([5, 5, 3, 16])}, r"another shape: input/init_conv/DW \[5, 5, 3, 16\] instead"),
+        ({"unit_last/BatchNorm/beta": None, "extra": np.ones(3)}, "1 missing: .*beta.*; 1 unmatched: extra"),
         ({"logit/DW": None, "logit/biases": None}, "neither MadryLab's"),
         ({"logit/DW": np.ones([32, 10])}, "not a wide residual network"),
     ],
@@ -169,6 +171,13 @@ def changed(values, **changes):
 def test_a_checkpoint_of_something_else_is_refused_by_name(tmp_path, changes, message):
     with pytest.raises(UsageError, match=message):
         tf1.read(write(tmp_path, changed(released_values("madry"), **changes)))
+
+
+def test_forks_with_the_first_layer_outside_its_scope_are_read_too(tmp_path):
+    values = released_values("madry", momentum=False)
+    values["init_conv/DW"] = values.pop("input/init_conv/DW")
+    _, _, ours = tf1.read(write(tmp_path, values))
+    assert np.array_equal(ours["classifier.init_conv.kernel"], values["init_conv/DW"])
 
 
 def test_damaged_and_missing_checkpoints(tmp_path):
@@ -188,6 +197,9 @@ def test_import_commands_refuse_in_one_line(tmp_path):
     for arguments, message in (
         ([f"--checkpoint={tmp_path}/none", target], "no TensorFlow checkpoint"),
         ([f"--checkpoint={prefix}", target, "--dataset=cifar100"], "not one with the checkpoint's 10 classes"),
+        ([f"--checkpoint={prefix}", target, "--depth=34"], "--depth=34: the checkpoint's is 10"),
+        ([f"--checkpoint={prefix}", target, "--defense=rvs"], "the madry code trains by at or natural"),
+        ([f"--checkpoint={prefix}", target, "--jit_compile=banana"], "--jit_compile=banana"),
     ):
         status, _, stderr = command("madry_cifar.import_tf1", *arguments)
         assert status == 2

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from madry_cifar import WideResNet
-from madry_cifar.layers import kernels
+from madry_cifar.layers import kernels, standardize
 from rvs_tf import RobustnessViaSynthesis
 from rvs_tf.defense import Draw, RvSOptions
 from rvs_tf.losses import smooth_labels, soft_cross_entropy
@@ -260,3 +260,28 @@ def test_networks_start_from_different_seeds():
     assert np.mean(kernel[0] == kernel[2]) < 1e-3
     assert set(defenses[0].networks) == set(defenses[0].optimizers) == {"classifier", "generator"}
     assert defenses[0].optimizers["generator"].schedule(10**6) == 0.01
+
+
+@pytest.mark.parametrize("perturbed", [True, False])
+def test_whether_perturbed_images_move_the_running_statistics(perturbed):
+    """The first norm sees the first convolution's outputs: its means are computed here from the images alone."""
+    options = RvSOptions(perturbed_statistics=perturbed, learning_rates=(0.0,), learning_rate_boundaries=())
+    defense = RobustnessViaSynthesis(WideResNet(10, 1), options)
+    images = 255 * tf.random.stateless_uniform([4, 32, 32, 3], (0, 1))
+    classifier, step = defense.classifier, tf.constant(0, tf.int64)
+    draws = [defense.draw(images, step, half) for half in ("generator", "classifier")]
+    before = [v.numpy() for v in defense.generator.variables]
+    first = defense.synthesize(images, draws[0])  # moves the generator's statistics, which do not matter in "train"
+    for variable, value in zip(defense.generator.variables, before, strict=True):
+        variable.assign(value)
+
+    def mean(batch):
+        return tf.reduce_mean(classifier.init_conv(standardize(batch)), axis=[0, 1, 2]).numpy()
+
+    defense.iteration(images, tf.constant([0, 1, 2, 3]), step, *draws)
+    second = defense.synthesize(images, draws[1])
+    order = [first, images, images, second] if perturbed else [images, images]
+    expected = 0
+    for batch in order:
+        expected = 0.9 * expected + 0.1 * mean(batch)
+    np.testing.assert_allclose(classifier.units[0].norm1.moving_mean, expected, atol=1e-6)

@@ -1,4 +1,4 @@
-"""The settings of an evaluation and its results, for the commands that evaluate a run's checkpoints."""
+"""Evaluates checkpoints of a run as flags say: what `rvs_tf.evaluate` and `madry_cifar.eval` have in common."""
 
 import pathlib
 
@@ -24,9 +24,10 @@ def define_flags(checkpoint: bool = True) -> None:
     define("Evaluation", "step_size", 2.0, "size of a step of PGD and CW, in grey levels", kind=float)
     define("Evaluation", "split", "test", "test or validation (with --validation_size, as the run was trained)")
     define("Evaluation", "max_images", 0, "of the split, from its beginning; 0 is all", kind=int, minimum=0)
-    define("Evaluation", "seed", 0, "of the random starts", kind=int, minimum=0)
-    define("Evaluation", "batch_size", 200, "images attacked at once", kind=int, minimum=1)
+    define("Evaluation", "seed", 0, "of the random starts", kind=int, minimum=0, maximum=2**31 - 1)
+    define("Evaluation", "batch_size", 200, "images attacked at once; random starts depend on it", kind=int, minimum=1)
     define("Evaluation", "data_dir", None, "where the data set is now [as the run was trained]")
+    define("Evaluation", "download", False, "prepare the data set there if it is missing", kind=bool)
 
 
 class Evaluation:
@@ -51,8 +52,9 @@ class Evaluation:
         self.names = [attack.name for attack in chosen]
         self.dataset = data.load(
             self.run_flags["dataset"],
-            data_dir=FLAGS.data_dir or self.run_flags["data_dir"],
-            validation_size=self.run_flags["validation_size"],
+            data_dir=FLAGS.data_dir or self.run_flags.get("data_dir"),
+            download=FLAGS.download,
+            validation_size=self.run_flags.get("validation_size", 0),
         )
         self.split = self._split()
         self.classifier = WideResNet(*(self.run_flags[name] for name in ("depth", "width", "num_classes")))
@@ -63,6 +65,10 @@ class Evaluation:
         split = {"test": self.dataset.test, "validation": self.dataset.validation}.get(FLAGS.split)
         if split is None:
             raise UsageError(f"--split={FLAGS.split}: must be test, or validation if the run held images out")
+        trained_on = run_folder.read_provenance(FLAGS.train_dir)
+        if FLAGS.split == "validation" and trained_on not in (None, self.dataset.provenance):
+            raise UsageError(f"--split=validation: which images were held out is not known in other data than those "
+                             f"trained on: then {trained_on}, now {self.dataset.provenance}")  # fmt: skip
         return split.take(slice(FLAGS.max_images or None))
 
     def of(self, checkpoint, reuse: bool = False) -> dict:
@@ -83,11 +89,12 @@ class Evaluation:
             "split": FLAGS.split,
             "images": len(self.split),
             "seed": FLAGS.seed,
+            "batch_size": self.evaluator.batch_size,
             "training_flags": self.run_flags,
         }
         name = results.file_name(step, FLAGS.split, len(self.split), FLAGS.epsilon, FLAGS.step_size, FLAGS.seed)
         file = pathlib.Path(FLAGS.train_dir) / "results" / f"{name}.json"
-        content = results.read(file, about["classifier_sha256"]) if reuse else {}
+        content = results.read(file, about) if reuse else {}
         if not set(self.names) <= set(content.get("attacks", ())):
             outcomes = self.evaluator(self.split, seed=FLAGS.seed)
             content = results.write(file, outcomes, about)
