@@ -97,6 +97,12 @@ def test_values(command):
     assert seen == [{"count": 5, "text": "a b", "download": True}, ["count", "text", "download"]]
 
 
+def test_a_flagfile_that_is_no_text(command, tmp_path):
+    (tmp_path / "binary.flags").write_bytes(b"\xff\xfe\x00")
+    status, _, err = command(raising(AssertionError), f"--flagfile={tmp_path / 'binary.flags'}")
+    assert (status, err.count("\n")) == (2, 1)
+
+
 def test_flagfile(command, tmp_path):
     (tmp_path / "some.flags").write_text("# a comment\n--count=7\n--download\n")
     seen = []
