@@ -123,7 +123,7 @@ def _from_tfds(name, data_dir, download):
             f"{name} in --data_dir={data_dir}: {' '.join(str(error).split())[:200]}; prepare it again"
         ) from None
     except (ImportError, AttributeError) as error:  # it loads its parts late, and then lacks what cannot be imported
-        remedy = "with TensorFlow 2.16 or 2.17, pip install 'tensorflow-metadata<1.17'"
+        remedy = "with a TensorFlow older than 2.20, pip install 'tensorflow-metadata<1.17'"
         raise RunError(f"tensorflow-datasets cannot be used as installed ({error}); {remedy}") from None
     if not builder.is_prepared():
         if not download:
