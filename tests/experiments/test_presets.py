@@ -1,6 +1,8 @@
 """Presets: every one is a command line that the training command takes, and says what it is."""
 
+import csv
 import pathlib
+import re
 import shlex
 import subprocess
 import sys
@@ -8,6 +10,7 @@ import sys
 import pytest
 from absl import flags as absl_flags
 
+import rvs_tf  # noqa: F401 (registers RvS)
 from madry_cifar import defense, flags, train
 
 PRESETS = sorted((pathlib.Path(__file__).parents[2] / "experiments" / "presets").glob("*.flags"))
@@ -49,6 +52,30 @@ def test_a_preset_says_what_it_is_and_is_taken(preset, training_flags):
         assert options.batch_size == 64
         assert options.generator_learning_rate == (0.0001 if data_set == "svhn" else 0.01)
         assert options.learning_rates[0] == (0.01 if data_set == "svhn" else 0.1)
+
+
+def published(data_set, defense):
+    """The paper's numbers of Table II by attack, as printed there."""
+    with PRESETS[0].parents[1].joinpath("published.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if (row["table"], row["defense"]) == ("II", defense)]
+    name = {"svhn": "svhn_cropped"}.get(data_set, data_set)
+    return {row["attack"]: row["accuracy"] for row in rows if row["dataset"] == name}
+
+
+@pytest.mark.parametrize("preset", [p for p in PRESETS if not p.stem.endswith("smoke")], ids=lambda path: path.stem)
+def test_expected_numbers_are_the_published_ones(preset):
+    data_set, kind = preset.stem.split("_")
+    numbers = published(data_set, kind if kind in ("natural", "at") else "rvs")
+    (line,) = (line.split("Expected:")[1] for line in preset.read_text().splitlines() if "Expected:" in line)
+    told = {}
+    for names, values in re.findall(r"(nat|FGSM|AdvGAN|PGD-[\d/]+|CW-[\d/]+) ([\d./]+)", line):
+        stem, _, steps = names.lower().partition("-")
+        attacks = [f"{stem}-{n}" for n in steps.split("/")] if steps else [{"nat": "natural"}.get(stem, stem)]
+        told |= dict(zip(attacks, values.rstrip(",").split("/"), strict=True))
+    assert told.items() <= numbers.items()
+    zeros = {name for name, value in numbers.items() if name not in told}  # told as "PGD and CW 0"
+    assert all(float(numbers[name]) == 0 for name in zeros)
+    assert bool(zeros) == (kind == "natural")
 
 
 def test_the_smoke_preset_runs(tmp_path):

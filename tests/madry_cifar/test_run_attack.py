@@ -18,7 +18,7 @@ def moved(by, index=(3, 1, 2, 0)):
 
 @pytest.mark.parametrize("adversarial", [IMAGES, moved(8.0), moved(8.00005), IMAGES.astype(np.float64)])
 def test_allowed(adversarial):
-    run_attack.check("attack.npy", adversarial, IMAGES, epsilon=8.0)
+    assert run_attack.check("attack.npy", adversarial, IMAGES, epsilon=8.0) is None
 
 
 @pytest.mark.parametrize(

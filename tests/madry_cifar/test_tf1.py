@@ -4,32 +4,17 @@ import json
 import pathlib
 import subprocess
 import sys
-import zlib
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from released import RELEASED, weight
 
 from madry_cifar import checkpoints, load_classifier, tf1
 from madry_cifar.errors import RunError, UsageError
 from rvs_tf import load_generator
 
-RELEASED = np.load(pathlib.Path(__file__).parents[1] / "data" / "released_code.npz")
 STATISTICS = ("beta", "gamma", "moving_mean", "moving_variance")
-
-
-def weight(name, shape, seed=int(RELEASED["seed"])):
-    """The weight that a name stands for (see `tests/data/README.md`)."""
-    normal = np.random.RandomState(zlib.crc32(f"{seed}/{name}".encode())).standard_normal(shape).astype(np.float32)
-    if name.endswith("moving_variance"):
-        return 1 + 0.1 * np.abs(normal)
-    if name.endswith("gamma"):
-        return 1 + 0.1 * normal
-    if name.endswith(("beta", "moving_mean")):
-        return 0.1 * normal
-    if name.endswith("biases"):
-        return 0.01 * normal
-    return normal * np.float32(np.sqrt(2 / np.prod(shape[:3]) if len(shape) == 4 else 1 / shape[0]))
 
 
 def released_shapes(kind, units=1, width=1, classes=10):

@@ -4,20 +4,19 @@ All at full size (WRN-34-10) on the weights, images and draws of `tests/data/rel
 """
 
 import itertools
-import pathlib
 import zlib
 from collections import defaultdict
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from released import RELEASED, weight
 
 from madry_cifar import WideResNet, attacks
 from madry_cifar.layers import BatchNorm, kernels
 from rvs_tf import RobustnessViaSynthesis
 from rvs_tf.defense import Draw, RvSOptions
 
-RELEASED = np.load(pathlib.Path(__file__).parents[1] / "data" / "released_code.npz")
 NAMES = [line.split()[0] for line in RELEASED["variables"]]
 SHAPES = {line.split()[0]: tuple(map(int, line.split()[1:])) for line in RELEASED["variables"]}
 CLASSIFIER_NAMES = {
@@ -54,29 +53,13 @@ def released_names(network):
     return result
 
 
-def draw_weight(name):
-    """The weight that a name stands for (see `tests/data/README.md`)."""
-    shape = SHAPES[name]
-    state = np.random.RandomState(zlib.crc32(f"{RELEASED['seed']}/{name}".encode()))
-    normal = state.standard_normal(shape).astype(np.float32)
-    if name.endswith("moving_variance"):
-        return 1 + 0.1 * np.abs(normal)
-    if name.endswith("gamma"):
-        return 1 + 0.1 * normal
-    if name.endswith(("beta", "moving_mean")):
-        return 0.1 * normal
-    if name.endswith("biases"):
-        return 0.01 * normal
-    return normal * np.float32(np.sqrt(2 / np.prod(shape[:3]) if len(shape) == 4 else 1 / shape[0]))
-
-
 def relative_error(value, expected):
     return np.linalg.norm(value - np.asarray(expected, np.float64)) / np.linalg.norm(expected)
 
 
 @pytest.fixture(scope="module")
 def weights():
-    return {name: draw_weight(name) for name in NAMES}
+    return {name: weight(name, SHAPES[name]) for name in NAMES}
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """The Sinkhorn distance, against the released code, POT, SciPy, closed forms, and iterations unrolled in the graph."""
 
 import itertools
-import pathlib
 
 import numpy as np
 import ot
@@ -9,12 +8,11 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from released import RELEASED
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
 from sinkhorn_tf import sinkhorn_distance, transport_plan
-
-RELEASED = np.load(pathlib.Path(__file__).parents[1] / "data" / "released_code.npz")
 
 
 def relative_error(value, expected):
