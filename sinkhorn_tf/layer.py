@@ -13,9 +13,6 @@ class SinkhornDistance(keras.layers.Layer):
         super().__init__(**kwargs)
         self.settings = {"regularization": regularization, "iterations": iterations, "gradient": gradient}
 
-    def build(self, input_shape):
-        """No weights to create."""
-
     def call(self, inputs):
         if not isinstance(inputs, (list, tuple)) or len(inputs) != 2:
             raise ValueError(f"SinkhornDistance expects a list [x, y] of two batches. Received: inputs={inputs}")
