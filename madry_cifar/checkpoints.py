@@ -121,8 +121,8 @@ def find(train_dir: str | os.PathLike, checkpoint: int | str | None = None) -> t
     if checkpoint in (None, ""):
         return max(steps), steps[max(steps)]
     for step, path in steps.items():
-        names = (str(step), f"{PREFIX}-{step}", os.path.abspath(path))
-        if str(checkpoint) in names or os.path.abspath(str(checkpoint)) == names[-1]:
+        named = str(checkpoint) in (str(step), f"{PREFIX}-{step}")
+        if named or os.path.abspath(str(checkpoint)) == os.path.abspath(path):
             return step, path
     raise UsageError(f"--checkpoint={checkpoint}: not among those of {train_dir}: {', '.join(map(str, steps))}")
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 from absl import flags as absl_flags
 
 from madry_cifar import data, defense, flags, run_folder, tf1, train
-from madry_cifar.checkpoints import PREFIX
+from madry_cifar.checkpoints import PREFIX, saved_steps
 from madry_cifar.errors import UsageError
 
 FLAGS = absl_flags.FLAGS
@@ -26,7 +26,7 @@ def main() -> None:
         if not FLAGS[name].value:
             raise UsageError(f"--{name}=: required")
     kind, classifier, values = tf1.read(FLAGS.checkpoint)
-    if (pathlib.Path(FLAGS.train_dir) / "flags.json").exists():
+    if saved_steps(FLAGS.train_dir):
         raise UsageError(f"--train_dir={FLAGS.train_dir}: holds a run already; choose a new folder")
     dataset = FLAGS.dataset or ("cifar100" if classifier.num_classes == 100 else "cifar10")
     if data.NUM_CLASSES.get(dataset) != classifier.num_classes:

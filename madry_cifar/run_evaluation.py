@@ -1,5 +1,6 @@
 """Evaluates checkpoints of a run as flags say: what `rvs_tf.evaluate` and `madry_cifar.eval` have in common."""
 
+import os
 import pathlib
 
 from absl import flags as absl_flags
@@ -50,6 +51,10 @@ class Evaluation:
         if not chosen:
             raise UsageError("--attacks=: name at least one, for instance natural,pgd-20")
         self.names = [attack.name for attack in chosen]
+        self.results = pathlib.Path(FLAGS.train_dir) / "results"
+        place = self.results if self.results.exists() else self.results.parent
+        if not (place.is_dir() and os.access(place, os.W_OK)):  # told now, not after hours of attacks
+            raise UsageError(f"--train_dir={FLAGS.train_dir}: results cannot be written to {place}")
         self.dataset = data.load(
             self.run_flags["dataset"],
             data_dir=FLAGS.data_dir or self.run_flags.get("data_dir"),
@@ -93,7 +98,7 @@ class Evaluation:
             "training_flags": self.run_flags,
         }
         name = results.file_name(step, FLAGS.split, len(self.split), FLAGS.epsilon, FLAGS.step_size, FLAGS.seed)
-        file = pathlib.Path(FLAGS.train_dir) / "results" / f"{name}.json"
+        file = self.results / f"{name}.json"
         content = results.read(file, about) if reuse else {}
         if not set(self.names) <= set(content.get("attacks", ())):
             outcomes = self.evaluator(self.split, seed=FLAGS.seed)

@@ -382,12 +382,11 @@ def test_settings_of_another_network(invoke, copied_run):
         assert named in error_line(err)
 
 
-def test_results_that_cannot_be_written(invoke, copied_run):
-    (copied_run / "results").touch()
-    flags = (f"--train_dir={copied_run}", "--attacks=natural", "--max_images=5")
-    status, _, err = invoke(rvs_tf.evaluate.command, *flags)
-    assert status == 1
-    assert f"{copied_run}/results" in error_line(err)
+def test_results_that_cannot_be_written_are_told_before_the_attacks(invoke, copied_run):
+    (copied_run / "results").touch()  # where the folder should be
+    status, out, err = invoke(rvs_tf.evaluate.command, f"--train_dir={copied_run}", "--attacks=natural")
+    assert (status, out, len(err.splitlines())) == (2, "", 1)  # no progress bar: nothing was attacked
+    assert f"results cannot be written to {copied_run}/results" in error_line(err)
 
 
 def test_wrong_commands_as_processes(start, copied_run, rvs_flags, tiny, tmp_path):
