@@ -28,6 +28,7 @@ class RvSOptions(Options):
     epsilon: float = option(8.0, "radius of the L∞ ball, in grey levels of 255", minimum=0)
     label_smoothing: float = option(0.5, "share of the label given to the wrong classes", minimum=0, maximum=1)
     ot_regularizer: bool = option(True, "the classifier pays for the optimal transport distance (Table IV: noReg)")
+    ot_weight: float = option(1.0, "factor of that distance in the classifier's loss (the paper: 1)", minimum=0)
     generator_loss: str = option(
         "ot", "what the generator maximises: ot, or xent, the cross-entropy (Table IV: Xent)", choices=("ot", "xent")
     )
@@ -114,7 +115,7 @@ class RobustnessViaSynthesis(Defense):
             weight_decay = self.weight_decay()
             total = cross_entropy + weight_decay
             if options.ot_regularizer:
-                total += distance
+                total += options.ot_weight * distance
         self.minimize("classifier", total, classifier_tape, step)
         return {
             "total": total,

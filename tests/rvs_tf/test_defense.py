@@ -155,15 +155,15 @@ def test_generator_climbs_its_objective(images, labels, objective):
     assert after[objective] > losses[objective]
 
 
-@pytest.mark.parametrize("with_transport", [True, False])
-def test_classifier_descends_the_cross_entropy_and_pays_for_transport_if_asked(images, labels, with_transport):
-    defense = make(rate=1e-3, generator_learning_rate=0.0, ot_regularizer=with_transport, weight_decay=0.01)
+@pytest.mark.parametrize("options, weight", [({}, 1), ({"ot_weight": 30.0}, 30), ({"ot_regularizer": False}, 0)])
+def test_classifier_descends_the_cross_entropy_and_pays_for_transport_if_asked(images, labels, options, weight):
+    defense = make(rate=1e-3, generator_learning_rate=0.0, weight_decay=0.01, **options)
     first, second = draws(2)
     before = trained(defense.classifier)
     with tf.GradientTape() as tape:
         cross_entropy, transport = pass_through(defense, images, labels, second)
         decay = 0.01 * sum(tf.reduce_sum(kernel**2) / 2 for kernel in kernels(defense.classifier))
-        total = cross_entropy + decay + (transport if with_transport else 0)
+        total = cross_entropy + decay + weight * transport
     gradients = tape.gradient(total, [v.value for v in defense.classifier.trainable_variables])
     losses = defense.iteration(images, labels, STEP, first, second)
     np.testing.assert_allclose(losses["total"], total, rtol=1e-6)
