@@ -36,13 +36,14 @@ class Dataset:
     """A data set: its splits, what it holds and where it came from.
 
     Attributes:
+      train: None when it was not to be read.
       validation: held out of the training images; None when nothing was.
       augmented: whether training images are cropped and flipped (the CIFAR sets only).
       provenance: one line that belongs beside every number.
     """
 
     name: str
-    train: Split
+    train: Split | None
     test: Split
     validation: Split | None
     num_classes: int
@@ -51,7 +52,7 @@ class Dataset:
 
 
 def load(name: str = "digits", *, data_dir: str | None = None, download: bool = False,
-         validation_size: int = 0) -> Dataset:  # fmt: skip
+         validation_size: int = 0, max_train_images: int = 0, train: bool = True) -> Dataset:  # fmt: skip
     """Loads a data set into memory.
 
     Args:
@@ -61,6 +62,8 @@ def load(name: str = "digits", *, data_dir: str | None = None, download: bool = 
       download: prepare the data set there if it is missing.
       validation_size: images to hold out of the training ones. Which ones does not depend on any seed, so that runs
         are compared on the same images.
+      max_train_images: how many of the training images there are at all, from the beginning; 0 is all of them.
+      train: whether to read the training images (and with them those held out), which takes the longest.
 
     Raises:
       UsageError: unknown name, data not prepared and no `download`, more held out than there is.
@@ -70,21 +73,28 @@ def load(name: str = "digits", *, data_dir: str | None = None, download: bool = 
         raise unknown("dataset", name, NUM_CLASSES)
     num_classes = NUM_CLASSES[name]
     if name == "digits":
-        train, test, provenance = _digits()
+        *images, test, provenance = _digits()
     elif folder := original_files.find(name, data_dir):
-        train, test = (Split(*arrays) for arrays in original_files.read(name, folder))
+        *images, test = (Split(*arrays) for arrays in original_files.read(name, folder))
         provenance = f"{name} (original files)"
     else:
-        train, test, provenance = _from_tfds(name, data_dir, download)
-    if not 0 <= validation_size < len(train):
-        raise UsageError(f"--validation_size={validation_size}: {name} has {len(train)} training images to hold out of")
-    for split in (train, test):
+        subset = f"train[:{max_train_images}]" if max_train_images else "train"
+        *images, test, provenance = _from_tfds(name, data_dir, download, [subset] * train + ["test"])
+    images = [split.take(slice(max_train_images or None)) for split in images if train]
+    for split in (*images, test):
         check_labels(split.labels, num_classes, name)
-    validation = None
-    if validation_size:
-        rows = np.random.default_rng(0).permutation(len(train))
-        validation, train = train.take(np.sort(rows[:validation_size])), train.take(np.sort(rows[validation_size:]))
-    return Dataset(name, train, test, validation, num_classes, name.startswith("cifar"), provenance)
+    held_out, trained_on = _hold_out(*images, validation_size, name) if train else (None, None)
+    return Dataset(name, trained_on, test, held_out, num_classes, name.startswith("cifar"), provenance)
+
+
+def _hold_out(images, size, name):
+    """What is held out of the training images (None for nothing), and the rest."""
+    if not 0 <= size < len(images):
+        raise UsageError(f"--validation_size={size}: {name} has {len(images)} training images to hold out of")
+    if not size:
+        return None, images
+    rows = np.random.default_rng(0).permutation(len(images))
+    return images.take(np.sort(rows[:size])), images.take(np.sort(rows[size:]))
 
 
 def check_labels(labels: np.ndarray, num_classes: int, name: str) -> None:
@@ -112,7 +122,7 @@ def _digits():
     return everything.take(~is_test), everything.take(is_test), provenance
 
 
-def _from_tfds(name, data_dir, download):
+def _from_tfds(name, data_dir, download, wanted):
     import tensorflow_datasets as tfds  # slow to import, and not needed for the embedded digits
 
     try:
@@ -137,7 +147,7 @@ def _from_tfds(name, data_dir, download):
             reason = " ".join(str(error).split())[:200]
             raise RunError(f"{name} could not be prepared in {builder.data_dir_root}: {reason}") from None
     try:
-        splits = [_read(tfds, builder, split) for split in ("train", "test")]
+        splits = [_read(tfds, builder, split) for split in wanted]
         sample = next(iter(builder.as_dataset(split="test[:1]", decoders={"image": tfds.decode.SkipDecoding()})))
     except (tf.errors.OpError, OSError, KeyError, AssertionError) as error:
         reason = str(error).splitlines()[0]

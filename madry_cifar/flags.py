@@ -33,7 +33,7 @@ def define(section: str, name: str, default: Any, help: str, *, kind: type = str
 
 
 def define_data_flags() -> None:
-    """--dataset, --data_dir, --download, --validation_size."""
+    """--dataset, --data_dir, --download, --validation_size, --max_train_images."""
     define("Data", "dataset", "digits", "digits (embedded), cifar10, cifar100 or svhn_cropped")
     define(
         "Data",
@@ -43,6 +43,8 @@ def define_data_flags() -> None:
     )
     define("Data", "download", False, "prepare the data set in --data_dir if it is missing", kind=bool)
     define("Data", "validation_size", 0, "training images to hold out", kind=int, minimum=0)
+    help = "train on the first so many images of the training split alone; 0 is all"
+    define("Data", "max_train_images", 0, help, kind=int, minimum=0)
 
 
 def define_option_flags(defenses: Mapping[str, type]) -> None:

@@ -56,7 +56,8 @@ def main() -> None:
     defense_class = defense.find(FLAGS.defense)
     options = flags.given_options(defense_class)
     jit_compile, evaluation_attacks = check_flags(options)
-    dataset = data.load(FLAGS.dataset, **flags.configuration(["data_dir", "download", "validation_size"]))
+    names = ["data_dir", "download", "validation_size", "max_train_images"]
+    dataset = data.load(FLAGS.dataset, **flags.configuration(names))
     data.Batches(len(dataset.train), options.batch_size, FLAGS.seed)  # refuses a batch larger than the data
     settings = settings_of(options, dataset.num_classes)
     classifier = WideResNet(FLAGS.depth, FLAGS.width, dataset.num_classes, seed=FLAGS.seed)

@@ -141,6 +141,26 @@ def test_the_order_is_that_of_the_files(name, written, tmp_path):
         assert np.array_equal(train.labels, [example["label"] for example in parsed])
 
 
+@pytest.mark.parametrize("name", ["cifar10"])
+def test_only_what_is_asked_for_is_read(name, written, tmp_path):
+    everything = data.load(name, data_dir=tmp_path)
+    first = data.load(name, data_dir=tmp_path, max_train_images=12, validation_size=2)
+    assert counted(first.train, first.validation) == counted(everything.train.take(slice(12)))
+    assert len(data.load(name, data_dir=tmp_path, max_train_images=1000).train) == 25
+    for file in records(tmp_path, name, "train"):
+        file.unlink()
+    for held_out in (0, 3):
+        test_alone = data.load(name, data_dir=tmp_path, train=False, validation_size=held_out)
+        assert (test_alone.train, test_alone.validation) == (None, None)
+        assert np.array_equal(test_alone.test.images, everything.test.images)
+
+
+def test_the_first_digits_alone(digits):
+    first = data.load("digits", max_train_images=100)
+    assert np.array_equal(first.train.images, digits.train.images[:100])
+    assert len(first.test) == len(digits.test)
+
+
 def test_jpeg_images_are_said_to_be_so(tmp_path):
     splits = {"train": random_split(5, 10), "test": random_split(4, 10)}
     write("cifar10", tmp_path, splits, encode=lambda image: tf.io.encode_jpeg(image).numpy())
