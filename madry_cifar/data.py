@@ -78,8 +78,8 @@ def load(name: str = "digits", *, data_dir: str | None = None, download: bool = 
         *images, test = (Split(*arrays) for arrays in original_files.read(name, folder))
         provenance = f"{name} (original files)"
     else:
-        subset = f"train[:{max_train_images}]" if max_train_images else "train"
-        *images, test, provenance = _from_tfds(name, data_dir, download, [subset] * train + ["test"])
+        limits = {"train": max_train_images} if train else {}
+        *images, test, provenance = _from_tfds(name, data_dir, download, limits | {"test": 0})
     images = [split.take(slice(max_train_images or None)) for split in images if train]
     for split in (*images, test):
         check_labels(split.labels, num_classes, name)
@@ -122,7 +122,8 @@ def _digits():
     return everything.take(~is_test), everything.take(is_test), provenance
 
 
-def _from_tfds(name, data_dir, download, wanted):
+def _from_tfds(name, data_dir, download, limits):
+    """The splits named in `limits`, up to so many images each (0: all), and the provenance."""
     import tensorflow_datasets as tfds  # slow to import, and not needed for the embedded digits
 
     try:
@@ -147,7 +148,7 @@ def _from_tfds(name, data_dir, download, wanted):
             reason = " ".join(str(error).split())[:200]
             raise RunError(f"{name} could not be prepared in {builder.data_dir_root}: {reason}") from None
     try:
-        splits = [_read(tfds, builder, split) for split in wanted]
+        splits = [_read(tfds, builder, *wanted) for wanted in limits.items()]
         sample = next(iter(builder.as_dataset(split="test[:1]", decoders={"image": tfds.decode.SkipDecoding()})))
     except (tf.errors.OpError, OSError, KeyError, AssertionError) as error:
         reason = str(error).splitlines()[0]
@@ -158,9 +159,11 @@ def _from_tfds(name, data_dir, download, wanted):
     return *splits, provenance
 
 
-def _read(tfds, builder, split):
-    """A split as arrays, in the order of the files."""
+def _read(tfds, builder, split, limit):
+    """A split as arrays, in the order of the files, up to `limit` images; 0 is all."""
     size = builder.info.splits[split].num_examples
+    if 0 < limit < size:
+        split, size = f"{split}[:{limit}]", limit
     result = Split(np.empty((size, 32, 32, 3), np.uint8), np.empty(size, np.int32))
     config = tfds.ReadConfig(interleave_cycle_length=1, add_tfds_id=False)
     batches = builder.as_dataset(split=split, batch_size=1000, shuffle_files=False, read_config=config)
