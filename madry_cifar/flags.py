@@ -69,19 +69,29 @@ def given_options(defense: type) -> Options:
     Raises:
       UsageError: for a value that an option does not take, or a flag that this defence does not have.
     """
-    fields = {field.name: field for field in dataclasses.fields(defense.Options)}
     given = {name: flags.FLAGS[name].value for name in _sections["Defence"] if flags.FLAGS[name].value is not None}
-    foreign = sorted(set(given) - set(fields))
+    foreign = sorted(set(given) - {field.name for field in dataclasses.fields(defense.Options)})
     if foreign:
         raise UsageError(f"--{foreign[0]}={given[foreign[0]]}: does not apply to --defense={defense.name}")
+    return options_of(defense, given)
+
+
+def options_of(defense: type, given: Mapping[str, Any]) -> Options:
+    """The options of a defence from their values by name, numbers with commas where it takes several.
+
+    Raises:
+      UsageError: for a value that an option does not take.
+    """
+    fields = {field.name: field for field in dataclasses.fields(defense.Options)}
+    values = dict(given)
     for name, value in given.items():
         element, several = kind(fields[name])
         if several:
             try:
-                given[name] = tuple(element(part) for part in value.split(",") if part)
+                values[name] = tuple(element(part) for part in value.split(",") if part)
             except ValueError:
                 raise UsageError(f"--{name}={value}: must be numbers ({element.__name__}) with commas") from None
-    return defense.Options(**given)
+    return defense.Options(**values)
 
 
 def run(main: Callable[[], None], doc: str) -> None:

@@ -29,6 +29,12 @@ def define_flags(default_defense: str) -> None:
     define("Run", "defense", default_defense, f"how to train: {', '.join(defense.REGISTRY)}")
     define("Run", "seed", 0, "of the weights, the order of the data and every draw", kind=int, minimum=0,
            maximum=2**31 - 1)  # fmt: skip
+    define_settings()
+
+
+def define_settings() -> None:
+    """The flags of how to train, on what, and what is written on the way."""
+    define = flags.define
     flags.define_data_flags()
     define("Network", "depth", 34, "6n + 4 layers: 28 in the paper's text, 34 in the released code", kind=int)
     define("Network", "width", 10, "widening factor", kind=int, minimum=1)
