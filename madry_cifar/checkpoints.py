@@ -1,7 +1,7 @@
-"""Checkpoints of a run: every network's variables and momentum under flat names, and the step.
+"""Checkpoints of a run: every network's variables and what its optimizer keeps under flat names, and the step.
 
 A variable is called `NETWORK.PATH`, for instance `classifier.unit_1_0.conv1.kernel`, and its momentum
-`NETWORK.PATH.momentum`, so that checkpoints do not depend on how the objects are nested.
+`NETWORK.PATH.momentum` (with Adam: `.m` and `.v`), so that checkpoints do not depend on how the objects are nested.
 """
 
 import os
@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from madry_cifar.errors import RunError, UsageError
 from madry_cifar.model import WideResNet
-from madry_cifar.optimizers import Momentum
+from madry_cifar.optimizers import Optimizer
 from madry_cifar.run_folder import read_flags
 
 PREFIX = "ckpt"
@@ -31,11 +31,11 @@ class Checkpoints:
 
     Args:
       train_dir: the run's folder.
-      networks, optimizers: by name, as in `Defense`.
+      networks, optimizers: by name, as in `Training`.
       keep: how many of the latest checkpoints to keep; 0 keeps all.
     """
 
-    def __init__(self, train_dir, networks: Mapping[str, keras.Model], optimizers: Mapping[str, Momentum], keep=3):
+    def __init__(self, train_dir, networks: Mapping[str, keras.Model], optimizers: Mapping[str, Optimizer], keep=3):
         self.train_dir, self.step = train_dir, tf.Variable(0, dtype=tf.int64, trainable=False)
         contents = {"step": self.step}
         for name, network in networks.items():
@@ -44,8 +44,9 @@ class Checkpoints:
             names = {id(variable): flat for flat, variable in variables.items()}
             if name in optimizers:
                 optimizer = optimizers[name]
-                slots = zip(optimizer.variables, optimizer.slots, strict=True)
-                contents |= {f"{names[id(variable)]}.momentum": slot for variable, slot in slots}
+                for kept, slots in optimizer.state.items():
+                    pairs = zip(optimizer.variables, slots, strict=True)
+                    contents |= {f"{names[id(variable)]}.{kept}": slot for variable, slot in pairs}
         self.checkpoint = tf.train.Checkpoint(**contents)
         folder = str(pathlib.Path(train_dir) / "checkpoints")
         _mend_list(folder, list(saved_steps(train_dir).values()))

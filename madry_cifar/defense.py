@@ -1,4 +1,4 @@
-"""What a defence is: networks, their optimizers and a training step. Natural training and PGD adversarial training.
+"""What a training is, and a defence: networks, their optimizers and a step. Natural and PGD adversarial training.
 
 A new defence is a subclass of `Defense` with a `name`, its `Options` and a `train_step`; decorated with `register` it
 is a value of `--defense`, its options are flags, and the one training loop (`trainer.py`) runs it.
@@ -15,8 +15,8 @@ from madry_cifar import attacks
 from madry_cifar.errors import unknown
 from madry_cifar.layers import kernels
 from madry_cifar.model import WideResNet
-from madry_cifar.optimizers import Momentum
-from madry_cifar.options import Options, option
+from madry_cifar.optimizers import Momentum, Optimizer
+from madry_cifar.options import Options, TrainingOptions, option
 from madry_cifar.randomness import draw_seed
 
 REGISTRY: dict[str, type["Defense"]] = {}
@@ -35,55 +35,77 @@ def find(name: str) -> type["Defense"]:
     return REGISTRY[name]
 
 
-class Defense(abc.ABC):
-    """A way to train a classifier.
+class Training(abc.ABC):
+    """What the training loop repeats: a step that updates networks, and what is seen of it.
 
     Attributes:
-      name: as in `--defense`.
+      name: of the way to train.
       Options: the dataclass of its hyper-parameters.
-      networks: by name; "classifier" is the one that is evaluated.
+      classifier: the network whose accuracy is watched: the one that a defence trains, or that an attack aims at.
+      watched_batch_norm: the mode of its batch norm when it is watched; no mode that updates anything.
+      networks: what is trained and saved, by name.
       optimizers: by the name of the network that they update.
       options, seed: as given.
     """
 
     name: str
-    Options: type[Options] = Options
+    Options: type[TrainingOptions]
+    watched_batch_norm: str
 
-    def __init__(self, classifier: WideResNet, options: Options | None = None, seed: int = 0):
+    def __init__(self, classifier: WideResNet, options: TrainingOptions | None = None, seed: int = 0):
         self.classifier, self.seed = classifier, seed
         self.options = self.Options() if options is None else options
-        self.networks: dict[str, keras.Model] = {"classifier": classifier}
-        self.optimizers = {"classifier": self.optimizer(classifier, self.options.schedule())}
+        self.networks: dict[str, keras.Model] = {}
+        self.optimizers: dict[str, Optimizer] = {}
 
-    def optimizer(self, network: keras.Model, schedule) -> Momentum:
-        """Momentum on all trainable variables of a network."""
-        return Momentum([v.value for v in network.trainable_variables], schedule, self.options.momentum)
+    @abc.abstractmethod
+    def steps(self, steps_per_epoch: int) -> int:
+        """The number of training steps in all."""
 
     def minimize(self, name: str, loss: tf.Tensor, tape: tf.GradientTape, step) -> None:
         """One update of the network called `name`, and of no other, along the gradient of `loss`."""
         optimizer = self.optimizers[name]
         optimizer.apply(tape.gradient(loss, optimizer.variables), step)
 
-    def weight_decay(self) -> tf.Tensor:
-        """The classifier's weight decay term: the factor times the sum of kernel²/2 (`l2_loss`) over its kernels."""
-        return self.options.weight_decay * tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels(self.classifier)])
-
     @abc.abstractmethod
     def train_step(self, images: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> Mapping[str, tf.Tensor]:
         """One update of every network, as part of a compiled function.
 
         Args:
-          images: [B, 32, 32, 3] augmented training images, pixels in [0, 255].
+          images: [B, 32, 32, 3] training images, augmented if the data set is, pixels in [0, 255].
           labels: [B] integer classes.
           step: scalar int64 counted from 0; decides learning rates and random draws.
 
         Returns:
-          The losses by name; "total" is what the classifier minimised.
+          The losses by name; "total" is what the classifier minimised, or the attack on it.
         """
 
     def adversarial_images(self, images: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> tf.Tensor | None:
-        """What `train_step` would train on in place of `images`, for showing; changes no state. None: the images."""
+        """What `train_step` would make of `images`, for showing; changes no state. None: it leaves them as they are."""
         return None
+
+
+class Defense(Training):
+    """A way to train a classifier; its network "classifier" is the one that is evaluated."""
+
+    Options: type[Options] = Options
+    watched_batch_norm = "frozen"  # the batch's own statistics, as in training
+
+    def __init__(self, classifier: WideResNet, options: Options | None = None, seed: int = 0):
+        super().__init__(classifier, options, seed)
+        self.networks["classifier"] = classifier
+        self.optimizers["classifier"] = self.optimizer(classifier, self.options.schedule())
+
+    def steps(self, steps_per_epoch):
+        return self.options.steps
+
+    def optimizer(self, network: keras.Model, schedule) -> Momentum:
+        """Momentum on all trainable variables of a network."""
+        return Momentum([v.value for v in network.trainable_variables], schedule, self.options.momentum)
+
+    def weight_decay(self) -> tf.Tensor:
+        """The classifier's weight decay term: the factor times the sum of kernel²/2 (`l2_loss`) over its kernels."""
+        return self.options.weight_decay * tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels(self.classifier)])
 
 
 @register

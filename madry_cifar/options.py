@@ -1,4 +1,4 @@
-"""The hyper-parameters of a defence: one dataclass, from which its command-line flags are made."""
+"""The hyper-parameters of a training: one dataclass, from which its command-line flags are made."""
 
 import dataclasses
 import math
@@ -16,35 +16,24 @@ def option(
     maximum: float = math.inf,
     choices: tuple | None = None,
 ):
-    """A field of `Options`: its default, the help of its flag, and what values it takes."""
+    """A field of `TrainingOptions`: its default, the help of its flag, and what values it takes."""
     taken = {"minimum": minimum, "maximum": maximum, "choices": choices}
     return dataclasses.field(default=default, metadata={"help": help, **taken})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
-    """What every defence has; a defence adds its own fields and its own defaults.
+class TrainingOptions:
+    """What every training has, that of a defence and that of an attack; each adds its own fields and defaults.
 
     Raises:
       UsageError: naming the option, for a value that it does not take.
     """
 
     batch_size: int = option(128, "images per step", minimum=1)
-    steps: int = option(80_000, "training steps in all", minimum=0)
-    learning_rates: tuple[float, ...] = option((0.1, 0.01, 0.001), "of the classifier, one after another", minimum=0)
-    learning_rate_boundaries: tuple[int, ...] = option(
-        (40_000, 60_000), "steps after which the next one holds", minimum=0
-    )
-    momentum: float = option(0.9, "of every optimizer", minimum=0, maximum=1)
-    weight_decay: float = option(2e-4, "factor of the sum of kernel²/2 in the classifier's loss", minimum=0)
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
             self._check(field, getattr(self, field.name))
-        try:
-            self.schedule()
-        except ValueError as error:
-            raise UsageError(f"--learning_rates, --learning_rate_boundaries: {error}") from None
 
     def _check(self, field, value):
         choices, minimum, maximum = (field.metadata[name] for name in ("choices", "minimum", "maximum"))
@@ -57,13 +46,33 @@ class Options:
                 bound = f"at least {minimum}" if number < minimum else f"at most {maximum}"
                 raise UsageError(f"--{field.name}={number}: must be {bound}")
 
-    def schedule(self) -> PiecewiseConstant:
-        """The classifier's learning rate over the steps."""
-        return PiecewiseConstant(self.learning_rates, self.learning_rate_boundaries)
-
     def as_dict(self) -> dict[str, Any]:
         """The options by name, ready for JSON."""
         return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(TrainingOptions):
+    """What every defence has."""
+
+    steps: int = option(80_000, "training steps in all", minimum=0)
+    learning_rates: tuple[float, ...] = option((0.1, 0.01, 0.001), "of the classifier, one after another", minimum=0)
+    learning_rate_boundaries: tuple[int, ...] = option(
+        (40_000, 60_000), "steps after which the next one holds", minimum=0
+    )
+    momentum: float = option(0.9, "of every optimizer", minimum=0, maximum=1)
+    weight_decay: float = option(2e-4, "factor of the sum of kernel²/2 in the classifier's loss", minimum=0)
+
+    def __post_init__(self):
+        super().__post_init__()
+        try:
+            self.schedule()
+        except ValueError as error:
+            raise UsageError(f"--learning_rates, --learning_rate_boundaries: {error}") from None
+
+    def schedule(self) -> PiecewiseConstant:
+        """The classifier's learning rate over the steps."""
+        return PiecewiseConstant(self.learning_rates, self.learning_rate_boundaries)
 
 
 def kind(field: dataclasses.Field) -> tuple[type, bool]:

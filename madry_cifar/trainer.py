@@ -1,4 +1,4 @@
-"""The training loop, for every defence."""
+"""The training loop, for every defence and for attacks that are trained."""
 
 import contextlib
 import dataclasses
@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from madry_cifar.checkpoints import Checkpoints, saved_steps
 from madry_cifar.data import Batches, Dataset, augment
-from madry_cifar.defense import Defense
+from madry_cifar.defense import Training
 from madry_cifar.errors import RunError
 from madry_cifar.evaluation import Evaluator
 from madry_cifar.progress import progress_bar
@@ -38,10 +38,10 @@ class Interrupted(RunError):
 
 
 class Trainer:
-    """Trains the networks of a defence on a data set, in a run's folder, from its latest checkpoint on.
+    """Trains the networks of a defence or attack on a data set, in a run's folder, from its latest checkpoint on.
 
     Args:
-      defense: whose `train_step` is repeated.
+      training: whose `train_step` is repeated.
       dataset: its training images are trained on; its held-out ones (or, without any, test images) are evaluated.
       train_dir: the run's folder, which exists.
       schedule: how often to save, log, show images and evaluate.
@@ -53,48 +53,48 @@ class Trainer:
       RunError: when the latest checkpoint cannot be restored.
     """
 
-    def __init__(self, defense: Defense, dataset: Dataset, train_dir, schedule: Schedule, *,
+    def __init__(self, training: Training, dataset: Dataset, train_dir, schedule: Schedule, *,
                  evaluator: Evaluator | None = None, jit_compile: bool = False):  # fmt: skip
-        self.defense, self.schedule, self.evaluator = defense, schedule, evaluator
+        self.training, self.schedule, self.evaluator = training, schedule, evaluator
         self.held_out = dataset.validation or dataset.test
-        self.batches = Batches(len(dataset.train), defense.options.batch_size, defense.seed)
+        self.batches = Batches(len(dataset.train), training.options.batch_size, training.seed)
         self.train_dir = pathlib.Path(train_dir)
         self.summaries = Summaries(self.train_dir)
-        self.checkpoints = Checkpoints(train_dir, defense.networks, defense.optimizers, schedule.keep)
+        self.checkpoints = Checkpoints(train_dir, training.networks, training.optimizers, schedule.keep)
         self.step = self.checkpoints.restore_latest()
         self._seconds = []  # that each step took since the last point on the curves
         self._compile(dataset, jit_compile)
 
     def _compile(self, dataset, jit_compile):
         all_images, all_labels = tf.constant(dataset.train.images), tf.constant(dataset.train.labels)
-        seed, defense = self.defense.seed, self.defense
+        training = self.training
 
         def batch(rows, step):
             images = tf.gather(all_images, rows)
             if dataset.augmented:
-                images = augment(images, seed, step)
+                images = augment(images, training.seed, step)
             return tf.cast(images, tf.float32), tf.gather(all_labels, rows)
 
         @tf.function(jit_compile=jit_compile, autograph=False)
         def train_step(rows, step):
-            losses = dict(defense.train_step(*batch(rows, step), step))
+            losses = dict(training.train_step(*batch(rows, step), step))
             finite = tf.reduce_all([tf.math.is_finite(loss) for loss in losses.values()])
             return losses, finite
 
         @tf.function(jit_compile=jit_compile, autograph=False)
         def inspect(rows, step):
-            return _inspect(defense, *batch(rows, step), step)
+            return _inspect(training, *batch(rows, step), step)
 
         self._train_step, self._inspect = train_step, inspect
 
     def train(self) -> None:
-        """Trains up to the options' number of steps, then saves.
+        """Trains up to the number of steps that was asked for, then saves.
 
         Raises:
           Interrupted: after SIGINT or SIGTERM, when all is saved.
           RunError: when a loss is not finite; the last good checkpoint is kept.
         """
-        last = self.defense.options.steps
+        last = self.training.steps(self.batches.steps_per_epoch)
         with _signals() as received, progress_bar(last, "step", initial=self.step) as bar:
             first = self.step
             while self.step < last and not received:
@@ -128,13 +128,13 @@ class Trainer:
 
     def _last_good(self):
         kept = list(saved_steps(self.train_dir).values())[-1:] or ["none"]
-        return f"The last good checkpoint is {kept[0]}; lower --learning_rates usually help"
+        return f"The last good checkpoint is {kept[0]}; lower learning rates usually help"
 
     def _log(self, losses, bar):
         step = self.step - 1  # what the losses and the batch belong to
         seen, _ = self._inspect(self.batches(step), tf.constant(step, tf.int64))
         values = {f"loss/{name}": value for name, value in losses.items()} | seen
-        for name, optimizer in self.defense.optimizers.items():
+        for name, optimizer in self.training.optimizers.items():
             values[f"learning_rate/{name}"] = optimizer.schedule(step)
         values["speed/images_per_second"] = self.batches.batch_size / np.median(self._seconds)
         self._seconds.clear()
@@ -150,12 +150,12 @@ class Trainer:
         self.summaries.images(self.step, *shown)
 
     def _evaluate(self):
-        outcomes = self.evaluator(self.held_out, seed=self.defense.seed)
+        outcomes = self.evaluator(self.held_out, seed=self.training.seed)
         accuracies = {f"evaluation/{name}": outcome.accuracy for name, outcome in outcomes.items()}
         self.summaries.scalars(self.step, accuracies)
 
     def _save(self):
-        for network in self.defense.networks.values():
+        for network in self.training.networks.values():
             for variable in network.variables:
                 if not np.all(np.isfinite(variable.numpy())):
                     raise RunError(f"step {self.step}: {variable.path} is not finite; not saved. {self._last_good()}")
@@ -163,22 +163,22 @@ class Trainer:
         self.summaries.flush()
 
 
-def _inspect(defense, images, labels, step):
+def _inspect(training, images, labels, step):
     """The batch after the step: accuracies in percent and size of the perturbation; natural and adversarial images.
 
-    Batch norm uses the batch's statistics, as in training, and nothing is updated.
+    Nothing is updated.
     """
 
     def accuracy(batch):
-        logits = defense.classifier(batch, batch_norm="frozen").logits
+        logits = training.classifier(batch, batch_norm=training.watched_batch_norm).logits
         return 100 * tf.reduce_mean(tf.cast(tf.argmax(logits, axis=1, output_type=labels.dtype) == labels, tf.float32))
 
     seen = {"batch/natural_accuracy": accuracy(images)}
-    adversarial = defense.adversarial_images(images, labels, step)
+    adversarial = training.adversarial_images(images, labels, step)
     if adversarial is None:
         return seen, (images,)
     size = tf.abs(adversarial - images)
-    at_bound = tf.cast(size >= defense.options.epsilon * (1 - 1e-4), tf.float32)
+    at_bound = tf.cast(size >= training.options.epsilon * (1 - 1e-4), tf.float32)
     seen |= {
         "batch/adversarial_accuracy": accuracy(adversarial),
         "perturbation/mean_absolute": tf.reduce_mean(size),

@@ -94,8 +94,8 @@ def stop_by(number, times=1):
 
 def state(trainer):
     """All that a run consists of."""
-    optimizer = trainer.defense.optimizers["classifier"]
-    return [v.numpy() for v in (*trainer.defense.classifier.variables, *optimizer.slots)]
+    optimizer = trainer.training.optimizers["classifier"]
+    return [v.numpy() for v in (*trainer.training.classifier.variables, *optimizer.slots)]
 
 
 @pytest.mark.parametrize("augmented", [False, True])
@@ -149,7 +149,7 @@ def test_accuracy_of_the_batch_after_the_step(trainer, digits, curves, tmp_path)
     made = trainer(steps=6, log_every=6)
     made.train()
     rows = data.Batches(len(digits.train), 8, 0)(5)
-    predicted = np.argmax(made.defense.classifier(tf.cast(digits.train.images[rows], tf.float32)).logits, axis=1)
+    predicted = np.argmax(made.training.classifier(tf.cast(digits.train.images[rows], tf.float32)).logits, axis=1)
     expected = 100 * np.mean(predicted == digits.train.labels[rows])
     assert curves(tmp_path)["batch/natural_accuracy"][-1] == (6, pytest.approx(expected))
 
@@ -223,7 +223,7 @@ def test_weights_that_are_not_finite_are_not_saved(trainer, tmp_path):
     made = trainer(checkpoint_every=2)
 
     def evaluator(_, seed):
-        made.defense.classifier.logits.bias.value[2].assign(np.inf)
+        made.training.classifier.logits.bias.value[2].assign(np.inf)
         return {}
 
     made.evaluator, made.schedule = evaluator, dataclasses.replace(made.schedule, eval_every=6)
