@@ -29,5 +29,5 @@ $(VENV)/plain: setup.py | $(BIN)/python
 	touch $@
 
 $(VENV)/dev: setup.py | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable ".[dev,peers]"
+	$(BIN)/python -m pip install --quiet --editable ".[dev,peers,experiments]"
 	touch $@ $(VENV)/plain

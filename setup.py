@@ -4,6 +4,8 @@ import pathlib
 
 from setuptools import find_packages, setup
 
+PARTS = ("all", "table2", "table3", "table4", "figure2", "figure3", "figure4")
+
 setup(
     name="robustness-via-synthesis",
     version="0.1.0",
@@ -14,6 +16,7 @@ setup(
     license="MIT",
     python_requires=">=3.10",
     packages=find_packages(include=["madry_cifar*", "sinkhorn_tf*", "rvs_tf*", "experiments*"]),
+    package_data={"experiments": ["Snakefile", "published.csv", "presets/*", "profiles/*", "templates/*"]},
     install_requires=[
         "tensorflow>=2.16,<2.22",
         "tensorflow-datasets>=4.9.4",
@@ -27,6 +30,7 @@ setup(
         "setuptools<81",  # TensorBoard 2.20 and older import pkg_resources
     ],
     extras_require={
+        "experiments": ["snakemake>=9", "pandas", "matplotlib", "jinja2"],  # tables and figures
         "gpu": ["tensorflow[and-cuda]>=2.16,<2.22"],
         "peers": ["foolbox>=3.3.4", "POT>=0.9.4"],  # independent implementations that tests and benchmarks compare with
         "dev": ["pytest>=8", "hypothesis", "scipy", "ruff==0.17.6", "pre-commit"],
@@ -35,7 +39,9 @@ setup(
         "console_scripts": [
             "rvs-train = rvs_tf.train:command",
             "rvs-evaluate = rvs_tf.evaluate:command",
+            "rvs-train-advgan = rvs_tf.train_advgan:command",
             "rvs-demo = experiments.demo:command",
+            *(f"rvs-{name} = experiments.{name}:command" for name in PARTS),
             "madry-train = madry_cifar.train:command",
             "madry-eval = madry_cifar.eval:command",
             "madry-run-attack = madry_cifar.run_attack:command",

@@ -160,6 +160,11 @@ def configuration(names: list[str]) -> dict[str, Any]:
     return {name: flags.FLAGS[name].value for name in names}
 
 
+def parse(name: str, text: str) -> Any:
+    """The value that a flag would have, given this text."""
+    return flags.FLAGS[name].parser.parse(text)
+
+
 def section(name: str) -> list[str]:
     """The names of the flags under a section."""
     return list(_sections.get(name, ()))

@@ -103,13 +103,17 @@ def settings_of(options: Options, num_classes: int) -> dict[str, Any]:
     return flags.configuration(names) | {"num_classes": num_classes} | options.as_dict()
 
 
+def gpus() -> int:
+    """How many GPUs TensorFlow sees."""
+    return len(tf.config.list_physical_devices("GPU"))
+
+
 def _device():
-    gpus = len(tf.config.list_physical_devices("GPU"))
-    return {0: "CPU", 1: "GPU"}.get(gpus, f"first of {gpus} GPUs")
+    return {0: "CPU", 1: "GPU"}.get(gpus(), f"first of {gpus()} GPUs")
 
 
 def _jit_compile(value):
-    choices = {"true": True, "false": False, "auto": bool(tf.config.list_physical_devices("GPU"))}
+    choices = {"true": True, "false": False, "auto": gpus() > 0}
     if value.lower() not in choices:
         raise UsageError(f"--jit_compile={value}: must be auto, true or false")
     return choices[value.lower()]

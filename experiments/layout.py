@@ -1,0 +1,86 @@
+"""Where the grid keeps what, under its work folder; read by the Snakefile and the commands, without TensorFlow.
+
+config.json       what was asked for: runs, attacks, sizes (Snakemake's configfile)
+runs/ID/          a training: dataset/row-hash/seed-N; the hash is of the settings that differ from the defaults
+advgan/ID/xN/     an AdvGAN trained against that run's classifier, N times the channels
+results/ID/       what was measured on it: white-box-TABLE.json, from-SURROGATE.json (transfer), epsilons.json,
+                  diversity.json, latent.npz
+report/           tables, figures, report.html
+"""
+
+import json
+import pathlib
+import sys
+import zipfile
+
+PARTS = ("table2", "table3", "table4", "figure2", "figure3", "figure4")
+TRAINED = "trained"  # the mark of a finished training in its folder
+
+
+def run_of(config: dict, identity: str) -> dict:
+    """The entry of a run in the configuration."""
+    return next(run for run in config["runs"] if run["id"] == identity)
+
+
+def runs_of(config: dict, part: str) -> list[dict]:
+    """The runs whose measurements a table or figure shows."""
+    return [run for run in config["runs"] if run["row"] in config["rows"][part]]
+
+
+def surrogate_of(config: dict, run: dict, row: str) -> dict:
+    """The run of a surrogate's row on the same data, with the same seed."""
+    same = (run["dataset"], run["seed"])
+    return next(r for r in config["runs"] if r["row"] == row and (r["dataset"], r["seed"]) == same)
+
+
+def measured(config: dict, part: str) -> list[str]:
+    """The measured files that a table or figure is made of."""
+    files = []
+    for run in runs_of(config, part):
+        names = [f"white-box-{part}.json"] if part.startswith("table") else FIGURE_FILES[part]
+        if part == "table3":
+            names += [f"from-{row}.json" for row in config["surrogates"] if row != run["row"]]
+        files += [f"results/{run['id']}/{name}" for name in names]
+    return files
+
+
+FIGURE_FILES = {"figure2": ["epsilons.json"], "figure3": ["diversity.json"], "figure4": ["latent.npz"]}
+REPORT_FILES = {
+    **{table: [f"{table}.{ending}" for ending in ("md", "csv", "tex", "json")] for table in PARTS[:3]},
+    **{figure: [f"{figure}.{ending}" for ending in ("png", "pdf")] for figure in PARTS[3:]},
+}
+
+
+def mend(config: dict) -> list[str]:
+    """Removes what would stand in the way of a rerun, so that it is made anew; returns a warning for each.
+
+    That is the mark of a finished training whose checkpoints are gone, and a measured file that cannot be read.
+    """
+    warnings = []
+    for run in config["runs"]:
+        for mark in (pathlib.Path("runs", run["id"], TRAINED), *pathlib.Path("advgan", run["id"]).glob(f"*/{TRAINED}")):
+            if mark.exists() and not list(mark.parent.glob("checkpoints/ckpt-*.index")):
+                mark.unlink()
+                warnings.append(f"{mark.parent}: its checkpoints are gone; trained again")
+        for file in pathlib.Path("results", run["id"]).glob("*.*"):
+            if not _whole(file):
+                file.unlink()
+                warnings.append(f"{file}: damaged; measured again")
+    return warnings
+
+
+def _whole(file):
+    try:
+        if file.suffix == ".json":
+            json.loads(file.read_text())
+        elif file.suffix == ".npz":
+            return zipfile.ZipFile(file).testzip() is None
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return False
+    return True
+
+
+def warn(warnings: list[str]) -> None:
+    """Prints warnings, one a line."""
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)

@@ -1,0 +1,186 @@
+"""What the grid would still do, and how long that would take on this machine, from steps measured here and now."""
+
+import dataclasses
+import functools
+import re
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import tensorflow as tf
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from experiments import layout
+from experiments.grid import VARIANTS
+from madry_cifar import attacks, defense, flags
+from madry_cifar.checkpoints import saved_steps
+from madry_cifar.data import NUM_CLASSES
+from madry_cifar.errors import RunError
+from madry_cifar.files import write_json
+from madry_cifar.model import WideResNet
+from madry_cifar.options import Options
+from madry_cifar.randomness import uniform
+
+IMAGES = {"digits": (1438, 359), "cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000),
+          "svhn_cropped": (73_257, 26_032)}  # fmt: skip
+START = 10.0  # seconds that a command takes to start, on two cores
+MEASURED_WORK = 2e9  # multiply-adds of a forward pass that is timed: wide networks are timed on few images
+
+
+def due(work: Path, config: dict, command: Callable[..., list[str]]) -> list[tuple[str, str]]:
+    """The jobs that Snakemake would run, each with the first file that it makes.
+
+    Args:
+      command: gives Snakemake's command line for a folder, a configuration file and more arguments.
+
+    Raises:
+      RunError: when Snakemake cannot make a plan.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "config.json"
+        write_json(file, config)
+        where = work if work.exists() else Path(folder)
+        arguments = command(where, file, "--dry-run", "--nolock", "report")
+        done = subprocess.run(arguments, capture_output=True, text=True)
+    if done.returncode:
+        raise RunError(f"no plan: {' '.join((done.stderr or done.stdout).split())[-300:]}")
+    return re.findall(
+        r"^(?:local)?rule (\w+):\n(?:    input: .*\n)?    output: ([^\s,]+)", done.stdout + done.stderr, re.M
+    )
+
+
+def show(jobs: list[tuple[str, str]], work: Path, config: dict) -> None:
+    """Prints the jobs by kind, with the estimated time of each kind and of all."""
+    clock = Clock(config, work)
+    table = Table(title=f"{work}: {len(jobs)} jobs are due", box=box.SIMPLE, title_justify="left")
+    for column in ("job", "number", "estimated time"):
+        table.add_column(column, justify="left" if column == "job" else "right")
+    total = 0.0
+    for kind in dict.fromkeys(kind for kind, _ in jobs):
+        seconds = [START + clock.seconds(kind, output) for name, output in jobs if name == kind]
+        total += sum(seconds)
+        table.add_row(kind, str(len(seconds)), duration(sum(seconds)))
+    table.add_row("all", str(len(jobs)), duration(total), style="bold")
+    console = Console()
+    console.print(table)
+    console.print("One after another, from steps of these networks measured on this machine just now; what is already "
+                  "done of a job is counted for trainings alone. Jobs:", soft_wrap=True)  # fmt: skip
+    for kind, output in jobs:
+        console.print(f"  {kind}  {output}", soft_wrap=True, highlight=False)
+
+
+def duration(seconds: float) -> str:
+    """Seconds, as people say it."""
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+class Clock:
+    """Estimates the time of jobs; measures each kind of step once."""
+
+    def __init__(self, config: dict, work: Path):
+        self.config, self.work = config, work
+        self._training_step = functools.cache(_training_step)
+        self._attack_step = functools.cache(_attack_step)
+
+    def seconds(self, kind: str, output: str) -> float:
+        """The time of a job that makes the file `output`, without its start."""
+        method = getattr(self, f"_{kind}", None)
+        if method is None:  # a table, figure or the report
+            return 0.0
+        run = layout.run_of(self.config, "/".join(Path(output).parts[1:4]))
+        return method(run, Path(output))
+
+    def _settings(self, run):
+        values = dict(flag.removeprefix("--").split("=", 1) for flag in run["flags"])
+        return values, int(values.get("depth", 34)), int(values.get("width", 10))
+
+    def _options(self, values) -> Options:
+        """The options of a training; those that make a row of Table IV cost nothing, and are left out."""
+        kind, variants = defense.find(values["defense"]), set().union(*VARIANTS.values())
+        names = {field.name for field in dataclasses.fields(kind.Options)} - variants
+        return flags.options_of(kind, {name: flags.parse(name, values[name]) for name in names & values.keys()})
+
+    def _step(self, run):
+        """Seconds of a gradient with respect to one image."""
+        _, depth, width = self._settings(run)
+        return self._attack_step(depth, width, NUM_CLASSES[run["dataset"]])
+
+    def _train(self, run, output):
+        values, depth, width = self._settings(run)
+        options = self._options(values)
+        done = max(saved_steps(self.work / "runs" / run["id"]), default=0)
+        per_image = self._training_step(values["defense"], options, depth, width, NUM_CLASSES[run["dataset"]])
+        return max(0, options.steps - done) * options.batch_size * per_image
+
+    def _train_advgan(self, run, output):
+        step = self._step(run)
+        values = dict(flag.removeprefix("--").split("=", 1) for flag in self.config["advgan_flags"])
+        trained_on = min(int(values["max_train_images"]) or 10**9, IMAGES[run["dataset"]][0])
+        return int(values["epochs"]) * (1.5 * trained_on * step)  # the generator and discriminator add a half or so
+
+    def _evaluate(self, run, output):
+        return self._attacks(run, self.config["attacks"][output.stem.removeprefix("white-box-")])
+
+    def _transfer(self, run, output):
+        return self._attacks(run, self.config["attacks"]["table3"])
+
+    def _attack_over_epsilon(self, run, output):
+        return len(self.config["epsilons"]) * self._attacks(run, self.config["attacks"]["figure2"])
+
+    def _attacks(self, run, names):
+        images = min(self.config["images"] or 10**9, IMAGES[run["dataset"]][1])
+        return images * self._step(run) * sum(_gradients(name) for name in names)
+
+    def _diversity(self, run, output):
+        images = min(self.config["diversity_images"] or 10**9, IMAGES[run["dataset"]][1])
+        return self.config["checkpoints"] * 2 * images * self.config["draws"] * self._step(run) / 3
+
+    def _latent_space(self, run, output):
+        return 2 * 10 * self.config["draws"] * self._step(run) / 3
+
+
+def _gradients(name):
+    """How many gradients an attack takes; a look at the result is a third of one."""
+    return attacks.attack(name).protocol.get("steps", 0) + 1 / 3
+
+
+def _batch(depth, width, largest):
+    """So many images that timing takes seconds, but no more than are used."""
+    work = 2.5e6 * (depth - 4) * width**2  # of an image, about
+    return int(max(2, min(largest, MEASURED_WORK / work)))
+
+
+def _inputs(batch, num_classes):
+    return uniform([batch, 32, 32, 3], (0, 1), 0, 255), uniform([batch], (0, 2), 0, num_classes, tf.int32)
+
+
+def _timed(function, per_call):
+    """Seconds for each of `per_call` things of the second call; the first one compiles."""
+    function()
+    started = time.monotonic()
+    function()
+    return (time.monotonic() - started) / per_call
+
+
+def _training_step(name, options, depth, width, num_classes):
+    """Seconds of a training step for each image of the batch."""
+    batch = _batch(depth, width, options.batch_size)
+    subject = defense.find(name)(WideResNet(depth, width, num_classes), options)
+    images, labels = _inputs(batch, num_classes)
+    step = tf.function(lambda: subject.train_step(images, labels, tf.constant(0, tf.int64)), autograph=False)
+    return _timed(lambda: tf.nest.map_structure(lambda value: value.numpy(), dict(step())), batch)
+
+
+def _attack_step(depth, width, num_classes):
+    """Seconds of a step of PGD for an image."""
+    batch, steps = _batch(depth, width, 100), 2
+    network = WideResNet(depth, width, num_classes)
+    images, labels = _inputs(batch, num_classes)
+    return _timed(lambda: attacks.pgd(network, images, labels, steps=steps).numpy(), batch * steps)
