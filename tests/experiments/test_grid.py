@@ -1,0 +1,173 @@
+"""From flags to runs: which settings a row is trained with, and what its folder is called."""
+
+import dataclasses
+import sys
+
+import pytest
+from absl.flags import FLAGS
+
+from experiments import grid
+from madry_cifar import flags
+from madry_cifar.defense import REGISTRY
+from madry_cifar.errors import UsageError
+from madry_cifar.options import option
+
+SMALL = ("--depth=10", "--width=1", "--batch_size=8", "--steps=20", "--learning_rate_boundaries=10,15")
+
+
+@pytest.fixture
+def configure(monkeypatch):
+    """configure(*flags, parts=[…]) is the grid's configuration for these flags."""
+    before = set(FLAGS)
+
+    def clear():
+        for name in set(FLAGS) - before:
+            delattr(FLAGS, name)
+
+    def configure(*given, parts=("table2",)):
+        clear()
+        monkeypatch.setattr(flags, "_sections", {})
+        grid.define_flags()
+        FLAGS([sys.argv[0], "--work_dir=somewhere", *given])
+        grid.apply_profile()
+        return grid.configuration(list(parts))
+
+    yield configure
+    clear()
+    FLAGS.unparse_flags()
+
+
+def settings(config, row):
+    """The settings of a row's training by name, from its flags."""
+    (run,) = (run for run in config["runs"] if run["row"] == row)
+    return dict(flag.removeprefix("--").split("=", 1) for flag in run["flags"])
+
+
+def test_rows_have_the_presets_of_their_defence(configure):
+    config = configure("--dataset=cifar10")
+    assert [run["row"] for run in config["runs"]] == ["natural", "at", "rvs"]
+    assert (
+        settings(config, "at").items()
+        >= {"defense": "at", "depth": "34", "steps": "80000", "batch_size": "128"}.items()
+    )
+    expected = {"defense": "rvs", "depth": "28", "steps": "179000", "uniform_noise": "false", "latent_draws": "1"}
+    assert settings(config, "rvs").items() >= expected.items()
+
+
+def test_flags_go_to_the_rows_that_have_them(configure):
+    config = configure(*SMALL, "--attack_steps=3", "--label_smoothing=0.25", "--nouniform_noise")
+    for row in ("natural", "at", "rvs"):
+        assert settings(config, row).items() >= {"depth": "10", "batch_size": "8", "steps": "20"}.items()
+    assert [("attack_steps" in settings(config, row)) for row in ("natural", "at", "rvs")] == [False, True, False]
+    assert settings(config, "rvs").items() >= {"label_smoothing": "0.25", "uniform_noise": "false"}.items()
+    assert "label_smoothing" not in settings(config, "at")
+
+
+def test_variants_of_table_4(configure):
+    config = configure(*SMALL, parts=["table4"])
+    assert [run["row"] for run in config["runs"]] == ["noreg_ot", "otreg_xent", "rvs", "paired"]
+    plain = settings(config, "rvs")
+    for row, difference in {"noreg_ot": {"ot_regularizer": "false"}, "otreg_xent": {"generator_loss": "xent"},
+                            "paired": {"ot": "paired"}}.items():  # fmt: skip
+        assert settings(config, row) == plain | difference
+    assert len({run["id"] for run in config["runs"]}) == 4
+
+
+def test_surrogates_are_trained_for_table_3_alone(configure):
+    rows = {tuple(run["row"] for run in configure(*SMALL, "--defenses=rvs", parts=[part])["runs"])
+            for part in ("table2", "table3")}  # fmt: skip
+    assert rows == {("rvs",), ("rvs", "natural", "at")}
+
+
+def test_seeds_and_data_sets_make_runs_of_their_own(configure):
+    config = configure(*SMALL, "--seeds=3", "--dataset=digits,cifar10", "--defenses=at")
+    places = [(run["dataset"], run["seed"]) for run in config["runs"]]
+    assert sorted(places) == [(name, seed) for name in ("cifar10", "digits") for seed in range(3)]
+    assert len({run["id"] for run in config["runs"]}) == 6
+
+
+def names(config):
+    return [run["id"] for run in config["runs"]]
+
+
+def test_a_folder_is_named_by_what_decides_the_training(configure):
+    before = names(configure(*SMALL))
+    assert names(configure(*SMALL, "--images=7", "--eval_every=3", "--log_every=1", "--data_dir=elsewhere")) == before
+    assert names(configure(*SMALL, "--label_smoothing=0.5")) == before  # the default, given
+    for changed in ("--label_smoothing=0.4", "--epsilon=4", "--max_train_images=100"):
+        after = names(configure(*SMALL, changed))
+        assert after[2] != before[2]
+    assert names(configure(*SMALL, "--label_smoothing=0.4"))[:2] == before[:2]  # natural and at know no smoothing
+
+
+def test_an_option_that_is_new_renames_no_folder(configure, monkeypatch):
+    before = names(configure(*SMALL))
+    kind = REGISTRY["rvs"]
+    novel = [("novel", int, option(3, "a new option"))]
+    extended = dataclasses.make_dataclass("Extended", novel, bases=(kind.Options,), frozen=True, kw_only=True)
+    monkeypatch.setattr(kind, "Options", extended)
+    assert names(configure(*SMALL)) == before
+    assert names(configure(*SMALL, "--novel=4"))[2] != before[2]
+
+
+def test_profile_is_overridden_by_flags(configure):
+    config = configure("--profile=smoke", "--steps=30", "--learning_rate_boundaries=20")
+    assert settings(config, "rvs").items() >= {"steps": "30", "width": "1", "learning_rate_boundaries": "20"}.items()
+    assert (config["profile"], config["images"]) == ("smoke", 50)
+    assert configure()["profile"] == "full"
+
+
+@pytest.mark.parametrize("preset", ["cifar10_paper", "cifar10_smoke", "digits_smoke"])
+def test_presets_can_be_given(configure, preset):
+    path = grid.HERE / "presets" / f"{preset}.flags"
+    config = configure(f"--flagfile={path}")
+    written = [line for line in path.read_text().splitlines() if line.startswith("--")]
+    assert config["datasets"] == [preset.split("_")[0]]
+    for line in written:
+        name, _, value = line.removeprefix("--").partition("=")
+        if name.startswith("no"):
+            name, value = name.removeprefix("no"), "false"
+        if name not in ("dataset", "defense"):
+            assert float_or_text(settings(config, "rvs")[name]) == float_or_text(value)
+
+
+def float_or_text(text):
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def test_checkpoints_are_spread_over_the_training_and_kept(configure):
+    assert (
+        settings(configure(*SMALL, "--checkpoints=4"), "rvs").items() >= {"checkpoint_every": "5", "keep": "0"}.items()
+    )
+    assert (
+        settings(configure(*SMALL, "--checkpoint_every=3", "--keep=2"), "rvs").items()
+        >= {
+            "checkpoint_every": "3",
+            "keep": "2",
+        }.items()
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--dataset=cifar"], "--dataset=cifar: unknown; did you mean 'cifar10'"),
+        (["--defenses=natural,rsv"], "--defenses=rsv: unknown; did you mean 'rvs'"),
+        (["--profile=smok"], "--profile=smok: unknown; did you mean 'smoke'"),
+        (["--epsilons=0,x"], "--epsilons=0,x: must be numbers with commas"),
+        (["--epsilons=0,-1"], "--epsilons=-1: must be from 0 to 255"),
+        (["--advgan_widths=0"], "--advgan_widths=0: must be from 1 to 255"),
+        (["--depth=11"], "--depth=11: "),
+        (["--defenses=at", "--label_smoothing=0.1"], "--label_smoothing=0.1: applies to none of at"),
+        (["--label_smoothing=2"], "--label_smoothing=2.0: must be at most 1"),
+        (["--learning_rates=a,b"], "--learning_rates=a,b: must be numbers"),
+        (["--epsilon=300"], "--epsilon=300.0: must be from 0 to 255"),
+    ],
+)
+def test_bad_flags_are_told_before_anything_runs(configure, given, message):
+    with pytest.raises(UsageError) as error:
+        configure(*SMALL, *given)
+    assert message in str(error.value)
