@@ -155,7 +155,7 @@ def test_generator_climbs_its_objective(images, labels, objective):
     assert after[objective] > losses[objective]
 
 
-@pytest.mark.parametrize("options, weight", [({}, 1), ({"ot_weight": 30.0}, 30), ({"ot_regularizer": False}, 0)])
+@pytest.mark.parametrize(("options", "weight"), [({}, 1), ({"ot_weight": 30.0}, 30), ({"ot_regularizer": False}, 0)])
 def test_classifier_descends_the_cross_entropy_and_pays_for_transport_if_asked(images, labels, options, weight):
     defense = make(rate=1e-3, generator_learning_rate=0.0, weight_decay=0.01, **options)
     first, second = draws(2)
