@@ -1,0 +1,114 @@
+"""The commands for tables and figures: what is refused, in one line, before anything runs."""
+
+import json
+import os
+import socket
+import sys
+
+import pytest
+
+from experiments import all as everything
+from experiments import table2
+
+SMALL = ("--depth=10", "--width=1", "--steps=4", "--learning_rate_boundaries=2,3")
+
+
+def refused(result, message):
+    status, out, err = result
+    return status in (1, 2) and message in err and err.count("\n") == 1 and not out
+
+
+def test_a_folder_is_needed(invoke):
+    assert refused(invoke(table2.command, *SMALL), "--work_dir=: say in which folder")
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--profile=smok", "--profile=smok: unknown; did you mean 'smoke'"),
+        ("--dataset=cifar", "--dataset=cifar: unknown; did you mean 'cifar10'"),
+        ("--attack_steps=-1", "--attack_steps=-1: must be at least 0"),
+        ("--seeds=0", "seeds"),
+    ],
+)
+def test_bad_flags_leave_nothing_behind(invoke, tmp_path, flag, message):
+    work = tmp_path / "work"
+    assert refused(invoke(table2.command, *SMALL, f"--work_dir={work}", flag), message)
+    assert not work.exists()
+
+
+def test_a_folder_with_other_files(invoke, tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    message = f"--work_dir={tmp_path}: holds other files and no config.json"
+    assert refused(invoke(table2.command, *SMALL, f"--work_dir={tmp_path}"), message)
+
+
+def test_a_file_in_place_of_the_folder(invoke, tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    assert refused(invoke(table2.command, *SMALL, f"--work_dir={file}"), f"--work_dir={file}: is not a folder")
+
+
+def test_a_damaged_configuration(invoke, tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    assert refused(invoke(table2.command, *SMALL, f"--work_dir={tmp_path}"), "config.json: damaged")
+
+
+def test_the_results_of_another_profile(invoke, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"profile": "smoke", "runs": []}))
+    message = f"--work_dir={tmp_path}: holds the results of --profile=smoke, which are not mixed with those of "
+    assert refused(invoke(table2.command, *SMALL, f"--work_dir={tmp_path}"), message)
+
+
+@pytest.mark.parametrize("missing", ["snakemake", "pandas", "matplotlib", "jinja2"])
+def test_what_to_install(invoke, tmp_path, monkeypatch, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
+    message = f'{missing} is not installed, which the tables and figures need: pip install -e ".[experiments]"'
+    assert refused(invoke(table2.command, *SMALL, f"--work_dir={tmp_path / 'work'}"), message)
+    assert not (tmp_path / "work").exists()
+
+
+def lock(work, **owner):
+    (work / ".snakemake" / "locks").mkdir(parents=True)
+    (work / ".snakemake" / "locks" / "0.input.lock").touch()
+    (work / "config.json").write_text(json.dumps({"profile": "full", "runs": []}))
+    if owner:
+        (work / ".owner.json").write_text(json.dumps(owner))
+
+
+def test_two_commands_in_one_folder(invoke, tmp_path):
+    lock(tmp_path, process=os.getppid(), host=socket.gethostname())
+    message = f"--work_dir={tmp_path}: in use by process {os.getppid()}; wait for it"
+    assert refused(invoke(table2.command, *SMALL, f"--work_dir={tmp_path}"), message)
+
+
+@pytest.mark.parametrize("owner", [{}, {"process": 1, "host": "another-machine"}])
+def test_a_lock_of_somebody_unknown_is_explained(invoke, tmp_path, owner):
+    lock(tmp_path, **owner)
+    message = f"--work_dir={tmp_path}: locked by Snakemake: another command works there, or one was killed; if none "
+    assert refused(invoke(table2.command, *SMALL, f"--work_dir={tmp_path}"), message)
+
+
+def test_the_plan_writes_nothing(invoke, tmp_path):
+    work = tmp_path / "work"
+    status, out, err = invoke(everything.command, "--profile=smoke", f"--work_dir={work}", "--plan")
+    assert (status, err) == (0, "")
+    assert "34 jobs are due" in out
+    for kind, number in {"train": 6, "train_advgan": 3, "evaluate": 10, "transfer": 4, "diversity": 1}.items():
+        assert sum(line.startswith(f"  {kind}  ") for line in out.partition("Jobs:")[2].splitlines()) == number
+    assert not work.exists()
+
+
+def test_missing_data_are_told_by_the_first_training(invoke, run, tmp_path):
+    flags = (
+        *SMALL,
+        "--dataset=cifar10",
+        f"--data_dir={tmp_path}",
+        f"--work_dir={tmp_path / 'work'}",
+        "--defenses=natural",
+    )
+    status, _, err = run("experiments.table2", *flags)
+    assert status == 1
+    assert f"error: --dataset=cifar10: not prepared in --data_dir={tmp_path}" in err
+    assert "not finished" in err.splitlines()[-1]
+    assert "Traceback" not in err

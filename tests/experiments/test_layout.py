@@ -1,0 +1,72 @@
+"""What the grid's work folder holds, and what is cleared away so that it is made again."""
+
+import numpy as np
+import pytest
+
+from experiments import layout
+
+RUNS = [{"id": f"digits/{row}-0/seed-{seed}", "dataset": "digits", "row": row, "seed": seed}
+        for row in ("natural", "at", "rvs") for seed in (0, 1)]  # fmt: skip
+CONFIG = {
+    "runs": RUNS,
+    "rows": {"table2": ["natural", "at", "rvs"], "table3": ["at", "rvs"], "figure2": ["rvs", "at"], "figure4": ["rvs"]},
+    "surrogates": ["natural", "at"],
+}
+
+
+def test_files_of_a_table_and_a_figure():
+    assert len(layout.measured(CONFIG, "table2")) == 6
+    assert "results/digits/rvs-0/seed-1/from-at.json" in layout.measured(CONFIG, "table3")
+    assert "results/digits/at-0/seed-1/from-at.json" not in layout.measured(CONFIG, "table3")  # that is white-box
+    assert layout.measured(CONFIG, "figure4") == [f"results/digits/rvs-0/seed-{seed}/latent.npz" for seed in (0, 1)]
+
+
+def test_a_surrogate_has_the_same_seed():
+    assert layout.surrogate_of(CONFIG, RUNS[5], "at")["id"] == "digits/at-0/seed-1"
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    """A work folder with a trained run and whole results, as current directory."""
+    monkeypatch.chdir(tmp_path)
+    for kind in ("runs/digits/at-0/seed-0", "advgan/digits/at-0/seed-0/x1"):
+        folder = tmp_path / kind
+        (folder / "checkpoints").mkdir(parents=True)
+        (folder / "checkpoints" / "ckpt-5.index").touch()
+        (folder / layout.TRAINED).touch()
+    results = tmp_path / "results/digits/at-0/seed-0"
+    results.mkdir(parents=True)
+    (results / "white-box-table2.json").write_text("[]")
+    np.savez(results / "latent.npz", x=np.arange(1000))
+    return tmp_path
+
+
+def test_what_is_whole_stays(work):
+    before = sorted(path for path in work.rglob("*"))
+    assert layout.mend(CONFIG) == []
+    assert sorted(path for path in work.rglob("*")) == before
+
+
+@pytest.mark.parametrize("folder", ["runs/digits/at-0/seed-0", "advgan/digits/at-0/seed-0/x1"])
+def test_a_training_whose_checkpoints_are_gone_is_done_again(work, folder):
+    (work / folder / "checkpoints" / "ckpt-5.index").unlink()
+    assert layout.mend(CONFIG) == [f"{folder}: its checkpoints are gone; trained again"]
+    assert not (work / folder / layout.TRAINED).exists()
+    assert layout.mend(CONFIG) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"[{", b"\xff\xfe"])
+@pytest.mark.parametrize("name", ["white-box-table2.json", "latent.npz"])
+def test_a_damaged_result_is_measured_again(work, name, content):
+    file = work / "results/digits/at-0/seed-0" / name
+    file.write_bytes(content)
+    assert layout.mend(CONFIG) == [f"results/digits/at-0/seed-0/{name}: damaged; measured again"]
+    assert not file.exists()
+
+
+def test_a_flipped_bit_in_the_arrays_is_seen(work):
+    file = work / "results/digits/at-0/seed-0/latent.npz"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    assert len(layout.mend(CONFIG)) == 1
