@@ -9,6 +9,7 @@ Pixels, ε and step sizes are in grey levels, [0, 255]. Released code: MadryLab/
 RvS `eval_pgd_attack.py`; in both "CW" is this loop with the margin loss, not Carlini and Wagner's own optimisation.
 """
 
+import functools
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -136,11 +137,27 @@ def fgsm(model, images, labels, *, epsilon=8.0, random_start=False, seed=(0, 0),
 
 
 class Attack(NamedTuple):
-    """An attack with its settings: `run(model, images, labels, seed)` returns adversarial images."""
+    """An attack with its settings: `run(model, images, labels, seed)` returns adversarial images.
+
+    Where `run` is a `functools.partial`, the numbers that it binds may be tensors too: so a function compiled once
+    serves all attacks that differ in these numbers alone (see `Evaluator`).
+    """
 
     name: str
     run: Callable[..., tf.Tensor]
     protocol: dict[str, Any]
+
+
+def _run_natural(model, images, labels, seed):
+    return images
+
+
+def _run_fgsm(model, images, labels, seed, **settings):
+    return fgsm(model, images, labels, seed=seed, **settings)
+
+
+def _run_pgd(model, images, labels, seed, **settings):
+    return pgd(model, images, labels, seed=seed, **settings)
 
 
 def attack(name: str, *, epsilon: float = 8.0, step_size: float = 2.0) -> Attack:
@@ -152,28 +169,16 @@ def attack(name: str, *, epsilon: float = 8.0, step_size: float = 2.0) -> Attack
     for flag, value in (("epsilon", epsilon), ("step_size", step_size)):
         if not 0 <= value <= 255:
             raise UsageError(f"--{flag}={value}: must be from 0 to 255 (grey levels; the paper's is 8 with steps of 2)")
-    protocol = {"norm": "linf", "epsilon": epsilon, "pixel_range": list(PIXEL_RANGE), "batch_norm": "eval"}
     if name == "natural":
-        return Attack(name, lambda model, images, labels, seed: images, {})
+        return Attack(name, _run_natural, {})
+    fixed = {"norm": "linf", "pixel_range": list(PIXEL_RANGE), "batch_norm": "eval", "restarts": 1}
     if name in ("fgsm", "fgsm-rs"):
-        start = name == "fgsm-rs"
-        protocol |= {"loss": "xent", "steps": 1, "step_size": epsilon, "random_start": start, "restarts": 1}
-        return Attack(
-            name,
-            lambda model, images, labels, seed: fgsm(
-                model, images, labels, epsilon=epsilon, random_start=start, seed=seed
-            ),
-            protocol,
-        )
+        settings = {"epsilon": epsilon, "random_start": name == "fgsm-rs"}
+        protocol = fixed | settings | {"loss": "xent", "steps": 1, "step_size": epsilon}
+        return Attack(name, functools.partial(_run_fgsm, **settings), protocol)
     match = re.fullmatch(r"(pgd|cw)-([1-9]\d*)", name)
     if match is None:
         raise unknown("attacks", name, ("natural", "fgsm", "fgsm-rs", "pgd-7", "pgd-20", "pgd-100", "cw-20", "cw-100"))
     loss, steps = {"pgd": "xent", "cw": "cw"}[match[1]], int(match[2])
-    protocol |= {"loss": loss, "steps": steps, "step_size": step_size, "random_start": True, "restarts": 1}
-    return Attack(
-        name,
-        lambda model, images, labels, seed: pgd(
-            model, images, labels, epsilon=epsilon, step_size=step_size, steps=steps, loss=loss, seed=seed
-        ),
-        protocol,
-    )
+    settings = {"epsilon": epsilon, "step_size": step_size, "steps": steps, "loss": loss}
+    return Attack(name, functools.partial(_run_pgd, **settings), fixed | settings | {"random_start": True})

@@ -12,7 +12,7 @@ from absl import flags as absl_flags
 
 from madry_cifar import checkpoints, flags, run_folder
 from madry_cifar.errors import RunError, UsageError
-from madry_cifar.run_evaluation import Evaluation, define_flags
+from madry_cifar.run_evaluation import Evaluation, accuracies, define_flags
 from madry_cifar.summaries import Summaries
 
 FLAGS = absl_flags.FLAGS
@@ -29,17 +29,15 @@ def main() -> None:
         for step in new:
             seen.add(step)
             try:
-                content = evaluation.of(step, reuse=True)
+                contents = evaluation.of(step, reuse=True)
             except (UsageError, RunError):
                 if step not in checkpoints.saved_steps(FLAGS.train_dir):
                     continue  # the run has deleted it in the meantime (--keep)
                 raise
-            accuracies = {name: content["attacks"][name]["accuracy"] for name in evaluation.names}
-            summaries.scalars(step, {f"evaluation/{name}": value for name, value in accuracies.items()})
+            measured = accuracies(contents)
+            summaries.scalars(step, {f"evaluation/{name}": value for name, value in measured.items()})
             summaries.flush()
-            print(
-                f"step {step}: " + ", ".join(f"{name} {value:.2f} %" for name, value in accuracies.items()), flush=True
-            )
+            print(f"step {step}: " + ", ".join(f"{name} {value:.2f} %" for name, value in measured.items()), flush=True)
             waiting_since = time.monotonic()
         ended = max(seen, default=0) >= run_folder.read_flags(FLAGS.train_dir)["steps"]
         if ended or (FLAGS.timeout and time.monotonic() - waiting_since > FLAGS.timeout):

@@ -16,7 +16,7 @@ from madry_cifar import attacks, checkpoints, data, flags, run_folder
 from madry_cifar.data import Split
 from madry_cifar.errors import RunError, UsageError
 from madry_cifar.evaluation import Evaluator
-from madry_cifar.results import write_array
+from madry_cifar.files import write_array
 
 FLAGS = absl_flags.FLAGS
 TOLERANCE = 1e-4  # for the rounding of float32 in grey levels; MadryLab's

@@ -2,12 +2,16 @@
 
 import os
 import pathlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from absl import flags as absl_flags
 
 from madry_cifar import attacks, checkpoints, data, flags, results, run_folder
+from madry_cifar.attacks import Attack
 from madry_cifar.errors import UsageError
-from madry_cifar.evaluation import Evaluator, fingerprint
+from madry_cifar.evaluation import Evaluator, Outcome, fingerprint
 from madry_cifar.model import WideResNet
 
 FLAGS = absl_flags.FLAGS
@@ -21,8 +25,10 @@ def define_flags(checkpoint: bool = True) -> None:
         define("Evaluation", "checkpoint", None, "step or path of the checkpoint [the latest]")
     define("Evaluation", "attacks", "natural,fgsm,pgd-7,pgd-20,cw-20",
            "what to run: natural, fgsm, fgsm-rs (from a random start), pgd-N, cw-N")  # fmt: skip
-    define("Evaluation", "epsilon", 8.0, "radius of the L∞ ball, in grey levels of 255", kind=float)
+    define("Evaluation", "epsilon", "8", "radius of the L∞ ball, in grey levels of 255; or several, with commas")
     define("Evaluation", "step_size", 2.0, "size of a step of PGD and CW, in grey levels", kind=float)
+    define("Evaluation", "surrogate_dir", None, "run whose network the adversarial images are made on [--train_dir]")
+    define("Evaluation", "surrogate_checkpoint", None, "step or path of its checkpoint [the latest]")
     define("Evaluation", "split", "test", "test or validation (with --validation_size, as the run was trained)")
     define("Evaluation", "max_images", 0, "of the split, from its beginning; 0 is all", kind=int, minimum=0)
     define("Evaluation", "seed", 0, "of the random starts", kind=int, minimum=0, maximum=2**31 - 1)
@@ -31,77 +37,234 @@ def define_flags(checkpoint: bool = True) -> None:
     define("Evaluation", "download", False, "prepare the data set there if it is missing", kind=bool)
 
 
-class Evaluation:
-    """Evaluates checkpoints of a run as the flags say; with `save_adversarial`, keeps the adversarial images too.
+class Subject:
+    """The classifier of a run, without weights until `load`.
 
     Attributes:
-      names: the attacks.
-      run_flags: the settings that the run was trained with.
+      train_dir: the run's folder.
+      flags: the settings that it was trained with.
+      provenance: of the data that it was trained on; None where nothing is known of it.
+      classifier: the network.
+
+    Raises:
+      UsageError, RunError: when the folder holds no run or a damaged one.
+    """
+
+    def __init__(self, train_dir: str):
+        self.train_dir, self.flags = train_dir, run_folder.read_flags(train_dir)
+        if "defense" not in self.flags:
+            raise UsageError(f"--train_dir={train_dir}: holds an attack that was trained, and no classifier")
+        self.provenance = run_folder.read_provenance(train_dir)
+        self.classifier = WideResNet(*(self.flags[name] for name in ("depth", "width", "num_classes")))
+
+    def load(self, checkpoint) -> dict[str, Any]:
+        """Loads the weights of a checkpoint (step, path, or None for the latest); returns what tells it from others."""
+        step, _ = checkpoints.find(self.train_dir, checkpoint)
+        checkpoints.load_network(self.classifier, "classifier", self.train_dir, step)
+        return {
+            "train_dir": str(self.train_dir),
+            "defense": self.flags["defense"],
+            "network": f"WRN-{self.flags['depth']}-{self.flags['width']}",
+            "checkpoint": step,
+            "classifier_sha256": fingerprint(self.classifier),
+            "training_flags": self.flags,
+        }
+
+
+class Task:
+    """One attack to measure, for one entry of a results file. A subclass may fill several from several attacks.
+
+    Attributes:
+      names: of the entries.
+    """
+
+    def __init__(self, attack: Attack):
+        self.attack, self.names = attack, (attack.name,)
+
+    def check(self, attacked: Mapping, epsilon: float) -> None:
+        """Raises UsageError if this cannot be measured at ε, on the network that `attacked` tells of."""
+
+    def is_of(self, protocol: Mapping) -> bool:
+        """Whether an entry with this protocol is what would be measured."""
+        return protocol == self.attack.protocol
+
+    def outcomes(self, measure: Callable[..., Outcome]) -> dict[str, Outcome]:
+        """By entry. `measure(attack, part="")` attacks all images; a `part` tells apart calls with the same attack."""
+        return {self.attack.name: measure(self.attack)}
+
+
+class Evaluation:
+    """Evaluates checkpoints of a run as the flags say.
+
+    What was measured is kept on disk after each batch, so that it goes on there when it was killed, and each attack is
+    in the results file as soon as it is finished.
+
+    Args:
+      save_adversarial: whether to write the adversarial images too.
+      extra: what is measured beside --attacks, at each ε.
+
+    Attributes:
+      epsilons: the radii.
+      names: of the entries of each results file that are measured.
 
     Raises:
       UsageError, RunError: for flags, a folder or data that cannot be used.
     """
 
-    def __init__(self, save_adversarial: bool = False):
+    def __init__(self, save_adversarial: bool = False, extra: Sequence[Task] = ()):
         if not FLAGS.train_dir:
             raise UsageError("--train_dir=: say which run to evaluate")
-        self.run_flags = run_folder.read_flags(FLAGS.train_dir)
-        sizes = flags.configuration(["epsilon", "step_size"])
-        chosen = [attacks.attack(name, **sizes) for name in dict.fromkeys(FLAGS.attacks.split(",")) if name]
-        if not chosen:
+        self.target = Subject(FLAGS.train_dir)
+        self.epsilons = _epsilons()
+        chosen = [name for name in dict.fromkeys(FLAGS.attacks.split(",")) if name]
+        if not (chosen or extra):
             raise UsageError("--attacks=: name at least one, for instance natural,pgd-20")
-        self.names = [attack.name for attack in chosen]
+        self._plan = []  # for each results file, the sizes of attacks that it is of, and what is measured for it
+        for epsilon in self.epsilons:
+            sizes = {"epsilon": epsilon, "step_size": FLAGS.step_size}
+            self._plan.append((sizes, [*(Task(attacks.attack(name, **sizes)) for name in chosen), *extra]))
+        self.names = [name for task in self._plan[0][1] for name in task.names]
         self.results = pathlib.Path(FLAGS.train_dir) / "results"
         place = self.results if self.results.exists() else self.results.parent
         if not (place.is_dir() and os.access(place, os.W_OK)):  # told now, not after hours of attacks
             raise UsageError(f"--train_dir={FLAGS.train_dir}: results cannot be written to {place}")
-        self.dataset = data.load(
-            self.run_flags["dataset"],
-            data_dir=FLAGS.data_dir or self.run_flags.get("data_dir"),
-            download=FLAGS.download,
-            validation_size=self.run_flags.get("validation_size", 0),
-        )
-        self.split = self._split()
-        self.classifier = WideResNet(*(self.run_flags[name] for name in ("depth", "width", "num_classes")))
-        self.evaluator = Evaluator(self.classifier, chosen, batch_size=min(FLAGS.batch_size, len(self.split)),
-                                   progress=True, keep_adversarial=save_adversarial)  # fmt: skip
+        attacked, self._surrogate = _surrogate(self.target)
+        self.dataset = _dataset(self.target.flags)
+        self.split = _split(self.target, self.dataset)
+        self.evaluator = Evaluator(self.target.classifier, attacked=attacked, progress=True,
+                                   batch_size=min(FLAGS.batch_size, len(self.split)),
+                                   keep_adversarial=save_adversarial)  # fmt: skip
 
-    def _split(self):
-        split = {"test": self.dataset.test, "validation": self.dataset.validation}.get(FLAGS.split)
-        if split is None:
-            raise UsageError(f"--split={FLAGS.split}: must be test, or validation if the run held images out")
-        trained_on = run_folder.read_provenance(FLAGS.train_dir)
-        if FLAGS.split == "validation" and trained_on not in (None, self.dataset.provenance):
-            raise UsageError(f"--split=validation: which images were held out is not known in other data than those "
-                             f"trained on: then {trained_on}, now {self.dataset.provenance}")  # fmt: skip
-        return split.take(slice(FLAGS.max_images or None))
+    def of(self, checkpoint, reuse: bool = False) -> list[dict]:
+        """What is in the results file of each ε on a checkpoint (step, path, or None for the latest), as far as asked.
 
-    def of(self, checkpoint, reuse: bool = False) -> dict:
-        """The results of a checkpoint (step, path, or None for the latest): measured, written and returned.
-
-        With `reuse`, what its results file has of all the attacks is not measured again.
+        It is measured and written first; with `reuse`, only what the file does not have of the same weights, data and
+        protocol.
         """
-        step, _ = checkpoints.find(FLAGS.train_dir, checkpoint)
-        checkpoints.load_network(self.classifier, "classifier", FLAGS.train_dir, step)
-        about = {
-            "train_dir": str(FLAGS.train_dir),
-            "defense": self.run_flags["defense"],
-            "network": f"WRN-{self.run_flags['depth']}-{self.run_flags['width']}",
-            "checkpoint": step,
-            "classifier_sha256": fingerprint(self.classifier),
+        about = self._load(checkpoint)
+        for sizes, tasks in self._plan:
+            for task in tasks:
+                task.check(about.get("surrogate", about), sizes["epsilon"])
+        self._partials, self._before = [], 0
+        contents = [self._at(about | sizes, tasks, reuse) for sizes, tasks in self._plan]
+        if self._before:
+            print(f"going on after {self._before} attacked images: there are no others")
+        for partial in self._partials:
+            partial.remove()
+        return contents
+
+    def _load(self, checkpoint):
+        """Loads the checkpoint; what results on it are of."""
+        about = self.target.load(checkpoint)
+        about |= {
             "dataset": self.dataset.name,
             "provenance": self.dataset.provenance,
             "split": FLAGS.split,
             "images": len(self.split),
             "seed": FLAGS.seed,
             "batch_size": self.evaluator.batch_size,
-            "training_flags": self.run_flags,
         }
-        name = results.file_name(step, FLAGS.split, len(self.split), FLAGS.epsilon, FLAGS.step_size, FLAGS.seed)
-        file = self.results / f"{name}.json"
-        content = results.read(file, about) if reuse else {}
-        if not set(self.names) <= set(content.get("attacks", ())):
-            outcomes = self.evaluator(self.split, seed=FLAGS.seed)
-            content = results.write(file, outcomes, about)
-            results.write_adversarial(file, outcomes)
-        return content | {"file": str(file)}
+        if self._surrogate is None:
+            return about
+        if self._surrogate["classifier_sha256"] == about["classifier_sha256"]:
+            raise UsageError(f"--surrogate_dir={FLAGS.surrogate_dir}: checkpoint {self._surrogate['checkpoint']} is "
+                             "the network evaluated; without this flag, it is attacked as a white box")  # fmt: skip
+        return about | {"surrogate": self._surrogate}
+
+    def _at(self, about, tasks, reuse):
+        """Measures what is missing at one ε; what the results file then has of it."""
+        file = self.results / f"{results.file_name(about)}.json"
+        content = results.read(file, about)
+        entries = content.get("attacks", {}) if reuse else {}
+
+        def measure(attack, part=""):
+            partial = results.Partial(file, about, attack, part, images=self.evaluator.keep_adversarial)
+            self._partials.append(partial)
+            before = partial.read(self.split)
+            self._tell(attack, 0 if before is None else len(before.labels))
+            return self.evaluator.run(attack, self.split, seed=FLAGS.seed, before=before, after_batch=partial.write)
+
+        for task in tasks:
+            if not all(name in entries and task.is_of(entries[name]["protocol"]) for name in task.names):
+                outcomes = task.outcomes(measure)
+                results.write_adversarial(file, outcomes)
+                content = results.write(file, outcomes, about)
+        asked = {name: content["attacks"][name] for name in self.names}
+        return content | about | {"attacks": asked, "file": str(file)}
+
+    def _tell(self, attack, done):
+        """Says, at the first attack that an interrupted evaluation left unfinished, how much of it there is."""
+        self._before += done
+        if self._before and done < len(self.split):
+            print(f"going on after {self._before} attacked images: {attack.name} from image {done} on", flush=True)
+            self._before = 0
+
+
+def accuracies(contents: Sequence[Mapping]) -> dict[str, float]:
+    """The accuracies in what `Evaluation.of` returns, by attack (at which ε, if there are several; which surrogate)."""
+    found = {}
+    for content in contents:
+        for name, entry in content["attacks"].items():
+            if len(contents) > 1 and "epsilon" in entry["protocol"]:
+                name += f"_eps-{content['epsilon']:g}"
+            if "surrogate" in content:
+                name += f"_from-{content['surrogate']['defense']}"
+            found[name] = entry["accuracy"]
+    return found
+
+
+def _epsilons():
+    try:
+        found = list(dict.fromkeys(float(part) for part in FLAGS.epsilon.split(",") if part))
+    except ValueError:
+        found = []
+    if not found:
+        raise UsageError(f"--epsilon={FLAGS.epsilon}: must be a number of grey levels, or several with commas")
+    return found
+
+
+def _surrogate(target):
+    """The network to attack in place of the target's, with its weights, and what tells it from others; or two None."""
+    if not FLAGS.surrogate_dir:
+        if FLAGS.surrogate_checkpoint:
+            raise UsageError(f"--surrogate_checkpoint={FLAGS.surrogate_checkpoint}: needs --surrogate_dir")
+        return None, None
+    try:
+        subject = Subject(FLAGS.surrogate_dir)
+        about = subject.load(FLAGS.surrogate_checkpoint)
+    except UsageError as error:
+        raise UsageError(re.sub("^--(train_dir|checkpoint)=", _renamed, str(error))) from None
+    for theirs, ours in (
+        (subject.flags["dataset"], target.flags["dataset"]),
+        (subject.provenance, target.provenance),
+    ):
+        if None not in (theirs, ours) and theirs != ours:
+            raise UsageError(f"--surrogate_dir={FLAGS.surrogate_dir}: was trained on other data ({theirs}) than "
+                             f"--train_dir={FLAGS.train_dir} ({ours})")  # fmt: skip
+    return subject.classifier, about | {"seed": subject.flags.get("seed")}
+
+
+def _renamed(flag):
+    return {"train_dir": "--surrogate_dir=", "checkpoint": "--surrogate_checkpoint="}[flag[1]]
+
+
+def _dataset(run_flags):
+    names = ("validation_size", "max_train_images")
+    return data.load(
+        run_flags["dataset"],
+        data_dir=FLAGS.data_dir or run_flags.get("data_dir"),
+        download=FLAGS.download,
+        train=FLAGS.split == "validation",
+        **{name: run_flags.get(name, 0) for name in names},
+    )
+
+
+def _split(target, dataset):
+    """The images to evaluate."""
+    split = {"test": dataset.test, "validation": dataset.validation}.get(FLAGS.split)
+    if split is None:
+        raise UsageError(f"--split={FLAGS.split}: must be test, or validation if the run held images out")
+    if FLAGS.split == "validation" and target.provenance not in (None, dataset.provenance):
+        raise UsageError(f"--split=validation: which images were held out is not known in other data than those "
+                         f"trained on: then {target.provenance}, now {dataset.provenance}")  # fmt: skip
+    return split.take(slice(FLAGS.max_images or None))

@@ -1,7 +1,17 @@
 """Evaluates a checkpoint of a run under attacks: a table here, JSON and the outcome of each image in its results/.
 
-python -m rvs_tf.evaluate --train_dir=runs/rvs --attacks=natural,fgsm,pgd-7,pgd-20,cw-20
+  python -m rvs_tf.evaluate --train_dir=runs/rvs --attacks=natural,fgsm,pgd-7,pgd-20,cw-20
+  python -m rvs_tf.evaluate --train_dir=runs/rvs --attacks=pgd-20 --epsilon=0,2,4,8 --output=epsilons.json
+  python -m rvs_tf.evaluate --train_dir=runs/rvs --surrogate_dir=runs/at --advgan_dir=advgan/at
+
+The last one makes the adversarial images on another network. An evaluation that was killed goes on after its last batch
+when the same command is typed again.
 """
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
 
 from absl import flags as absl_flags
 from rich import box
@@ -10,43 +20,140 @@ from rich.table import Table
 
 import rvs_tf  # noqa: F401 (registers the defences)
 from madry_cifar import flags
-from madry_cifar.run_evaluation import Evaluation, define_flags
+from madry_cifar.errors import UsageError
+from madry_cifar.files import write_json
+from madry_cifar.run_evaluation import Evaluation, Task, define_flags
+from rvs_tf.attacks.advgan import TrainedAdvGAN
 
 FLAGS = absl_flags.FLAGS
 
 
 def main() -> None:
     """Evaluates as the flags say, and prints the table."""
-    evaluation = Evaluation(FLAGS.save_adversarial)
-    content = evaluation.of(FLAGS.checkpoint)
-    Console().print(table(content, evaluation.names))
-    print(content["file"])
+    if FLAGS.reuse and FLAGS.save_adversarial:
+        raise UsageError("--reuse: of attacks that are not run again, --save_adversarial has no images")
+    output = _output()
+    evaluation = Evaluation(FLAGS.save_adversarial, advgans(filter(None, (FLAGS.advgan_dir or "").split(","))))
+    contents = evaluation.of(FLAGS.checkpoint, FLAGS.reuse)
+    if output:
+        write_json(output, contents)
+    Console().print(table(contents))
+    for file in [content["file"] for content in contents] + [output] * bool(output):
+        print(file)
 
 
-def table(content: dict, names: list[str]) -> Table:
-    """The results of the named attacks as a table for the terminal."""
-    title = (
-        f"{content['defense']}, {content['network']}, step {content['checkpoint']}: {content['images']} "
-        f"{content['split']} images of {content['provenance']}"
-    )
+def _output():
+    """The path of --output, if it was given and can be written."""
+    if not FLAGS.output:
+        return None
+    path = pathlib.Path(FLAGS.output)
+    place = next(folder for folder in path.absolute().parents if folder.exists())
+    if path.is_dir() or not (place.is_dir() and os.access(place, os.W_OK)):
+        raise UsageError(f"--output={path}: cannot be a file there")
+    return path
+
+
+class AdvGANTask(Task):
+    """All checkpoints of an AdvGAN, for two entries: NAME of the strongest one, as in the paper, and NAME-final."""
+
+    def __init__(self, advgan: TrainedAdvGAN, folder: str):
+        super().__init__(advgan.attack)
+        self.advgan, self.folder = advgan, folder
+        self.names = (advgan.name, f"{advgan.name}-final")
+
+    def check(self, attacked, epsilon):
+        """Raises UsageError unless the AdvGAN was trained against the network that is attacked, and for this ε."""
+        if self.advgan.target_sha256 != attacked["classifier_sha256"]:
+            raise UsageError(f"--advgan_dir={self.folder}: was trained against another network "
+                             f"({self.advgan.target_sha256[:12]}) than checkpoint {attacked['checkpoint']} of "
+                             f"{attacked['train_dir']} ({attacked['classifier_sha256'][:12]})")  # fmt: skip
+        if self.advgan.epsilon != epsilon:
+            raise UsageError(f"--epsilon={epsilon:g}: the AdvGAN in {self.folder} was trained for "
+                             f"{self.advgan.epsilon:g}")  # fmt: skip
+
+    def is_of(self, protocol):
+        """Whether the protocol is of this AdvGAN, with the checkpoints that it has now."""
+        same = all(protocol.get(name) == value for name, value in self.attack.protocol.items())
+        return same and list(protocol.get("accuracy_by_checkpoint", ())) == [str(step) for step in self.advgan.steps]
+
+    def outcomes(self, measure):
+        """The outcomes of the strongest checkpoint (lowest accuracy, the earliest of several) and of the last one."""
+        accuracies, strongest = {}, None
+        for step in self.advgan.steps:
+            self.advgan.restore(step)
+            attack = self.attack._replace(protocol=self.attack.protocol | {"checkpoint": step})
+            last = measure(attack, part=f"ckpt-{step}")
+            accuracies[str(step)] = last.accuracy
+            if strongest is None or last.accuracy < strongest.accuracy:
+                strongest = last
+        oracle = f"strongest of {len(accuracies)} checkpoints on these images, an oracle choice, as in the paper"
+        chosen = zip(self.names, (strongest, last), (oracle, "final"), strict=True)
+        return {
+            name: _telling(outcome, selection=selection, accuracy_by_checkpoint=accuracies)
+            for name, outcome, selection in chosen
+        }
+
+
+def _telling(outcome, **protocol):
+    """The outcome, its attack's protocol with more in it."""
+    attack = outcome.attack._replace(protocol=outcome.attack.protocol | protocol)
+    return dataclasses.replace(outcome, attack=attack)
+
+
+def advgans(folders: Iterable[str]) -> list[AdvGANTask]:
+    """What is measured for the AdvGANs in these folders.
+
+    Raises:
+      UsageError, RunError: for a folder without one, or two that would have the same name in the results.
+    """
+    found = {}
+    for folder in folders:
+        try:
+            advgan = TrainedAdvGAN(folder)
+        except UsageError as error:
+            raise UsageError(f"--advgan_dir={str(error).removeprefix('--train_dir=')}") from None
+        if advgan.name in found:
+            raise UsageError(f"--advgan_dir={folder}: as wide as that in {found[advgan.name].folder}, and both are "
+                             f"called {advgan.name} in the results; evaluate one of them")  # fmt: skip
+        found[advgan.name] = AdvGANTask(advgan, folder)
+    return list(found.values())
+
+
+def table(contents: Sequence[Mapping]) -> Table:
+    """The results, of one ε or of several, as a table for the terminal."""
+    first = contents[0]
+    title = f"{first['defense']}, {first['network']}, step {first['checkpoint']}: "
+    title += f"{first['images']} {first['split']} images of {first['provenance']}"
+    if surrogate := first.get("surrogate"):
+        title += f"; adversarial images made on {surrogate['train_dir']}, step {surrogate['checkpoint']}"
     result = Table(title=title, box=box.SIMPLE, title_justify="left")
     for column in ("attack", "accuracy %", "± std. error", "ε", "steps", "step size", "images/s"):
         result.add_column(column, justify="left" if column == "attack" else "right")
-    for name in names:
-        entry = content["attacks"][name]
-        protocol, share = entry["protocol"], entry["accuracy"] / 100
-        error = 100 * (share * (1 - share) / entry["images"]) ** 0.5
-        sizes = [f"{protocol[key]:g}" if key in protocol else "" for key in ("epsilon", "steps", "step_size")]
-        speed = f"{entry['images'] / max(entry['seconds'], 1e-9):.0f}"
-        result.add_row(name, f"{entry['accuracy']:.2f}", f"{error:.2f}", *sizes, speed)
+    for content in contents:
+        for name, entry in content["attacks"].items():
+            if content is first or "epsilon" in entry["protocol"]:  # what has no ε is told once
+                result.add_row(name, *_row(entry))
     return result
+
+
+def _row(entry):
+    protocol, share = entry["protocol"], entry["accuracy"] / 100
+    error = 100 * (share * (1 - share) / entry["images"]) ** 0.5
+    sizes = [f"{protocol[key]:g}" if key in protocol else "" for key in ("epsilon", "steps", "step_size")]
+    speed = f"{entry['images'] / max(entry['seconds'], 1e-9):.0f}"
+    return f"{entry['accuracy']:.2f}", f"{error:.2f}", *sizes, speed
 
 
 def command() -> None:
     """Entry point."""
     define_flags()
+    define = flags.define
+    define("Evaluation", "advgan_dir", None, "folder of rvs_tf.train_advgan, or several with commas: attacks by its "
+           "checkpoints, which were trained against the network that is attacked")  # fmt: skip
+    define("Evaluation", "reuse", False, "take what results/ has of the same weights, data and protocol", kind=bool)
     help = "keep the adversarial images in results/, a .npy an attack (for madry_cifar.run_attack)"
-    flags.define("Evaluation", "save_adversarial", False, help, kind=bool)
+    define("Evaluation", "save_adversarial", False, help, kind=bool)
+    define("Evaluation", "output", None, "JSON file for these results beside results/: an array with one entry per ε")
     flags.run(main, __doc__)
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import types
 
 import numpy as np
@@ -16,8 +17,8 @@ class Linear:
 
     num_classes = 3
 
-    def __init__(self):
-        self.weights = tf.Variable(np.random.default_rng(0).normal(size=(12, 3)), dtype=tf.float32)
+    def __init__(self, seed=0):
+        self.weights = tf.Variable(np.random.default_rng(seed).normal(size=(12, 3)), dtype=tf.float32)
         self.calls = 0
 
     def __call__(self, images, batch_norm):
@@ -73,6 +74,67 @@ def test_a_network_of_the_right_kind(trained, digits):
     assert 0 < outcomes["pgd-3"].accuracy < outcomes["natural"].accuracy
     assert 5.99 < outcomes["pgd-3"].linf < 6.0001
     assert outcomes["natural"].linf == 0
+
+
+@pytest.mark.parametrize("name", ["fgsm", "pgd-3", "cw-2"])
+def test_a_transfer_attack_follows_another_networks_gradients(linear, split, name):
+    surrogate, chosen = Linear(seed=3), attack(name, epsilon=32, step_size=12)
+    evaluator = Evaluator(linear, [chosen], attacked=surrogate, batch_size=10, keep_adversarial=True)
+    outcome = evaluator(split, seed=5)[name]
+    adversarial = chosen.run(surrogate, split.images.astype(np.float32), split.labels, (5, 0)).numpy()
+    np.testing.assert_allclose(outcome.adversarial, adversarial, atol=1e-4)
+    predicted = np.argmax((adversarial.reshape(10, 12) - 128) @ linear.weights.numpy(), axis=1)
+    assert outcome.predictions.tolist() == predicted.tolist()
+    assert not np.array_equal(predicted, Evaluator(linear, [chosen], batch_size=10)(split, seed=5)[name].predictions)
+
+
+def test_an_attack_of_other_size_or_length_is_not_traced_again(linear, split):
+    evaluator = Evaluator(linear, batch_size=4)
+    evaluator.run(attack("pgd-3"), split)
+    traced = linear.calls
+    harder = evaluator.run(attack("pgd-9", epsilon=40.0, step_size=7.0), split, seed=2)
+    assert linear.calls == traced > 0
+    assert 39.99 < harder.linf < 40.0001
+    assert harder.predictions.tolist() == expected_of("pgd-9", linear, split, epsilon=40.0, step_size=7.0)
+    evaluator.run(attack("cw-9"), split)
+    assert linear.calls > traced
+
+
+def expected_of(name, linear, split, **sizes):
+    return Evaluator(linear, [attack(name, **sizes)], batch_size=4)(split, seed=2)[name].predictions.tolist()
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("name", ["natural", "fgsm-rs", "pgd-3"])
+@pytest.mark.parametrize(("batch_size", "batches"), [(1, 7), (4, 1), (4, 2), (4, 3), (10, 1)])
+def test_an_attack_goes_on_after_any_batch(linear, split, name, batch_size, batches):
+    chosen, seen = attack(name, epsilon=32, step_size=12), []
+
+    def until_killed(outcome):
+        seen.append(outcome)
+        if len(seen) == batches:
+            raise Killed
+
+    def evaluator():
+        return Evaluator(linear, batch_size=batch_size, keep_adversarial=True)
+
+    whole = evaluator().run(chosen, split, seed=5)
+    with pytest.raises(Killed):
+        evaluator().run(chosen, split, seed=5, after_batch=until_killed)
+    before = dataclasses.replace(seen[-1], seconds=1000.0)
+    assert [len(outcome.predictions) for outcome in seen] == [min(n * batch_size, 10) for n in range(1, batches + 1)]
+    assert before.accuracy == 100 * np.mean(before.predictions == split.labels[: len(before.predictions)])
+    later = []
+    outcome = evaluator().run(chosen, split, seed=5, before=before, after_batch=later.append)
+    assert len(later) == -(-10 // batch_size) - batches
+    assert outcome.predictions.tolist() == whole.predictions.tolist()
+    assert np.array_equal(outcome.adversarial, whole.adversarial)
+    assert outcome.linf == whole.linf
+    assert 1000 <= outcome.seconds < 1060
+    assert (outcome.seconds > 1000) == bool(later)
 
 
 def test_a_padded_batch_neither_changes_outcomes_nor_is_traced_again(linear, split):

@@ -1,14 +1,18 @@
 import json
+import random
 
 import numpy as np
 import pytest
 
 from madry_cifar import results
 from madry_cifar.attacks import attack
+from madry_cifar.data import Split
 from madry_cifar.evaluation import Outcome
 
+SURROGATE = {"defense": "at", "classifier_sha256": "0123456789abcdef"}
 ABOUT = {"classifier_sha256": "abc", "dataset": "digits"}
 LABELS = np.array([3, 1, 2, 2], np.int32)
+IMAGES = np.random.default_rng(0).integers(0, 256, (4, 2, 2, 3), np.uint8)
 
 
 def outcome(name, predictions=(3, 1, 0, 2), adversarial=None):
@@ -95,14 +99,151 @@ def test_attacks_without_their_outcomes_go(path):
     assert set(results.write(path, outcomes("pgd-7"), ABOUT)["attacks"]) == {"pgd-7"}
 
 
-def test_read(path):
+def test_read(path, capsys):
     assert results.read(path, ABOUT) == {}
     content = results.write(path, outcomes("natural"), ABOUT)
     assert results.read(path, ABOUT) == content
-    for name in ("classifier_sha256", "provenance", "batch_size"):
+    for name in ("classifier_sha256", "provenance", "batch_size", "seed", "split", "images"):
         assert results.read(path, ABOUT | {name: "other"}) == {}
+    assert results.read(path, ABOUT | {"surrogate": SURROGATE}) == {}
     path.write_text(json.dumps(content | {"schema_version": 2}))
     assert results.read(path, ABOUT) == {}
+    assert capsys.readouterr() == ("", "")  # another's results are no damage
+
+
+def test_a_file_without_what_is_new_in_it_is_read(path):
+    """Such as an earlier version wrote: without ε at the top, and without a word on a surrogate."""
+    content = results.write(path, outcomes("natural", "pgd-7"), ABOUT)
+    assert not {"epsilon", "step_size", "surrogate"} & set(content)
+    assert set(results.read(path, ABOUT | {"epsilon": 8.0, "step_size": 2.0})["attacks"]) == {"natural", "pgd-7"}
+
+
+def lose(entry, name):
+    del entry[name]
+
+
+@pytest.mark.parametrize(
+    ("damage", "left", "reason"),
+    [
+        (lambda path, _: path.write_text("{"), set(), "double quotes"),
+        (lambda path, _: path.write_text("[]"), set(), "list"),
+        (lambda path, _: path.with_suffix(".npz").unlink(), set(), "predictions are missing"),
+        (lambda path, _: path.with_suffix(".npz").write_bytes(b"PK"), set(), ""),
+        (lambda path, entries: lose(entries["pgd-7"], "protocol"), {"natural"}, "pgd-7 is incomplete"),
+        (lambda path, entries: entries["natural"].update(accuracy=70.0), {"pgd-7"}, "the accuracy of natural is not"),
+        (lambda path, entries: entries.update({"cw-2": entries["natural"]}), {"natural", "pgd-7"}, "cw-2"),
+    ],
+)
+def test_what_is_damaged_is_left_out_and_named(path, capsys, damage, left, reason):
+    content = results.write(path, outcomes("natural", "pgd-7"), ABOUT)
+    before = path.read_bytes()
+    damage(path, content["attacks"])
+    if path.read_bytes() == before:
+        path.write_text(json.dumps(content))
+    assert set(results.read(path, ABOUT).get("attacks", ())) == left
+    out, err = capsys.readouterr()
+    assert (out, len(err.splitlines())) == ("", 1)
+    assert err.startswith(f"warning: {path}: damaged (")
+    assert reason in err
+    results.write(path, outcomes("fgsm"), ABOUT)
+    assert set(results.read(path, ABOUT)["attacks"]) == left | {"fgsm"}
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("ending", [".json", ".npz"])
+def test_no_flipped_byte_makes_other_numbers(path, capsys, ending):
+    content = results.write(path, outcomes("natural", "pgd-7"), ABOUT)
+    file = path.with_suffix(ending)
+    whole = file.read_bytes()
+    for place in range(len(whole)):
+        flipped = bytearray(whole)
+        flipped[place] ^= random.Random(place).randrange(1, 256)
+        file.write_bytes(flipped)
+        read = results.read(path, ABOUT).get("attacks", {})
+        assert all(
+            read[name]["accuracy"] == entry["accuracy"] for name, entry in content["attacks"].items() if name in read
+        )
+    assert capsys.readouterr().err.count(f"warning: {path}: damaged") > len(whole) / 4
+
+
+def part_of(outcome, size):
+    kept = None if outcome.adversarial is None else outcome.adversarial[:size]
+    return Outcome(outcome.attack, outcome.predictions[:size], LABELS[:size], outcome.linf, outcome.seconds, kept)
+
+
+def same(first, second):
+    for name in ("name", "protocol"):
+        assert getattr(first.attack, name) == getattr(second.attack, name)
+    assert (first.linf, first.seconds) == (second.linf, second.seconds)
+    for name in ("predictions", "labels", "adversarial"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
+    return True
+
+
+@pytest.mark.parametrize("images", [False, True])
+def test_what_an_evaluation_in_progress_has_measured(path, images):
+    split = Split(IMAGES, LABELS)
+    whole = outcome("pgd-7", adversarial=IMAGES + np.float32(0.5) if images else None)
+
+    def partial():
+        return results.Partial(path, ABOUT, whole.attack, images=images)
+
+    assert partial().read(split) is None
+    first = partial()
+    for size in (1, 2):
+        first.write(part_of(whole, size))
+    second = partial()
+    assert same(second.read(split), part_of(whole, 2))
+    if images:  # as if killed between the images of a batch and its predictions
+        with second.images_path.open("ab") as file:
+            file.write(b"half a batch")
+    third = partial()
+    assert same(third.read(split), part_of(whole, 2))
+    third.write(whole)
+    assert same(partial().read(split), whole)
+    assert not list(path.parent.glob("*.json"))
+    third.remove()
+    assert list(path.parent.iterdir()) == []
+    third.remove()
+
+
+@pytest.mark.parametrize("other", [
+    {"about": ABOUT | {"classifier_sha256": "def"}},
+    {"about": ABOUT | {"batch_size": 2}},
+    {"about": ABOUT | {"surrogate": SURROGATE}},
+    {"attack": attack("pgd-7", step_size=1.0)},
+    {"images": True},
+])  # fmt: skip
+def test_a_partial_outcome_of_something_else(path, capsys, other):
+    given = {"about": ABOUT, "attack": attack("pgd-7"), "images": False}
+    results.Partial(path, **given).write(part_of(outcome("pgd-7"), 2))
+    partial = results.Partial(path, **given | other)
+    assert partial.read(Split(IMAGES, LABELS)) is None
+    err = capsys.readouterr().err
+    assert err.startswith(f"warning: {partial.path}: cannot be gone on from (of other weights, data or settings)")
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("images", [False, True])
+def test_a_damaged_partial_outcome(path, capsys, images):
+    split, adversarial = Split(IMAGES, LABELS), IMAGES.astype(np.float32) if images else None
+    partial = results.Partial(path, ABOUT, attack("pgd-7"), images=images)
+    partial.write(part_of(outcome("pgd-7", adversarial=adversarial), 2))
+    file = partial.images_path or partial.path
+    whole = file.read_bytes()
+    for size in range(0, len(whole), 7):
+        file.write_bytes(whole[:size])
+        assert results.Partial(path, ABOUT, attack("pgd-7"), images=images).read(split) is None
+        assert capsys.readouterr().err.startswith(f"warning: {partial.path}: cannot be gone on from (")
+    partial = results.Partial(path, ABOUT, attack("pgd-7"), images=images)
+    assert partial.read(split) is None
+    partial.write(outcome("pgd-7", adversarial=adversarial))  # begun anew
+    assert same(partial.read(split), outcome("pgd-7", adversarial=adversarial))
+
+
+def test_parts_and_attacks_have_partial_files_of_their_own(path):
+    about = [("pgd-7", ""), ("cw-7", ""), ("pgd-7", "ckpt-1"), ("pgd-7", "ckpt-2")]
+    assert len({results.Partial(path, ABOUT, attack(name), part).path for name, part in about}) == 4
 
 
 def test_adversarial_images_that_were_kept(path):
@@ -113,8 +254,11 @@ def test_adversarial_images_that_were_kept(path):
 
 
 def test_another_protocol_has_another_file():
-    protocol = {"step": 10, "split": "test", "images": 359, "epsilon": 8.0, "step_size": 2.0, "seed": 0}
-    others = [{"step": 20}, {"split": "validation"}, {"images": 50}, {"epsilon": 8.5}, {"step_size": 1.0}, {"seed": 1}]
-    names = [results.file_name(**protocol | other) for other in ({}, *others)]
+    protocol = {"checkpoint": 10, "split": "test", "images": 359, "epsilon": 8.0, "step_size": 2.0, "seed": 0}
+    other_surrogate = SURROGATE | {"classifier_sha256": "f" * 64}
+    others = [{"checkpoint": 20}, {"split": "validation"}, {"images": 50}, {"epsilon": 8.5}, {"step_size": 1.0},
+              {"seed": 1}, {"surrogate": SURROGATE}, {"surrogate": other_surrogate}]  # fmt: skip
+    names = [results.file_name(protocol | other) for other in ({}, *others)]
     assert names[0] == "ckpt-10_test-359_eps-8_step-2_seed-0"
-    assert len(set(names)) == 7
+    assert names[7] == "ckpt-10_test-359_eps-8_step-2_seed-0_from-at-01234567"
+    assert len(set(names)) == 9

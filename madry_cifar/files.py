@@ -1,0 +1,49 @@
+"""Files that are whole or not there: each is written under a temporary name, then renamed."""
+
+import contextlib
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+
+@contextlib.contextmanager
+def naming(path: pathlib.Path) -> Iterator[None]:
+    """Makes an OSError of the block name `path`: Python names no file where a write fails, as on a full disk."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A temporary name beside `path`, with its ending: renamed to `path` after the block, removed if that fails.
+
+    The folder is made if it is missing.
+
+    Raises:
+      OSError: naming `path`, when the disk is full or the folder cannot be written.
+    """
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        with naming(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            temporary.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def write_json(path: pathlib.Path, content: Any) -> None:
+    """Writes JSON; a reader never sees half a file. Raises OSError as `replacing`."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def write_array(path: pathlib.Path, save, *arrays, **named_arrays) -> None:
+    """Writes arrays by NumPy's `save`. Raises OSError as `replacing`."""
+    with replacing(path) as temporary:
+        save(temporary, *arrays, **named_arrays)
