@@ -17,6 +17,7 @@ from madry_cifar.errors import RunError, UsageError
 from madry_cifar.files import write_json
 
 FLAGS = absl_flags.FLAGS
+OWNER = ".owner.json"  # which process works in a folder
 EXTRA = 'pip install -e ".[experiments]"'
 
 
@@ -34,8 +35,10 @@ def main(parts: list[str]) -> None:
     grid.apply_profile()
     config = grid.configuration(parts)
     work = pathlib.Path(FLAGS.work_dir).expanduser()
-    for line in _changes(work, _read_config(work), config):
+    before = _read_config(work)
+    for line in _changes(work, before, config):
         print(f"note: {line}", flush=True)
+    config |= _earlier(before, config)
     if FLAGS.plan:
         from experiments import plan
 
@@ -89,6 +92,15 @@ def _changes(work, before, config):
                    f" now it is trained in runs/{run['id']}, and nothing is deleted")  # fmt: skip
 
 
+def _earlier(before, config):
+    """What the report shows of former calls: their runs, where this call has no other in their place, and parts."""
+    place = {(run["dataset"], run["row"], run["seed"]) for run in config["runs"]}
+    runs = [*before.get("runs", ()), *before.get("earlier_runs", ())]
+    kept = [run for run in runs if (run["dataset"], run["row"], run["seed"]) not in place]
+    parts = {*config["parts"], *before.get("parts", ()), *before.get("earlier_parts", ())} - {*config["parts"]}
+    return {"earlier_runs": kept, "earlier_parts": sorted(parts)}
+
+
 def _snakemake_command(work: pathlib.Path, config: pathlib.Path, *arguments: str) -> list[str]:
     """Snakemake's command line for the grid of a configuration in a work folder."""
     gpu = ["--resources", "gpu=1"] if train.gpus() else []  # one job at a time on it
@@ -107,20 +119,37 @@ def _snakemake(work):
     if FLAGS.jobs > 1:
         environment["TQDM_DISABLE"] = "1"  # bars of several jobs would overwrite one another
     arguments = _snakemake_command(work, work / "config.json", "--quiet", "rules", "host", "reason", "--", "report")
-    process = subprocess.Popen(arguments, env=environment)
-    with _passed_on(process):
+    process = subprocess.Popen(arguments, env=environment, start_new_session=True)
+    _own(work, process.pid)  # it may outlive us
+    with _signals_to(process) as received:
         status = process.wait()
+    if received:
+        raise Interrupted(received[0])
     if status:
         raise RunError(f"not finished: see above. The same command goes on where it stopped ({work})")
 
 
+class Interrupted(RunError):
+    """A signal ended the grid; its jobs have saved what they had. `number` is the signal's."""
+
+    def __init__(self, number: int):
+        super().__init__(f"stopped by {signal.Signals(number).name}; the same command goes on where it stopped")
+        self.number = number
+
+
 @contextlib.contextmanager
-def _passed_on(process):
-    """Ctrl-C reaches Snakemake by itself, SIGTERM through us; we wait until it has ended its jobs."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT,)}
-    before[signal.SIGTERM] = signal.signal(signal.SIGTERM, lambda *_: process.send_signal(signal.SIGINT))
+def _signals_to(process):
+    """Passes SIGINT and SIGTERM on to Snakemake and its jobs, as Ctrl-C; yields a list of those received."""
+    received = []
+
+    def pass_on(number, _):
+        received.append(number)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGINT)  # at SIGTERM Snakemake would wait for its jobs to finish
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -133,31 +162,30 @@ def _alone(work):
     Raises:
       UsageError: when another command works there, or may.
     """
-    owner = work / ".owner.json"
     try:
         if list(work.glob(".snakemake/locks/*")):
-            _release(work, _owner(owner))
-        write_json(owner, {"process": os.getpid(), "host": socket.gethostname()})
+            _release(work)
+        _own(work, os.getpid())
     except PermissionError as error:
         raise UsageError(f"--work_dir={work}: cannot be written ({error.strerror})") from None
     try:
         yield
     finally:
-        owner.unlink(missing_ok=True)
+        (work / OWNER).unlink(missing_ok=True)
 
 
-def _owner(file):
+def _own(work, process):
+    write_json(work / OWNER, {"process": process, "host": socket.gethostname()})
+
+
+def _release(work):
+    """Releases Snakemake's lock, if whoever took it is known to have ended."""
+    owner = {}
     with contextlib.suppress(OSError, ValueError):
-        return json.loads(file.read_text())
-    return {}
-
-
-def _release(work, owner):
+        owner = json.loads((work / OWNER).read_text())
     here = owner.get("host") == socket.gethostname()
     if here and _runs(owner["process"]):
-        raise UsageError(
-            f"--work_dir={work}: in use by process {owner['process']}; wait for it, or choose another folder"
-        )
+        raise UsageError(f"--work_dir={work}: in use by process {owner['process']}; wait for it or choose another")
     if not here and not FLAGS.unlock:
         raise UsageError(f"--work_dir={work}: locked by Snakemake: another command works there, or one was killed; if "
                          "none does, add --unlock")  # fmt: skip
