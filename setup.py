@@ -40,6 +40,8 @@ setup(
             "rvs-train = rvs_tf.train:command",
             "rvs-evaluate = rvs_tf.evaluate:command",
             "rvs-train-advgan = rvs_tf.train_advgan:command",
+            "rvs-diversity = rvs_tf.analysis.diversity:command",
+            "rvs-latent-space = rvs_tf.analysis.latent_space:command",
             "rvs-demo = experiments.demo:command",
             *(f"rvs-{name} = experiments.{name}:command" for name in PARTS),
             "madry-train = madry_cifar.train:command",

@@ -1,0 +1,139 @@
+"""The first test image of each class among its perturbations, early and late in a training: Figure 4 of the paper.
+
+  python -m rvs_tf.analysis.latent_space --train_dir=runs/rvs --output=latent.npz
+
+The features are l2-normalised, the perturbations made as the training made them, and t-SNE brings the features of
+each checkpoint into the plane. TensorBoard's projector shows them too, with the images: tensorboard --logdir runs
+"""
+
+import json
+from typing import NamedTuple
+
+import numpy as np
+from absl import flags as absl_flags
+
+from madry_cifar import flags
+from madry_cifar.errors import RunError, UsageError
+from madry_cifar.files import write_array
+from madry_cifar.progress import progress_bar
+from madry_cifar.run_folder import environment
+from rvs_tf.analysis import projector
+from rvs_tf.analysis.perturber import VARIANTS, Perturber
+from rvs_tf.analysis.run_analysis import Analysis, check_finite, define_flags
+
+FLAGS = absl_flags.FLAGS
+
+
+def main() -> None:
+    """Embeds as the flags say, and writes the file and the projector's."""
+    analysis = Analysis(".npz")
+    steps = _early_and_late(analysis.steps)
+    classes, rows = np.unique(analysis.test.labels, return_index=True)
+    each = 1 + FLAGS.draws  # points of an image
+    _check_perplexity(len(rows) * each)
+    variant = "noise" if analysis.run_flags["uniform_noise"] else "no_noise"
+    found = {}
+    with progress_bar(len(steps), "checkpoint") as bar:
+        for step in steps:
+            analysis.load(step)
+            images, features = points(analysis.perturber, analysis.test.images[rows], variant)
+            check_finite(features, step)
+            found[step] = Found(images, features, *embed(features, FLAGS.perplexity, FLAGS.seed, step))
+            bar.update()
+    draw = np.tile(np.arange(each), len(rows))  # 0 is the image as it is
+    columns = {"class": np.repeat(classes, each), "kind": np.where(draw, "perturbed", "natural"), "draw": draw,
+               "image": np.repeat(rows, each)}  # fmt: skip
+    tensors = {f"checkpoint-{step}": (result.features, result.images) for step, result in found.items()}
+    projector.write(analysis.train_dir, tensors, columns)
+    _save(analysis, variant, found, columns["class"], draw == 0)
+    print(f"{len(draw)} points of each of the checkpoints {', '.join(map(str, steps))}, perplexity "
+          f"{FLAGS.perplexity:g}; in the projector of: tensorboard --logdir '{analysis.train_dir}'")  # fmt: skip
+    print(analysis.output)
+
+
+class Found(NamedTuple):
+    """Of a checkpoint: what `points` and `embed` return."""
+
+    images: np.ndarray
+    features: np.ndarray
+    embedding: np.ndarray
+    divergence: float
+
+
+def _early_and_late(steps):
+    steps = steps if FLAGS.checkpoints else sorted({steps[0], steps[-1]})
+    if len(steps) < 2:
+        raise UsageError(f"--checkpoints: an early and a late one are needed, not {steps[0]} alone; a training with "
+                         "--keep=0 keeps all")  # fmt: skip
+    return steps
+
+
+def _check_perplexity(count):
+    if not 1 <= FLAGS.perplexity < count:
+        raise UsageError(f"--perplexity={FLAGS.perplexity:g}: must be at least 1 and below the number of points, "
+                         f"{count}; more --draws make more")  # fmt: skip
+
+
+def _save(analysis, variant, found, labels, natural):
+    results = found.values()
+    about = analysis.about(int(natural.sum())) | environment()
+    about |= {"variant": variant, "perplexity": FLAGS.perplexity}
+    about |= {"kl_divergence": [result.divergence for result in results]}
+    write_array(
+        analysis.output,
+        np.savez_compressed,
+        checkpoints=np.array(list(found)),
+        embedding=np.stack([result.embedding for result in results]),
+        features=np.stack([result.features for result in results]),
+        labels=labels,
+        natural=natural,
+        about=np.array(json.dumps(about)),
+    )
+
+
+def points(perturber: Perturber, images: np.ndarray, variant: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images and their perturbations, and the normalised features of all, with the networks' current weights.
+
+    Args:
+      images: [K, 32, 32, 3].
+      variant: of the perturbations, one of VARIANTS.
+
+    Returns:
+      Images [K·(draws+1), 32, 32, 3] and features [K·(draws+1), d]; each image stands before its perturbations.
+    """
+    which, parts = VARIANTS.index(variant), []
+    for number, group in perturber.groups(images):
+        chunks = [group[np.newaxis], *(chunk[:, which].numpy() for chunk in perturber.adversarial(group, number))]
+        features = [perturber.features(chunk) for chunk in chunks]
+        parts.append([np.concatenate(arrays).swapaxes(0, 1) for arrays in (chunks, features)])
+    images, features = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return images.reshape(-1, *images.shape[2:]), features.reshape(-1, features.shape[-1])
+
+
+def embed(features: np.ndarray, perplexity: float, seed: int, step: int) -> tuple[np.ndarray, float]:
+    """The t-SNE of `features` [P, d] in the plane, [P, 2] float32, from their principal components; its divergence.
+
+    It runs in one thread: the result of several differs from run to run, and on a busy machine they take longer.
+
+    Raises:
+      RunError: naming the checkpoint's `step`, when all features are the same, so that there is nothing to show.
+    """
+    from sklearn.manifold import TSNE  # slow to import
+    from threadpoolctl import threadpool_limits
+
+    if np.all(features == features[0]):
+        raise RunError(f"checkpoint {step}: all features are the same; leave it out (--checkpoints)")
+    method = TSNE(perplexity=perplexity, init="pca", random_state=seed)
+    with threadpool_limits(1):
+        return method.fit_transform(features), float(method.kl_divergence_)
+
+
+def command() -> None:
+    """Entry point."""
+    define_flags(".npz", None, "steps with commas between, an early and a late one [the first and the last]")
+    flags.define("Analysis", "perplexity", 30.0, "of the t-SNE: about how many neighbours a point has", kind=float)
+    flags.run(main, __doc__)
+
+
+if __name__ == "__main__":
+    command()

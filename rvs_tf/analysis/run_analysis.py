@@ -1,0 +1,127 @@
+"""Analyses checkpoints of an RvS run as flags say: what `diversity` and `latent_space` have in common."""
+
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+from absl import flags as absl_flags
+
+from madry_cifar import checkpoints, data, flags, run_folder
+from madry_cifar.errors import RunError, UsageError
+from madry_cifar.evaluation import fingerprint
+from madry_cifar.model import WideResNet
+from rvs_tf.analysis.perturber import Perturber
+from rvs_tf.defense import RobustnessViaSynthesis
+from rvs_tf.generator import Generator
+
+FLAGS = absl_flags.FLAGS
+
+
+def define_flags(ending: str, checkpoints: str | None, checkpoints_help: str) -> None:
+    """The flags of an analysis whose result is a file of this ending."""
+    define = flags.define
+    define("Analysis", "train_dir", None, "folder of the RvS run (required)")
+    define("Analysis", "output", None, f"file for the result, {ending} (required)")
+    define("Analysis", "checkpoints", checkpoints, checkpoints_help)
+    define("Analysis", "draws", 100, "perturbations of each image", kind=int, minimum=1)
+    define("Analysis", "seed", 0, "of the latent vectors and the noise", kind=int, minimum=0, maximum=2**31 - 1)
+    define("Analysis", "batch_size", 256, "perturbed images at once; the results do not depend on it", kind=int,
+           minimum=1)  # fmt: skip
+    define("Analysis", "data_dir", None, "where the data set is now [as the run was trained]")
+    define("Analysis", "download", False, "prepare the data set there if it is missing", kind=bool)
+
+
+class Analysis:
+    """A run, ready to be analysed as the flags say.
+
+    Attributes:
+      train_dir, output: paths.
+      run_flags: the settings that the run was trained with.
+      steps: of the checkpoints to analyse, in order.
+      test: the test split.
+      perturber: with the run's networks, without their weights until `load`.
+
+    Raises:
+      UsageError, RunError: for flags, a folder or data that cannot be used.
+    """
+
+    def __init__(self, ending: str):
+        for name in ("train_dir", "output"):
+            if not FLAGS[name].value:
+                raise UsageError(f"--{name}=: required")
+        self.train_dir, self.output = pathlib.Path(FLAGS.train_dir), pathlib.Path(FLAGS.output)
+        self.run_flags = run_folder.read_flags(self.train_dir)
+        defense = self.run_flags["defense"]
+        if defense != RobustnessViaSynthesis.name:
+            raise UsageError(f"--train_dir={self.train_dir}: holds a run of --defense={defense}, without a generator; "
+                             f"a run of --defense={RobustnessViaSynthesis.name} is needed")  # fmt: skip
+        self.steps = _steps(self.train_dir, FLAGS.checkpoints or "all")
+        _check_output(self.output, ending)
+        if not os.access(self.train_dir, os.W_OK):
+            raise UsageError(f"--train_dir={self.train_dir}: cannot be written to, for TensorBoard")
+        self._dataset = data.load(self.run_flags["dataset"], data_dir=FLAGS.data_dir or self.run_flags.get("data_dir"),
+                                  download=FLAGS.download, train=False)  # fmt: skip
+        self.test = self._dataset.test
+        self.perturber = Perturber(
+            WideResNet(*(self.run_flags[name] for name in ("depth", "width", "num_classes"))),
+            Generator(),
+            epsilon=self.run_flags["epsilon"],
+            group_size=self.run_flags["batch_size"],
+            **flags.configuration(["draws", "seed", "batch_size"]),
+        )
+
+    def about(self, images: int) -> dict[str, Any]:
+        """What a result on so many test images is of, for its file."""
+        return {
+            "schema_version": run_folder.SCHEMA_VERSION,
+            "numbers": "measured",
+            "train_dir": str(self.train_dir),
+            "defense": self.run_flags["defense"],
+            "network": f"WRN-{self.run_flags['depth']}-{self.run_flags['width']}",
+            "dataset": self._dataset.name,
+            "provenance": self._dataset.provenance,
+            "split": "test",
+            "images": images,
+            "draws": self.perturber.draws,
+            "seed": self.perturber.seed,
+            "epsilon": self.perturber.epsilon,
+            "generator_batch_norm": f"statistics of {self.perturber.group_size} latent vectors, as in training",
+            "training_flags": self.run_flags,
+        }
+
+    def load(self, step: int) -> dict[str, Any]:
+        """Gives the networks the weights of the checkpoint of `step`; returns what tells it from others."""
+        for name in ("classifier", "generator"):
+            checkpoints.load_network(getattr(self.perturber, name), name, self.train_dir, step)
+        return {"checkpoint": step, "classifier_sha256": fingerprint(self.perturber.classifier)}
+
+
+def check_finite(values, step: int) -> None:
+    """Raises RunError unless all `values`, computed from the features of the checkpoint of `step`, are finite."""
+    if not np.all(np.isfinite(values)):
+        raise RunError(f"checkpoint {step}: features that are not finite: the network has diverged; leave it out "
+                       "(--checkpoints)")  # fmt: skip
+
+
+def _steps(train_dir, text):
+    """The steps of the checkpoints that `text` names, "all" or some with commas between, in order."""
+    checkpoints.find(train_dir)  # refuses a run without any
+    if text == "all":
+        return list(checkpoints.saved_steps(train_dir))
+    names = [name.strip() for name in text.split(",") if name.strip()] or [text]
+    try:
+        return sorted({checkpoints.find(train_dir, name)[0] for name in names})
+    except UsageError as error:
+        raise UsageError(str(error).replace("--checkpoint=", "--checkpoints=")) from None
+
+
+def _check_output(output, ending):
+    if output.suffix != ending:
+        raise UsageError(f"--output={output}: must end in {ending}")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--output={output}: cannot be written ({error.strerror})") from None
+    if output.is_dir() or not os.access(output.parent, os.W_OK):
+        raise UsageError(f"--output={output}: cannot be a file there")
