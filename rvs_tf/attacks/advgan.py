@@ -5,9 +5,9 @@
     TrainedAdvGAN   its checkpoints, as an attack to evaluate
 
 Xiao et al., "Generating adversarial examples with adversarial networks", IJCAI 2018. The RvS paper evaluates with a
-TensorFlow implementation of it and gives no settings: "code" below is ctargon/AdvGAN-tf, likely that one, for MNIST and
-ε = 0.3. "Port" is what 32×32 images and ε = 8/255 need instead. One flaw of that code is not kept: it chooses the
-discriminator's variables by a part of their names, which most of the generator's kernels have too.
+TensorFlow implementation of it and gives no settings; "AdvGAN-tf" below is ctargon/AdvGAN-tf, likely that one, written
+for MNIST and ε = 0.3. "Port" is what 32×32 images and ε = 8/255 need instead. One flaw of AdvGAN-tf is not kept: it
+chooses the discriminator's variables by a part of their names, which most of the generator's kernels have too.
 """
 
 import dataclasses
@@ -25,17 +25,17 @@ from rvs_tf.attacks.advgan_networks import GREY_LEVELS, AdvGANGenerator, Discrim
 
 
 def discriminator_loss(natural: tf.Tensor, adversarial: tf.Tensor) -> tf.Tensor:
-    """mean (p(x) − 1)² + mean p(x′)², least squares on D's probabilities [B] (code)."""
+    """mean (p(x) − 1)² + mean p(x′)², least squares on D's probabilities [B] (AdvGAN-tf)."""
     return tf.reduce_mean(tf.square(natural - 1)) + tf.reduce_mean(tf.square(adversarial))
 
 
 def gan_loss(adversarial: tf.Tensor) -> tf.Tensor:
-    """mean (p(x′) − 1)²: the generator wants D to take x′ for natural (code)."""
+    """mean (p(x′) − 1)²: the generator wants D to take x′ for natural (AdvGAN-tf)."""
     return tf.reduce_mean(tf.square(adversarial - 1))
 
 
 def adversarial_loss(scores: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Σ_B max(0, s_y − max_{j≠y} s_j), a sum and no mean (code): how far the true class still leads.
+    """Σ_B max(0, s_y − max_{j≠y} s_j), a sum and no mean (AdvGAN-tf): how far the true class still leads.
 
     `scores` [B, K] are the classifier's probabilities or logits on x′, `labels` [B] the true classes.
     """
@@ -54,25 +54,27 @@ def perturbation_loss(perturbation: tf.Tensor, bound: float) -> tf.Tensor:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AdvGANOptions(TrainingOptions):
-    """Defaults: those of the code, but for ε and the bound of the norm, which are the port's."""
+    """Defaults: those of AdvGAN-tf, but for ε and the bound of the norm, which are the port's."""
 
-    batch_size: int = option(128, "images per step (code)", minimum=1)
-    epochs: int = option(50, "passes over the training images (code)", minimum=1)
+    batch_size: int = option(128, "images per step (AdvGAN-tf)", minimum=1)
+    epochs: int = option(50, "passes over the training images (AdvGAN-tf)", minimum=1)
     epsilon: float = option(8.0, "radius of the L∞ ball, in grey levels of 255 (the RvS paper)", minimum=0, maximum=255)
-    generator_width: int = option(1, "factor of the generator's channels; 1: code, 8: a stronger attack", minimum=1)
-    generator_learning_rate: float = option(1e-3, "of the generator's Adam (code)", minimum=0)
-    discriminator_learning_rate: float = option(1e-3, "of the discriminator's Adam (code)", minimum=0)
+    generator_width: int = option(
+        1, "factor of the generator's channels; AdvGAN-tf: 1; 8 is a stronger attack", minimum=1
+    )
+    generator_learning_rate: float = option(1e-3, "of the generator's Adam (AdvGAN-tf)", minimum=0)
+    discriminator_learning_rate: float = option(1e-3, "of the discriminator's Adam (AdvGAN-tf)", minimum=0)
     adversarial_loss: str = option(
         "probabilities",
-        "what the true class must not lead in: probabilities (code) or logits",
+        "what the true class must not lead in: probabilities (AdvGAN-tf) or logits",
         choices=("probabilities", "logits"),
     )
-    gan_weight: float = option(1.0, "α, factor of the loss that the discriminator gives (code)", minimum=0)
-    perturbation_weight: float = option(5.0, "β, factor of the loss of the perturbation's norm (code)", minimum=0)
+    gan_weight: float = option(1.0, "α, factor of the loss that the discriminator gives (AdvGAN-tf)", minimum=0)
+    perturbation_weight: float = option(5.0, "β, factor of the loss of the perturbation's norm (AdvGAN-tf)", minimum=0)
     perturbation_bound: float = option(
         1.5,
-        "c: l2 norm, of pixels in [0, 1], from which a perturbation is penalised (code: 0.3, its ε; the largest in the "
-        "ball of 8/255 is 1.74)",
+        "c: l2 norm, of pixels in [0, 1], beyond which a perturbation is penalised (AdvGAN-tf: 0.3, its ε; here the "
+        "largest in the ball of 8/255 is 1.74)",
         minimum=0,
     )
 
@@ -105,7 +107,7 @@ class AdvGAN(Training):
         return self.options.epochs * steps_per_epoch
 
     def train_step(self, images, labels, step):
-        """One update of the discriminator, then one of the generator against the new discriminator (code)."""
+        """One update of the discriminator, then one of the generator against the new discriminator (AdvGAN-tf)."""
         options = self.options
         with tf.GradientTape(watch_accessed_variables=False) as generator_tape:
             generator_tape.watch(self.optimizers["generator"].variables)
@@ -139,7 +141,7 @@ class AdvGAN(Training):
 def perturb(generator: AdvGANGenerator, images: tf.Tensor, epsilon: float, batch_norm: str = "eval"):
     """δ = ε·G(x), with G's tanh, and x′ = x + δ in the range of pixels; both [B, 32, 32, 3] in grey levels.
 
-    The code clips tanh to ±ε instead. At ε = 8/255 almost all outputs would be beyond, and get no gradient (port).
+    AdvGAN-tf clips tanh to ±ε instead. At ε = 8/255 almost all outputs would be beyond, and get no gradient (port).
     """
     perturbation = epsilon * generator(images, batch_norm=batch_norm)
     return perturbation, tf.clip_by_value(images + perturbation, *PIXEL_RANGE)
@@ -182,7 +184,8 @@ class TrainedAdvGAN:
         except KeyError as error:
             raise RunError(f"{train_dir}/flags.json: damaged (no {error})") from None
         self.train_dir, self.epsilon = train_dir, self.options.epsilon
-        self.steps = [step for step in checkpoints.saved_steps(train_dir) if step % every == 0]
+        saved = checkpoints.saved_steps(train_dir)
+        self.steps = [every * epoch for epoch in range(1, self.options.epochs + 1) if every * epoch in saved]
         if not self.steps:
             raise UsageError(f"{train_dir}: no epoch of this AdvGAN has ended yet")
         width = self.options.generator_width

@@ -1,6 +1,6 @@
-"""The networks of AdvGAN: the generator of perturbations and the discriminator. "Code" is as in `advgan.py`.
+"""The networks of AdvGAN: the generator of perturbations and the discriminator. As in AdvGAN-tf (see `advgan.py`).
 
-Biases are everywhere, as in the code, though a norm that follows takes them away again.
+As there, every convolution has a bias, though a norm that follows takes it away again.
 """
 
 import keras
@@ -9,7 +9,7 @@ import tensorflow as tf
 from madry_cifar.attacks import PIXEL_RANGE
 from madry_cifar.layers import BatchNorm, Dense, initialize
 
-GREY_LEVELS = PIXEL_RANGE[1]  # inside, the networks' pixels are in [0, 1], as in the code
+GREY_LEVELS = PIXEL_RANGE[1]  # inside, the networks' pixels are in [0, 1], as in AdvGAN-tf
 LEAKINESS = 0.2
 
 
@@ -53,10 +53,10 @@ class AdvGANGenerator(keras.Model):
     """G: images [B, 32, 32, 3] of pixels in [0, 255] → perturbations of the same shape in [−1, 1], in units of ε.
 
     3×3 convolutions to 8, 16 (stride 2) and 32 channels (stride 2), four residual blocks, transposed 3×3 convolutions
-    back to 16 and 8 channels (stride 2) and to three; instance norm and ReLU between them, tanh at the end (code).
+    back to 16 and 8 channels (stride 2) and to three; instance norm and ReLU between them, tanh at the end.
 
     Args:
-      width: factor of all channels but the images'; 1 in the code.
+      width: factor of all channels but the images'; 1 in AdvGAN-tf.
       seed: of the initial weights.
     """
 
@@ -107,7 +107,7 @@ class Discriminator(keras.Model):
     """D: images [B, 32, 32, 3] of pixels in [0, 255] → the probability [B] that each is natural.
 
     4×4 convolutions of stride 2 without padding, to 8, 16 and 32 channels and sides of 15, 6 and 2, with LeakyReLU 0.2
-    and, from the second on, instance norm; then a dense layer and a sigmoid (code).
+    and, from the second on, instance norm; then a dense layer and a sigmoid.
     """
 
     def __init__(self, *, seed: int = 0, name: str = "discriminator", **kwargs):

@@ -8,7 +8,7 @@ import pytest
 from madry_cifar import WideResNet, checkpoints, load_classifier, run_folder
 from madry_cifar.checkpoints import Checkpoints, find, flat_variables, load_network, saved_steps
 from madry_cifar.errors import RunError, UsageError
-from madry_cifar.optimizers import Momentum, PiecewiseConstant
+from madry_cifar.optimizers import Adam, Momentum, PiecewiseConstant
 from rvs_tf import Generator
 
 
@@ -90,6 +90,27 @@ def test_values_are_stored_under_flat_names(tmp_path):
     kernel = network.get_layer("unit_1_0").conv1.kernel
     np.testing.assert_array_equal(stored["classifier.unit_1_0.conv1.kernel"], kernel)
     assert not np.array_equal(stored["classifier.unit_1_0.conv1.kernel.momentum"], kernel)
+
+
+def test_all_that_adam_keeps_is_stored(tmp_path):
+    def content():
+        network = Generator()
+        optimizer = Adam([v.value for v in network.trainable_variables], PiecewiseConstant([0.1]))
+        return network, optimizer, Checkpoints(tmp_path, {"generator": network}, {"generator": optimizer})
+
+    network, optimizer, saver = content()
+    scramble(network.variables + optimizer.slots, 0)
+    stored = checkpoints.read(saver.save(3))
+    flat = flat_variables("generator", network)
+    trained = [name for name, variable in flat.items() if any(variable is v for v in optimizer.variables)]
+    assert set(stored) == {"step", *flat, *(f"{name}.{kept}" for name in trained for kept in ("m", "v"))}
+    for kept, slots in optimizer.state.items():
+        for variable, slot in zip(optimizer.variables, slots, strict=True):
+            (name,) = (name for name in trained if flat[name] is variable)
+            np.testing.assert_array_equal(stored[f"{name}.{kept}"], slot)
+    _, fresh_optimizer, fresh_saver = content()
+    assert fresh_saver.restore_latest() == 3
+    assert_equal(values(fresh_optimizer.slots), values(optimizer.slots))
 
 
 @pytest.mark.parametrize(("keep", "left"), [(1, [12]), (2, [9, 12]), (3, [6, 9, 12]), (0, [3, 6, 9, 12])])

@@ -24,6 +24,7 @@ class Small(keras.Model):
 
     def __init__(self):
         super().__init__(name="classifier")
+        self.modes = []  # of batch norm, that it was called in
         self.logits = Dense(10, name="logits")
         self.build((None, 32, 32, 3))
         initialize(self, 0)
@@ -33,6 +34,7 @@ class Small(keras.Model):
         self.built = True
 
     def call(self, images, batch_norm="eval"):
+        self.modes.append(batch_norm)
         features = tf.reshape(images / 255, [-1, 32 * 32 * 3])
         return Outputs(features, self.logits(features))
 
@@ -58,6 +60,18 @@ class Perturbing(Natural):
 
     def adversarial_images(self, images, labels, step):
         return tf.concat([images[..., :16, :] + 8, images[..., 16:, :] - 4], axis=-2)
+
+
+class OnceThroughTheData(Natural):
+    """Leaves its classifier alone but for watching it, as it is in use."""
+
+    watched_batch_norm = "eval"
+
+    def steps(self, steps_per_epoch):
+        return steps_per_epoch
+
+    def train_step(self, images, labels, step):
+        return {"total": tf.zeros([])}
 
 
 class Diverging(Natural):
@@ -152,6 +166,17 @@ def test_accuracy_of_the_batch_after_the_step(trainer, digits, curves, tmp_path)
     predicted = np.argmax(made.training.classifier(tf.cast(digits.train.images[rows], tf.float32)).logits, axis=1)
     expected = 100 * np.mean(predicted == digits.train.labels[rows])
     assert curves(tmp_path)["batch/natural_accuracy"][-1] == (6, pytest.approx(expected))
+
+
+@pytest.mark.parametrize(
+    ("kind", "modes", "last"), [(Natural, {"train", "frozen"}, 10), (OnceThroughTheData, {"eval"}, 4)]
+)
+def test_a_training_says_how_long_it_is_and_how_its_classifier_is_watched(trainer, digits, tmp_path, kind, modes, last):
+    few = dataclasses.replace(digits, train=digits.train.take(slice(35)))  # four batches of eight
+    made = trainer(kind, dataset=few, log_every=1)
+    made.train()
+    assert set(made.training.classifier.modes) == modes
+    assert list(saved_steps(tmp_path)) == [last]
 
 
 @pytest.mark.parametrize(("keep", "kept"), [(0, [3, 6, 9, 10]), (2, [9, 10])])
