@@ -1,6 +1,7 @@
 """Files that are whole or not there: each is written under a temporary name, then renamed."""
 
 import contextlib
+import glob
 import json
 import os
 import pathlib
@@ -21,7 +22,7 @@ def naming(path: pathlib.Path) -> Iterator[None]:
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """A temporary name beside `path`, with its ending: renamed to `path` after the block, removed if that fails.
 
-    The folder is made if it is missing.
+    The folder is made if it is missing. What a process that was killed while it wrote has left is removed.
 
     Raises:
       OSError: naming `path`, when the disk is full or the folder cannot be written.
@@ -30,11 +31,24 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     try:
         with naming(path):
             path.parent.mkdir(parents=True, exist_ok=True)
+            _clean(path)
             yield temporary
             temporary.replace(path)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def _clean(path):
+    """Removes temporary files for `path` of processes that are no more."""
+    for left in path.parent.glob(f".*.{glob.escape(path.name)}"):
+        number = left.name.split(".")[1]
+        try:
+            os.kill(int(number), 0)
+        except ProcessLookupError:
+            left.unlink(missing_ok=True)
+        except (ValueError, OverflowError, OSError):  # no temporary file; or the process is another user's
+            continue
 
 
 def write_json(path: pathlib.Path, content: Any) -> None:

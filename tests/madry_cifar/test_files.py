@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import resource
+import subprocess
 
 import numpy as np
 import pytest
@@ -89,6 +90,20 @@ def test_a_write_that_fails_halfway_leaves_what_there_was(tmp_path, small_files,
     assert raised.value.filename == str(path)
     assert names(tmp_path) == [path.name]
     assert read_after(before, path)
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    path = tmp_path / "a.json"
+    writer = subprocess.Popen(["sleep", "60"])
+    others = [tmp_path / f".{writer.pid}.{name}" for name in ("a.json", "b.json")] + [tmp_path / ".text.a.json"]
+    for other in others:
+        other.touch()
+    files.write_json(path, 1)
+    assert names(tmp_path) == sorted([path.name, *(other.name for other in others)])  # it is still writing
+    writer.kill()
+    writer.wait()
+    files.write_json(path, 2)
+    assert names(tmp_path) == sorted([path.name, *(other.name for other in others[1:])])
 
 
 def test_what_is_no_json_leaves_what_there_was(tmp_path):
