@@ -1,0 +1,73 @@
+"""A trained model as RobustBench describes one (its `model_info/*.json`). What was not measured is null."""
+
+import json
+import pathlib
+from typing import Any
+
+from experiments.measured import EPSILON, Run, Work
+from experiments.names import ABLATIONS, DEFENSES, attack_label, dataset_label
+from experiments.statement import RVS_ROWS, Statement
+from experiments.writers import write_file
+
+RVS = ("Robustness-via-Synthesis: Robust Training with Generative Adversarial Perturbations",
+       "İnci M. Baytaş, Debayan Deb", "https://arxiv.org/abs/2108.09713")  # fmt: skip
+METHODS = {  # title, authors and link of the method
+    **dict.fromkeys(RVS_ROWS, RVS),
+    "natural": ("Standardly trained model", "", None),
+    "at": ("Towards Deep Learning Models Resistant to Adversarial Attacks",
+           "Aleksander Madry, Aleksandar Makelov, Ludwig Schmidt, Dimitris Tsipras, Adrian Vladu",
+           "https://arxiv.org/abs/1706.06083"),
+}  # fmt: skip
+
+
+def describe(work: Work, run: Run, statement: Statement) -> dict[str, Any]:
+    """RobustBench's keys for a run. Accuracies are ours alone, as text like there: "94.17".
+
+    `reported` is the lowest accuracy under the white-box attacks that were run; RobustBench's own measure,
+    AutoAttack, stays null until it was run.
+    """
+    measured = work.at_epsilon(run)
+    title, authors, link = METHODS.get(run.row, (DEFENSES.get(run.row, run.row), None, None))
+    attacked = [m for name, m in measured.items() if name != "natural"]
+    strongest = min(attacked, key=lambda m: m.accuracy, default=None)
+    about = next((m.about for m in measured.values()), {})
+    return {
+        "link": link,
+        "name": f"{title} (reproduction, run {run.id})",
+        "authors": authors,
+        "additional_data": False,
+        "number_forward_passes": 1,
+        "dataset": run.dataset,
+        "venue": "N/A (reproduction)",
+        "architecture": about["network"].replace("WRN", "WideResNet") if about else None,
+        "eps": f"{EPSILON}/255",
+        "clean_acc": _percent(measured.get("natural")),
+        "reported": _percent(strongest),
+        "autoattack_acc": _percent(measured.get("autoattack")),
+        "external": None,
+        "unreliable": None,
+        "footnote": _footnote(run, statement, strongest),
+    }
+
+
+def _percent(measurement):
+    return f"{measurement.accuracy:.2f}" if measurement else None
+
+
+def _footnote(run, statement, strongest):
+    variant = f" ({ABLATIONS[run.row]})" if run.row in ABLATIONS and run.row != "rvs" else ""
+    parts = [f"A reproduction{variant}, not its authors' model: {dataset_label(run.dataset)}, seed {run.seed}."]
+    if strongest:
+        about = strongest.about
+        parts.append(f"reported is the accuracy under {attack_label(strongest.attack)}, the strongest of the attacks "
+                     f"that were run, on {strongest.images:,} {about['split']} images of {about['provenance']}; "
+                     f"checkpoint {about['checkpoint']}, weights sha256 {about['classifier_sha256']}.")  # fmt: skip
+    parts += [f"{statement.short[0].upper()}{statement.short[1:]}.", statement.caveat]
+    return " ".join(part for part in parts if part)
+
+
+def write(work: Work, statement: Statement, folder: pathlib.Path) -> None:
+    """Writes a file for each run: folder/RUN.json."""
+    for run in work.runs:
+        content = json.dumps(describe(work, run, statement), indent=2, ensure_ascii=False)
+        write_file(folder / f"{run.id}.json", content + "\n")

@@ -1,0 +1,126 @@
+"""The report as one HTML file that needs nothing else: tables, figures, protocols and where each number comes from."""
+
+import base64
+import json
+import pathlib
+import urllib.parse
+from typing import Any
+
+import jinja2
+
+from experiments import checks, figures, model_info, published, tables
+from experiments.measured import Measurement, Work
+from experiments.names import attack_label, attack_order, dataset_label, row_label, setting_label
+from experiments.statement import Statement
+from experiments.writers import write_file
+
+TEMPLATES = pathlib.Path(__file__).with_name("templates")
+LOSSES = {"xent": "cross-entropy", "cw": "margin of the logits (CW, κ = 50)"}
+# of a protocol, what has a column of its own in the report's table of attacks, or is too long for one
+_COLUMNS = ("norm", "epsilon", "loss", "steps", "step_size", "random_start", "restarts")
+_NOT_SHOWN = (*_COLUMNS, "pixel_range", "batch_norm", "accuracy_by_checkpoint", "checkpoint", "train_dir")
+
+
+def write(work: Work, statement: Statement, folder: pathlib.Path) -> None:
+    """Writes `folder`/report.html from all parts that are there."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined)  # fmt: skip
+    environment.filters["attack"] = lambda name: attack_label(name).replace("-", "\u2011")  # not broken at the hyphen
+    environment.filters["url"] = urllib.parse.quote
+    environment.filters["number"] = lambda value: f"{value:,}"
+    page = environment.get_template("report.html.j2").render(_content(work, statement, folder))
+    write_file(folder / "report.html", page)
+
+
+def _content(work, statement, folder) -> dict[str, Any]:
+    of_tables = [tables.build(work, p, statement) for p in tables.TITLES if (folder / f"{p}.json").exists()]
+    drawn = [part for part in figures.TITLES if (folder / f"{part}.png").exists()]
+    measured = [m for run in work.runs for m in _everything(work, run)]
+    return {
+        "statement": statement,
+        "tables": of_tables,
+        "counts": _counts(of_tables),
+        "figures": [(figures.build(work, part, statement), *_inline(folder / f"{part}.png")) for part in drawn],
+        "missing": [
+            part for part in work.config.get("parts", ()) if part not in {*drawn, *(t.part for t in of_tables)}
+        ],
+        "attacks": _attacks(measured),
+        "findings": checks.of_work(work),
+        "runs": [_run(work, run, statement) for run in work.runs],
+        "marks": [(published.MARKS.get(mark, "no mark"), text) for mark, text in published.MEANINGS.items()],
+        "paper": published.PAPER,
+        "signs": published.MARKS,
+        # last: what the above found to be unusable
+        "problems": work.problems,
+    }
+
+
+def _counts(of_tables):
+    cells = [cell for table in of_tables for group in table.groups for row in group.rows if row.planned
+             for cell in row.cells.values()]  # fmt: skip
+    return {"planned": len(cells), "measured": sum(bool(cell.measured) for cell in cells)}
+
+
+def _inline(path):
+    """A PNG as a URL that holds it, and the width in CSS pixels at which its letters are as large as the page's."""
+    content = path.read_bytes()
+    return "data:image/png;base64," + base64.b64encode(content).decode(), int.from_bytes(content[16:20]) // 2
+
+
+def _everything(work, run):
+    transfers = [m for name in work.config.get("surrogates", ()) for m in work.transfer(run, name)]
+    return [*work.white_box(run), *work.epsilons(run), *transfers]
+
+
+def _attacks(measured: list[Measurement]) -> list[dict[str, Any]]:
+    """Each attack as it was run, a line for each different protocol; ε is gathered."""
+    lines: dict[str, dict] = {}
+    for m in measured:
+        protocol = {name: value for name, value in m.protocol.items() if name in _COLUMNS and name != "epsilon"}
+        further = {name: value for name, value in m.protocol.items() if name not in _NOT_SHOWN}
+        key = json.dumps([m.attack, protocol, further], sort_keys=True, default=str)
+        line = lines.setdefault(key, {"attack": m.attack, "protocol": protocol, "further": further, "epsilons": set(),
+                                      "images": set(), "settings": {}})  # fmt: skip
+        line["epsilons"].add(m.epsilon)
+        line["images"].add(m.images)
+        line["settings"][setting_label(m.setting)] = True
+        line["loss"] = LOSSES.get(protocol.get("loss"), protocol.get("loss"))
+    for line in lines.values():
+        line["epsilons"] = _span(sorted(e for e in line["epsilons"] if e is not None))
+        line["images"] = _listed(line["images"])
+    return sorted(lines.values(), key=lambda line: attack_order(line["attack"]))
+
+
+def _listed(numbers):
+    return ", ".join(f"{number:,}" for number in sorted(numbers))
+
+
+def _span(values):
+    """8, or 0 … 20 (21 values), as text."""
+    shown = [f"{value:g}" for value in values]
+    return ", ".join(shown) if len(shown) < 4 else f"{shown[0]} … {shown[-1]} ({len(shown)} values)"
+
+
+def _run(work, run, statement):
+    """What the report tells of a run."""
+    measured = _everything(work, run)
+    about = next((m.about for m in measured), {})
+    diversity = work.diversity(run) or {}
+    advgans = (work.folder / "advgan" / run.id).glob("x*")
+    return {
+        "run": run,
+        "label": row_label(run.row),
+        "dataset": dataset_label(run.dataset),
+        "network": about.get("network") or diversity.get("network"),
+        "checkpoints": sorted({(m.about["checkpoint"], m.about["classifier_sha256"]) for m in measured}),
+        "images": _listed({m.images for m in measured}),
+        "provenance": sorted({m.about["provenance"] for m in measured}),
+        "evaluation_seeds": sorted({str(m.about.get("seed")) for m in measured}),
+        "versions": about.get("versions") or {},
+        "revisions": sorted({str(m.about.get("git_revision")) for m in measured}),
+        "training_flags": about.get("training_flags") or {},
+        "advgans": sorted(folder.name for folder in advgans),
+        "files": sorted(path.name for path in work.path(run, "").glob("*.*") if not path.name.startswith(".")),
+        "model_info": model_info.describe(work, run, statement),
+    }

@@ -1,0 +1,93 @@
+"""What a report has to say of itself wherever a number of it stands: profile, network, steps, images, data."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from experiments.measured import Measurement, Work
+from experiments.names import dataset_label
+from experiments.published import TEST_IMAGES
+
+SMOKE = "smoke run: shows that the machinery works; these are not results"
+PAPER_NETWORKS = ("WRN-28-10", "WRN-34-10")  # the paper's text, its released code
+PAPER_STEPS = {"cifar10": 179_000, "cifar100": 300_000, "svhn_cropped": 179_000}  # of RvS, Section IV-A
+RVS_ROWS = ("rvs", "noreg_ot", "otreg_xent", "paired")
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What stands above every table and figure.
+
+    Attributes:
+      profile: of the grid: full, reduced, smoke, ...
+      short: what the numbers are, in a few words.
+      text: the same, with what they were measured on: the line to be shown.
+      facts: what was measured on what, a line for each data set.
+      caveat: in what it is not the paper's experiment, or "".
+    """
+
+    profile: str
+    short: str
+    text: str
+    facts: tuple[str, ...]
+    caveat: str = ""
+
+    @property
+    def smoke(self) -> bool:
+        """Whether the numbers are no results at all."""
+        return self.profile == "smoke"
+
+
+def of(work: Work) -> Statement:
+    """The statement of a work folder, from its profile and from what its result files say."""
+    measured = [m for run in work.runs for m in [*work.white_box(run), *work.epsilons(run)]]
+    facts, deviations = [], []
+    for dataset in work.datasets:
+        here = [m for m in measured if m.run.dataset == dataset]
+        facts.append(f"{dataset_label(dataset)}: {about(here)}")
+        deviations.extend(_deviations(dataset, here))
+    caveat = ""
+    if deviations:
+        caveat = (f"Not the paper's experiment: {', '.join(dict.fromkeys(deviations))}. A difference to a published "
+                  "number does not judge the paper.")  # fmt: skip
+    if work.profile == "smoke":
+        return Statement(work.profile, SMOKE, SMOKE, tuple(facts), caveat)
+    short = f"{work.profile} run" + (", not the paper's experiment" if deviations else "")
+    text = f"{work.profile} run: {'; '.join(facts)}. {caveat}"
+    return Statement(work.profile, short, text.strip(), tuple(facts), caveat)
+
+
+def about(measured: Iterable[Measurement]) -> str:
+    """Images, data, networks and steps of these measurements, in words."""
+    measured = list(measured)
+    if not measured:
+        return "nothing measured yet"
+    data = dict.fromkeys(f"{m.images:,} {m.about['split']} images of {m.about['provenance']}" for m in measured)
+    networks = dict.fromkeys(m.about["network"] for m in measured)
+    steps = sorted({m.about["checkpoint"] for m in measured})
+    subsets = sorted({size for m in measured if (size := m.about["training_flags"].get("max_train_images"))})
+    training = f" on {_list(subsets)} training images" if subsets else ""
+    return f"{' / '.join(networks)} after {_list(steps)} steps{training}; {' and '.join(data)}"
+
+
+def _list(numbers):
+    return " / ".join(f"{number:,}" for number in numbers)
+
+
+def _deviations(dataset, measured):
+    """In what this differs from the paper's experiment, in words about the paper's."""
+    if not measured:
+        return
+    if any(m.about["network"] not in PAPER_NETWORKS for m in measured):
+        yield "its network is WRN-28-10"
+    if dataset not in TEST_IMAGES:
+        yield f"it has no {dataset}"
+        return
+    steps = [m.about["checkpoint"] for m in measured if m.run.row in RVS_ROWS]
+    if any(step < PAPER_STEPS[dataset] for step in steps):
+        yield f"it trains RvS for {PAPER_STEPS[dataset]:,} steps"
+    if any(m.about["training_flags"].get("max_train_images") for m in measured):
+        yield "it trains on the whole training set"
+    if any(m.images < TEST_IMAGES[dataset] for m in measured):
+        yield "it tests on the whole test set"
+    if any("JPEG" in str(m.about["provenance"]) for m in measured):
+        yield "its images are not JPEG-recompressed"

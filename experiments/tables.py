@@ -1,0 +1,231 @@
+"""Tables II, III and IV: which cells they have, each with what was measured and what the paper prints, never mixed."""
+
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from experiments import checks, published
+from experiments.measured import WHITE_BOX, Measurement, Work, transfer_from
+from experiments.names import ABLATIONS, DEFENSES, attack_order, dataset_label, setting_label
+from experiments.published import Published
+from experiments.statement import Statement, about
+
+MISSING = "–"
+TITLES = {
+    "table2": ("II", "White-box attacks"),
+    "table3": ("III", "Black-box attacks (transfer)"),
+    "table4": ("IV", "Ablations"),
+}
+ATTACKS = {
+    "table2": ["natural", "fgsm", "fgsm-rs", "pgd-7", "pgd-10", "pgd-20", "pgd-100", "cw-20", "cw-100", "advgan"],
+    "table3": ["pgd-20", "pgd-100", "cw-20", "cw-100", "advgan"],
+    "table4": ["natural", "pgd-20", "cw-20"],
+}
+NOTES = {
+    "table2": "FGSM is one step of ε from the image; FGSM-RS, a second definition in use, one step after a random "
+    "start. The paper does not say which it prints: its number stands beside the first. AdvGAN: the strongest of its "
+    "checkpoints, chosen on these test images as the paper does; final: the last one; ×8: a generator eight times as "
+    "wide. The published rows differ among themselves in network, step size and ε.",
+    "table3": "Adversarial images are made on the surrogate, by the same attacks as in Table II, and shown to the "
+    "row's network. The paper prints RvS as target only.",
+    "table4": "noReg: the classifier pays for the cross-entropy alone; Xent: the generator maximises the "
+    "cross-entropy instead of the transport distance. OT-Reg + OT is RvS as in Table II. The row with the paired "
+    "distance is ours: nothing is published for it.",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is known of one row under one attack.
+
+    Attributes:
+      measured: by us, one for each run (seed).
+      published: by the paper, or None.
+    """
+
+    row: str
+    attack: str
+    measured: tuple[Measurement, ...]
+    published: Published | None
+
+    @property
+    def mean(self) -> float | None:
+        """Measured accuracy in percent, over the seeds; None where nothing was measured."""
+        return statistics.mean(m.accuracy for m in self.measured) if self.measured else None
+
+    @property
+    def deviation(self) -> float | None:
+        """Standard deviation over the seeds (n − 1), in points; None for fewer than two."""
+        return statistics.stdev(m.accuracy for m in self.measured) if len(self.measured) > 1 else None
+
+    @property
+    def uncertainty(self) -> float | None:
+        """What stands behind ±: `deviation`, or, of a single run, the standard error from the number of images."""
+        return self.measured[0].standard_error if len(self.measured) == 1 else self.deviation
+
+    @property
+    def difference(self) -> float | None:
+        """Measured − published, in points."""
+        return None if None in (self.mean, self.published) else self.mean - self.published.accuracy
+
+    def text(self, kind: str) -> str:
+        """The cell's entry in a line of this kind; a dash where there is none."""
+        if kind == "measured":
+            return MISSING if self.mean is None else f"{self.mean:.2f} ± {self.uncertainty:.2f}"
+        if kind == "published":
+            return MISSING if self.published is None else self.published.text
+        return MISSING if self.difference is None else f"{self.difference:+.2f}".replace("-", "−")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A defence. `planned`: how many runs (seeds) of it the grid has. `cells` are by attack."""
+
+    name: str
+    label: str
+    planned: int
+    cells: dict[str, Cell]
+
+    def kinds(self) -> Iterator[str]:
+        """The lines that it takes: measured, published, difference."""
+        if self.planned:
+            yield "measured"
+        if any(cell.published for cell in self.cells.values()):
+            yield "published"
+        if any(cell.difference is not None for cell in self.cells.values()):
+            yield "difference"
+
+    def kind_label(self, kind: str) -> str:
+        """How its line of this kind is called; with the number of seeds where there are several, or should be."""
+        counts = {len(cell.measured) for cell in self.cells.values()} - {0}
+        if kind != "measured" or max(counts, default=0) == self.planned == 1:
+            return kind
+        if not counts:
+            return f"{kind}: not yet"
+        seen = "–".join(map(str, dict.fromkeys([min(counts), max(counts)])))
+        return f"{kind}, {seen} seeds" if counts == {self.planned} else f"{kind}, {seen} of {self.planned} seeds"
+
+
+@dataclass(frozen=True)
+class Group:
+    """The rows of a table for one data set and one setting. `attacks` are the columns."""
+
+    dataset: str
+    setting: str
+    attacks: list[str]
+    rows: list[Row]
+
+    @property
+    def title(self) -> str:
+        """Data set and, for a transfer, the surrogate."""
+        return self.name if self.setting == WHITE_BOX else f"{self.name}, {setting_label(self.setting)}"
+
+    @property
+    def name(self) -> str:
+        """Of the data set."""
+        return dataset_label(self.dataset)
+
+    def cells(self) -> Iterator[Cell]:
+        """All its cells."""
+        return (cell for row in self.rows for cell in row.cells.values())
+
+    def lines(self) -> Iterator[list[str]]:
+        """What is printed: defence (on its first line only), kind of number, one entry for each attack."""
+        for row in self.rows:
+            for place, kind in enumerate(row.kinds()):
+                entries = [row.cells[attack].text(kind) for attack in self.attacks]
+                yield ["" if place else row.label, row.kind_label(kind), *entries]
+
+    @property
+    def about(self) -> str:
+        """Images, data and networks of what was measured, in words."""
+        return about([m for cell in self.cells() for m in cell.measured])
+
+
+@dataclass(frozen=True)
+class Table:
+    """One of the paper's tables, with what was measured of it."""
+
+    part: str
+    statement: Statement
+    groups: list[Group]
+    findings: list[checks.Finding] = field(default_factory=list)
+
+    @property
+    def number(self) -> str:
+        """The paper's: II, III or IV."""
+        return TITLES[self.part][0]
+
+    @property
+    def title(self) -> str:
+        """Number and subject."""
+        return f"Table {self.number}. {TITLES[self.part][1]}"
+
+    @property
+    def caption(self) -> str:
+        """How to read it."""
+        return (
+            "Accuracy in percent, L∞ attacks with ε = 8/255, PGD and CW in steps of 2/255. Lines called measured are "
+            "ours; ±: standard error from the number of images, or, over several seeds, the standard deviation between "
+            "them. Lines called published are the paper's numbers. Difference: measured − published, in points. "
+            f"{MISSING}: not there. {NOTES[self.part]}"
+        )
+
+    def cells(self) -> Iterator[tuple[Group, Cell]]:
+        """All its cells, with their groups."""
+        return ((group, cell) for group in self.groups for cell in group.cells())
+
+    def marks(self) -> list[tuple[str, str]]:
+        """The marks that its published numbers bear ("no mark" included), and what they mean."""
+        used = {cell.published.mark for _, cell in self.cells() if cell.published}
+        return [(published.MARKS.get(mark, "no mark"), published.MEANINGS[mark]) for mark in sorted(used)]
+
+
+def build(work: Work, part: str, statement: Statement) -> Table:
+    """The table called `part` (table2, table3 or table4) of a work folder."""
+    surrogates = work.config.get("surrogates", ["natural", "at"]) if part == "table3" else [None]
+    groups = [_group(work, part, dataset, surrogate) for dataset in work.datasets for surrogate in surrogates]
+    return Table(part, statement, groups, checks.of_table(work, part, groups))
+
+
+def _group(work, part, dataset, surrogate):
+    setting = transfer_from(surrogate) if surrogate else WHITE_BOX
+    number = TITLES[part][0]
+    planned = {row: len(work.of(dataset, row)) for row in work.rows(part) if row != surrogate}
+    measured = {row: _measured(work, dataset, row, surrogate) for row in planned}
+    names = dict.fromkeys([*published.rows(number, dataset, setting), *planned])
+    attacks = _attacks(work, part, measured)
+    labels = ABLATIONS if part == "table4" else DEFENSES
+    rows = []
+    for name in names:
+        cells = {
+            attack: Cell(
+                name,
+                attack,
+                tuple(m for m in measured.get(name, ()) if m.attack == attack),
+                published.find(number, dataset, setting, name, attack),
+            )
+            for attack in attacks
+        }
+        notes = dict.fromkeys(cell.published.note for cell in cells.values() if cell.published and cell.published.note)
+        label = labels.get(name, name) + (f" ({', '.join(notes)})".replace("eps", "ε") if notes else "")
+        rows.append(Row(name, label, planned.get(name, 0), cells))
+    return Group(dataset, setting, attacks, rows)
+
+
+def _measured(work, dataset, row, surrogate):
+    found = []
+    for run in work.of(dataset, row):
+        found.extend(work.at_epsilon(run, surrogate).values())
+    return found
+
+
+def _attacks(work, part, measured):
+    """The columns: the paper's, those asked for, and, but in Table IV, whatever else was measured."""
+    wanted = {*ATTACKS[part], *work.config.get("attacks", {}).get(part, ())}
+    if part != "table4":
+        for width in work.config.get("advgan_widths", ()):
+            name = "advgan" if width == 1 else f"advgan-x{width}"
+            wanted |= {name, f"{name}-final"}
+        wanted |= {m.attack for ms in measured.values() for m in ms}
+    return sorted(wanted, key=attack_order)
