@@ -119,7 +119,7 @@ def configuration(parts: list[str]) -> dict[str, Any]:
         "epsilons": _numbers("epsilons"),
         "advgan_widths": _numbers("advgan_widths"),
         "advgan_flags": [f"--epsilon={sizes['epsilon']:g}", f"--epochs={FLAGS.advgan_epochs}",
-                         f"--max_train_images={FLAGS.max_train_images}"],
+                         f"--max_train_images={FLAGS.max_train_images}", f"--eval_images={FLAGS.images}"],
         "draws": FLAGS.draws,
         "checkpoints": FLAGS.checkpoints,
         "diversity_images": FLAGS.diversity_images,

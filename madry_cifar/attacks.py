@@ -28,12 +28,16 @@ def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
 
 
+def lead(scores: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """s_y − max_{j≠y} s_j [B]: by how much the true class leads; `scores` [B, K] are logits or probabilities."""
+    is_true = tf.one_hot(labels, tf.shape(scores)[1], on_value=True, off_value=False, dtype=tf.bool)
+    true = tf.reduce_sum(tf.where(is_true, scores, 0), axis=1)
+    return true - tf.reduce_max(tf.where(is_true, scores.dtype.min, scores), axis=1)
+
+
 def margin(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """−max(z_y − max_{j≠y} z_j + κ, 0) [B], κ = 50: grows as the true class loses to the best other one."""
-    is_true = tf.one_hot(labels, tf.shape(logits)[1], on_value=True, off_value=False, dtype=tf.bool)
-    true = tf.reduce_sum(tf.where(is_true, logits, 0), axis=1)
-    best_other = tf.reduce_max(tf.where(is_true, logits.dtype.min, logits), axis=1)
-    return -tf.nn.relu(true - best_other + KAPPA)
+    return -tf.nn.relu(lead(logits, labels) + KAPPA)
 
 
 LOSSES = {"xent": cross_entropy, "cw": margin}

@@ -47,29 +47,29 @@ def define_data_flags() -> None:
     define("Data", "max_train_images", 0, help, kind=int, minimum=0)
 
 
-def define_option_flags(defenses: Mapping[str, type]) -> None:
-    """A flag for each option of each defence; its help tells which defences have it, and their defaults."""
+def define_option_flags(trainings: Mapping[str, type], section: str = "Defence") -> None:
+    """A flag for each option of each training; its help tells which ones have it, and their defaults."""
     fields: dict[str, tuple[dataclasses.Field, list[str]]] = {}
-    for name, defense in defenses.items():
-        for field in dataclasses.fields(defense.Options):
+    for name, training in trainings.items():
+        for field in dataclasses.fields(training.Options):
             fields.setdefault(field.name, (field, []))[1].append(f"{name}: {_shown(field.default)}")
     for name, (field, defaults) in fields.items():
         help = f"{field.metadata['help']} [{'; '.join(defaults)}]"
         element, several = kind(field)
-        define("Defence", name, None, help, kind=str if several else element)
+        define(section, name, None, help, kind=str if several else element)
 
 
 def _shown(value):
     return ",".join(map(str, value)) if isinstance(value, tuple) else value
 
 
-def given_options(defense: type) -> Options:
-    """The options of a defence, with the flags that were given.
+def given_options(defense: type, section: str = "Defence") -> Options:
+    """The options of a defence (or another training), with the flags that were given.
 
     Raises:
       UsageError: for a value that an option does not take, or a flag that this defence does not have.
     """
-    given = {name: flags.FLAGS[name].value for name in _sections["Defence"] if flags.FLAGS[name].value is not None}
+    given = {name: flags.FLAGS[name].value for name in _sections[section] if flags.FLAGS[name].value is not None}
     foreign = sorted(set(given) - {field.name for field in dataclasses.fields(defense.Options)})
     if foreign:
         raise UsageError(f"--{foreign[0]}={given[foreign[0]]}: does not apply to --defense={defense.name}")

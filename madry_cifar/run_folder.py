@@ -16,6 +16,8 @@ NEEDED = ("depth", "width", "num_classes")  # without which no network can be bu
 MAY_CHANGE = frozenset(
     [
         "steps",
+        "epochs",
+        "target_dir",  # of an AdvGAN, whose target is known by its fingerprint
         "data_dir",
         "download",
         "jit_compile",

@@ -44,7 +44,7 @@ def define_flags() -> None:
     define("Data", "data_dir", None, "where the data set is now [as the target was trained]")
     define("Data", "download", False, "prepare the data set there if it is missing", kind=bool)
     define("Data", "max_train_images", 0, "train on the first so many images; 0 is all", kind=int, minimum=0)
-    flags.define_option_flags({AdvGAN.name: AdvGAN})
+    flags.define_option_flags({AdvGAN.name: AdvGAN}, "AdvGAN")
 
 
 def main() -> None:
@@ -52,7 +52,7 @@ def main() -> None:
     for name in ("train_dir", "target_dir"):
         if not FLAGS[name].value:
             raise UsageError(f"--{name}=: required (see --help)")
-    options = flags.given_options(AdvGAN)
+    options = flags.given_options(AdvGAN, "AdvGAN")
     target_flags, target_step, target = load_target()
     dataset = load_data(target_flags)
     steps_per_epoch = data.Batches(len(dataset.train), options.batch_size, FLAGS.seed).steps_per_epoch

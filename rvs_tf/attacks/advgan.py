@@ -16,7 +16,7 @@ from typing import Any
 import tensorflow as tf
 
 from madry_cifar import checkpoints, run_folder
-from madry_cifar.attacks import PIXEL_RANGE, Attack
+from madry_cifar.attacks import PIXEL_RANGE, Attack, lead
 from madry_cifar.defense import Training
 from madry_cifar.errors import RunError, UsageError
 from madry_cifar.optimizers import Adam, PiecewiseConstant
@@ -39,10 +39,7 @@ def adversarial_loss(scores: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
 
     `scores` [B, K] are the classifier's probabilities or logits on x′, `labels` [B] the true classes.
     """
-    is_true = tf.one_hot(labels, tf.shape(scores)[1], on_value=True, off_value=False, dtype=tf.bool)
-    true = tf.reduce_sum(tf.where(is_true, scores, 0), axis=1)
-    best_other = tf.reduce_max(tf.where(is_true, scores.dtype.min, scores), axis=1)
-    return tf.reduce_sum(tf.nn.relu(true - best_other))
+    return tf.reduce_sum(tf.nn.relu(lead(scores, labels)))
 
 
 def perturbation_loss(perturbation: tf.Tensor, bound: float) -> tf.Tensor:
