@@ -89,7 +89,8 @@ class Work:
     Attributes:
       folder: where it is.
       config: the content of `config.json`.
-      runs: the trainings of the grid.
+      runs: the trainings of the grid, those of former calls too.
+      parts: the tables and figures that it was asked for.
       problems: files that could not be used, a line each.
 
     Raises:
@@ -107,11 +108,12 @@ class Work:
             if self.config["schema_version"] != SCHEMA_VERSION:
                 raise ValueError(f"schema version {self.config['schema_version']}, this program knows {SCHEMA_VERSION}")
             self.profile = str(self.config["profile"])
-            self.datasets = [str(name) for name in self.config["datasets"]]
             self.runs = [
                 Run(run["id"], run["dataset"], run["row"], int(run["seed"]), tuple(run.get("flags", ())))
-                for run in self.config["runs"]
+                for run in [*self.config["runs"], *self.config.get("earlier_runs", ())]
             ]
+            self.datasets = list(dict.fromkeys([*self.config["datasets"], *(run.dataset for run in self.runs)]))
+            self.parts = [*self.config.get("parts", ()), *self.config.get("earlier_parts", ())]
         except (FileNotFoundError, NotADirectoryError):
             raise UsageError(f"--work_dir={folder}: holds no grid (no config.json); experiments.table2 and its like "
                              "make one") from None  # fmt: skip
@@ -128,8 +130,14 @@ class Work:
         return sorted(runs, key=lambda run: run.seed)
 
     def white_box(self, run: Run) -> list[Measurement]:
-        """What was measured with attacks on the run itself."""
-        return self._measurements(run, None, "white-box.json")
+        """What was measured with attacks on the run itself, each once, from the newest file that has it."""
+        files = self.path(run, "").glob("white-box*.json")
+        newest_first = sorted(files, key=lambda path: path.stat().st_mtime, reverse=True)
+        found = {}
+        for path in newest_first:
+            for measurement in self._measurements(run, None, path.name):
+                found.setdefault((measurement.attack, measurement.epsilon), measurement)
+        return list(found.values())
 
     def transfer(self, run: Run, surrogate: str) -> list[Measurement]:
         """What was measured with attacks made on the surrogate of a row."""

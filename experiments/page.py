@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 
 from experiments import checks, figures, model_info, published, tables
-from experiments.measured import Measurement, Work
+from experiments.measured import WHITE_BOX, Measurement, Work
 from experiments.names import attack_label, attack_order, dataset_label, row_label, setting_label
 from experiments.statement import Statement
 from experiments.writers import write_file
@@ -42,9 +42,7 @@ def _content(work, statement, folder) -> dict[str, Any]:
         "tables": of_tables,
         "counts": _counts(of_tables),
         "figures": [(figures.build(work, part, statement), *_inline(folder / f"{part}.png")) for part in drawn],
-        "missing": [
-            part for part in work.config.get("parts", ()) if part not in {*drawn, *(t.part for t in of_tables)}
-        ],
+        "missing": [part for part in work.parts if part not in {*drawn, *(t.part for t in of_tables)}],
         "attacks": _attacks(measured),
         "findings": checks.of_work(work),
         "runs": [_run(work, run, statement) for run in work.runs],
@@ -81,14 +79,15 @@ def _attacks(measured: list[Measurement]) -> list[dict[str, Any]]:
         further = {name: value for name, value in m.protocol.items() if name not in _NOT_SHOWN}
         key = json.dumps([m.attack, protocol, further], sort_keys=True, default=str)
         line = lines.setdefault(key, {"attack": m.attack, "protocol": protocol, "further": further, "epsilons": set(),
-                                      "images": set(), "settings": {}})  # fmt: skip
+                                      "images": set(), "settings": set()})  # fmt: skip
         line["epsilons"].add(m.epsilon)
         line["images"].add(m.images)
-        line["settings"][setting_label(m.setting)] = True
+        line["settings"].add(m.setting)
         line["loss"] = LOSSES.get(protocol.get("loss"), protocol.get("loss"))
     for line in lines.values():
         line["epsilons"] = _span(sorted(e for e in line["epsilons"] if e is not None))
         line["images"] = _listed(line["images"])
+        line["settings"] = ", ".join(map(setting_label, sorted(line["settings"], key=lambda s: (s != WHITE_BOX, s))))
     return sorted(lines.values(), key=lambda line: attack_order(line["attack"]))
 
 

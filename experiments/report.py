@@ -31,7 +31,7 @@ def main() -> None:
     if not FLAGS.work_dir:
         raise UsageError("--work_dir=: say which folder of a grid to report on")
     work = Work(FLAGS.work_dir)
-    parts = [part for part in FLAGS.parts.split(",") if part] or [*work.config.get("parts", ()), "html"]
+    parts = [part for part in FLAGS.parts.split(",") if part] or [*work.parts, "html"]
     for part in parts:
         if part not in PARTS:
             raise unknown("parts", part, PARTS)

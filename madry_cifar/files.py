@@ -1,6 +1,7 @@
 """Files that are whole or not there: each is written under a temporary name, then renamed."""
 
 import contextlib
+import fcntl
 import glob
 import json
 import os
@@ -49,6 +50,15 @@ def _clean(path):
             left.unlink(missing_ok=True)
         except (ValueError, OverflowError, OSError):  # no temporary file; or the process is another user's
             continue
+
+
+@contextlib.contextmanager
+def alone(folder: pathlib.Path) -> Iterator[None]:
+    """Waits until no other process is in such a block for the same folder, which is made if it is missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # released with the file, even when the process is killed
+        yield
 
 
 def write_json(path: pathlib.Path, content: Any) -> None:

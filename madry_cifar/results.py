@@ -5,6 +5,7 @@ write_adversarial     adversarial images that were kept
 Partial               what an evaluation in progress has measured, from which it goes on after it was killed
 """
 
+import glob
 import json
 import math
 import os
@@ -171,10 +172,11 @@ class Partial:
         arrays = {name: getattr(outcome, name) for name in ("predictions", "linf", "seconds")}
         write_array(self.path, np.savez, key=self._key, **arrays)
 
-    def remove(self) -> None:
-        """Removes what was kept."""
-        for path in filter(None, (self.path, self.images_path)):
-            path.unlink(missing_ok=True)
+
+def remove_partial(path: pathlib.Path, attack: Attack) -> None:
+    """Removes what `Partial`s of an attack have kept for the results file at `path`."""
+    for kept in path.parent.glob(glob.escape(f".{path.stem}_{attack.name}") + "[._]*"):
+        kept.unlink(missing_ok=True)
 
 
 def warn(message: str) -> None:

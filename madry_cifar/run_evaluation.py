@@ -12,6 +12,7 @@ from madry_cifar import attacks, checkpoints, data, flags, results, run_folder
 from madry_cifar.attacks import Attack
 from madry_cifar.errors import UsageError
 from madry_cifar.evaluation import Evaluator, Outcome, fingerprint
+from madry_cifar.files import alone
 from madry_cifar.model import WideResNet
 
 FLAGS = absl_flags.FLAGS
@@ -145,12 +146,17 @@ class Evaluation:
         for sizes, tasks in self._plan:
             for task in tasks:
                 task.check(about.get("surrogate", about), sizes["epsilon"])
-        self._partials, self._before = [], 0
+        with alone(self.results):
+            return self._measure(about, reuse)
+
+    def _measure(self, about, reuse):
+        self._before = 0
         contents = [self._at(about | sizes, tasks, reuse) for sizes, tasks in self._plan]
         if self._before:
             print(f"going on after {self._before} attacked images: there are no others")
-        for partial in self._partials:
-            partial.remove()
+        for content, (_, tasks) in zip(contents, self._plan, strict=True):
+            for task in tasks:
+                results.remove_partial(pathlib.Path(content["file"]), task.attack)
         return contents
 
     def _load(self, checkpoint):
@@ -179,7 +185,6 @@ class Evaluation:
 
         def measure(attack, part=""):
             partial = results.Partial(file, about, attack, part, images=self.evaluator.keep_adversarial)
-            self._partials.append(partial)
             before = partial.read(self.split)
             self._tell(attack, 0 if before is None else len(before.labels))
             return self.evaluator.run(attack, self.split, seed=FLAGS.seed, before=before, after_batch=partial.write)

@@ -1,10 +1,12 @@
 """Files that are whole or not there, also when the disk is full."""
 
+import fcntl
 import json
 import os
 import pathlib
 import resource
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -119,3 +121,17 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match=r"a\.json"):
         files.write_json(tmp_path / "file" / "a.json", [1])
+
+
+def test_one_process_at_a_time(tmp_path):
+    """While another process is alone in the folder, nobody else can take its lock; when it is killed, all can."""
+    program = "import pathlib, sys, time; from madry_cifar import files\n"
+    program += "with files.alone(pathlib.Path(sys.argv[1])): print('in', flush=True); time.sleep(60)"
+    other = subprocess.Popen([sys.executable, "-c", program, tmp_path / "new"], stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline() == "in\n"
+    with (tmp_path / "new" / ".lock").open("w") as file, pytest.raises(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    other.kill()
+    other.communicate()
+    with files.alone(tmp_path / "new"):
+        pass
