@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from experiments import published
 from experiments.measured import WHITE_BOX, Measurement, Run, Work, binomial_error
 from experiments.names import attack_label, dataset_label, row_label, setting_label
+from madry_cifar.run_folder import MAY_CHANGE
 
 TOLERANCE = 0.3  # points by which accuracy may rise with steps or ε
 NOISE = 2  # standard errors
@@ -162,13 +163,19 @@ def _noise(one, other):
 
 def _unlike(group, cell):
     """Seeds of a cell that differ in more than the seed."""
-    for name in ("network", "checkpoint", "provenance", "split", "images"):
-        values = dict.fromkeys(str(m.images if name == "images" else m.about[name]) for m in cell.measured)
+    settings = [_settings(m) for m in cell.measured]
+    for name in dict.fromkeys(name for of_run in settings for name in of_run):
+        values = dict.fromkeys(str(of_run.get(name)) for of_run in settings)
         if len(values) > 1:
             text = f"the mean is over runs that differ in {name}: {', '.join(values)}"
-            yield Finding(
-                "warning", "measured", f"{group.title}, {row_label(cell.row)}, {attack_label(cell.attack)}", text
-            )
+            subject = f"{group.title}, {row_label(cell.row)}, {attack_label(cell.attack)}"
+            yield Finding("warning", "measured", subject, text)
+
+
+def _settings(m):
+    about = {name: m.about[name] for name in ("network", "checkpoint", "provenance", "split")}
+    flags = {f"--{name}": value for name, value in m.about["training_flags"].items()}
+    return about | {"images": m.images} | {f: v for f, v in flags.items() if f[2:] not in {"seed", *MAY_CHANGE}}
 
 
 def _name(run):

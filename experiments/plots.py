@@ -50,7 +50,7 @@ def draw(figure: Figure) -> Sheet:
             axes.text(0.5, 0.5, "SMOKE RUN", transform=axes.transAxes, rotation=30, fontsize=34, color="#D55E00",
                       alpha=0.15, ha="center", va="center", weight="bold", zorder=10)  # fmt: skip
     letters = int(sheet.get_figwidth() * (13 if figure.statement.smoke else 19))
-    text = "\n".join(textwrap.wrap(figure.statement.text, letters))
+    text = "\n".join(textwrap.wrap(figure.statement.text, letters, break_on_hyphens=False))
     if figure.statement.smoke:
         sheet.suptitle(text, color="#A03E00", weight="bold", fontsize=10)
     else:

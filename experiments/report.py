@@ -15,14 +15,14 @@ from absl import flags as absl_flags
 from rich.console import Console
 from rich.markup import escape
 
-from experiments import statement, tables, writers
+from experiments import layout, statement, tables, writers
 from experiments.measured import Work
 from madry_cifar import flags
 from madry_cifar.errors import UsageError, unknown
 
 FLAGS = absl_flags.FLAGS
-FIGURES = ("figure2", "figure3", "figure4")
-PARTS = (*tables.TITLES, *FIGURES, "html")
+FIGURES = tuple(part for part in layout.PARTS if part.startswith("figure"))
+PARTS = (*layout.PARTS, "html")
 EXTRA = 'pip install -e ".[experiments]"'
 
 

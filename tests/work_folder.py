@@ -1,10 +1,16 @@
-"""Builds small work folders of the grid: results as the measuring commands write them, with chosen numbers."""
+"""Small work folders of the grid: results as the measuring commands write them, with chosen numbers; their tables."""
 
+import csv
+import io
 import json
 
 import numpy as np
 
+from experiments import statement, tables, writers
+from experiments.measured import Work
+
 PROVENANCE = "cifar10 3.0.2 (tensorflow-datasets), JPEG-recompressed images: not the original pixels"
+MARKDOWN_SIGNS = str.maketrans("", "", "\\")
 ROWS = {
     "table2": ["natural", "at", "rvs"],
     "table3": ["natural", "at", "rvs"],
@@ -79,11 +85,11 @@ class WorkFolder:
                 protocol |= {"loss": loss, "steps": int(steps), "step_size": 2.0, "random_start": True, "restarts": 1}
         return {"accuracy": accuracy, "images": self.images, "protocol": protocol, "linf": epsilon, "seconds": 1.0}
 
-    def white_box(self, row, accuracies, seed=0, epsilon=8.0, **changes):
-        """Writes white-box.json: accuracies by attack."""
+    def white_box(self, row, accuracies, seed=0, epsilon=8.0, part="table2", **changes):
+        """Writes white-box-PART.json: accuracies by attack."""
         attacks = {name: self.entry(name, accuracy, epsilon) for name, accuracy in accuracies.items()}
         content = self.about(row, seed, **changes) | {"attacks": attacks}
-        self.path(row, "white-box.json", seed).write_text(json.dumps([content]))
+        self.path(row, f"white-box-{part}.json", seed).write_text(json.dumps([content]))
 
     def transfer(self, row, surrogate, accuracies, seed=0):
         """Writes from-SURROGATE.json."""
@@ -134,3 +140,32 @@ class WorkFolder:
         self.diversity("rvs", {400: (0.5, 0.1), 4000: (0.3, 0.1)})
         self.latent("rvs")
         return self
+
+
+def cell(table, row, attack, group=0):
+    """The cell of a built table."""
+    (found,) = (found for found in table.groups[group].rows if found.name == row)
+    return found.cells[attack]
+
+
+def records(table):
+    """The lines of its CSV."""
+    return list(csv.DictReader(io.StringIO(writers.tidy_csv(table))))
+
+
+def lines(table):
+    """The body of the Markdown tables: defence (repeated), kind, entries by attack."""
+    row, heads = None, None
+    for line in writers.markdown(table).splitlines():
+        entries = [entry.strip().translate(MARKDOWN_SIGNS) for entry in line.strip("|").split(" | ")]
+        if line.startswith("| defence"):
+            heads = entries[2:]
+        elif line.startswith("| "):
+            row = entries[0] or row
+            yield row, entries[1], dict(zip(heads, entries[2:], strict=True))
+
+
+def build(grid, part="table2"):
+    """The table of a work folder, and the folder as it was read."""
+    work = Work(grid.folder)
+    return tables.build(work, part, statement.of(work)), work

@@ -111,6 +111,9 @@ def test_seeds_must_differ_in_the_seed_alone(grid):
     (finding,) = findings(grid, "table2")
     assert finding.level == "warning"
     assert "differ in checkpoint: 4000, 2000" in finding.text
+    grid.white_box("rvs", {"natural": 81.0}, seed=1, training_flags={"seed": 1, "depth": 10, "width": 3, "keep": 9})
+    (finding,) = findings(grid, "table2")
+    assert "differ in --width: 2, 3" in finding.text
 
 
 def test_one_checkpoint_for_all_numbers_of_a_run(grid):

@@ -1,0 +1,256 @@
+"""The report command from end to end, and the page that it writes."""
+
+import html.parser
+import json
+import pathlib
+import re
+import shutil
+import sys
+import urllib.parse
+
+import pytest
+from work_folder import PROVENANCE, WorkFolder
+
+from experiments import report
+from experiments.measured import Work
+from experiments.statement import SMOKE
+
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+
+
+class Page(html.parser.HTMLParser):
+    """A parsed page: its links, the text of each section, the rows of its tables by kind; asserts that tags match."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.stack, self.links, self.sections, self.rows, self.banners = [], [], {}, [], {}
+        self.feed(text)
+        self.close()
+        assert self.stack == []
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.links += [(name, attributes[name]) for name in ("href", "src") if name in attributes]
+        if tag not in VOID:
+            self.stack.append((tag, attributes))
+        if tag in ("section", "header"):
+            self.sections[attributes.get("id", tag)] = ""
+        if tag == "tr":
+            self.rows.append((self.part(), attributes.get("class"), []))
+        if tag == "td":
+            self.rows[-1][2].append("")
+        self.handle_data(" ")
+
+    def handle_endtag(self, tag):
+        assert self.stack.pop()[0] == tag
+
+    def handle_data(self, data):
+        part = self.part()
+        if part:
+            self.sections[part] += data
+            if any(attributes.get("class", "").startswith("banner") for _, attributes in self.stack):
+                self.banners[part] = self.banners.get(part, "") + data
+        if self.inside("td"):
+            self.rows[-1][2][-1] += data
+
+    def inside(self, tag):
+        return any(name == tag for name, _ in self.stack)
+
+    def part(self):
+        return next((a.get("id", t) for t, a in reversed(self.stack) if t in ("section", "header")), None)
+
+
+def make(invoke, grid, *flags):
+    status, out, err = invoke(report.command, f"--work_dir={grid.folder}", *flags)
+    assert status == 0, err
+    return out, err
+
+
+def page(grid):
+    return (grid.folder / "report" / "report.html").read_text()
+
+
+ALL = {"header", "table2", "table3", "table4", "figure2", "figure3", "figure4", "attacks", "runs", "checks", "marks"}
+
+
+@pytest.fixture(scope="module", params=["smoke", "reduced"])
+def made(request, tmp_path_factory):
+    """A complete work folder with all parts of its report."""
+    folder = tmp_path_factory.mktemp("made") / "a folder"
+    grid = WorkFolder(folder, profile=request.param, advgan_widths=[1]).complete()
+    work = Work(grid.folder)
+    main_files = report.write(work, ["html", *report.PARTS])
+    assert work.problems == []
+    assert [path.name for path in main_files][::6] == ["table2.md", "report.html"]
+    return grid
+
+
+def test_every_part_says_what_the_run_was(made):
+    folder, smoke = made.folder / "report", made.config["profile"] == "smoke"
+    names = [f"table{n}.{ending}" for n in (2, 3, 4) for ending in ("md", "csv", "tex", "json")]
+    names += [f"figure{n}.{ending}" for n in (2, 3, 4) for ending in ("png", "pdf", "csv")]
+    assert {path.name for path in folder.iterdir()} == {*names, "report.html", "model_info"}
+    parsed = Page(page(made))
+    assert set(parsed.sections) == ALL
+    for part in ALL:
+        assert parsed.banners[part].strip() == (SMOKE if smoke else "reduced run, not the paper's experiment")
+    for word in ("WRN-10-2", "4,000 steps", "1,000 test images", PROVENANCE, "179,000 steps"):
+        assert word in parsed.sections["header"]
+    for path in folder.rglob("*.*"):
+        if path.suffix in (".md", ".csv", ".tex", ".json"):
+            assert (SMOKE[1:] in path.read_text()) == smoke
+
+
+def test_the_page_needs_nothing_from_elsewhere(made):
+    text = page(made)
+    parsed = Page(text)
+    for attribute, link in parsed.links:
+        if attribute == "src":
+            assert link.startswith("data:image/png;base64,")
+        elif link.startswith("#"):
+            assert link[1:] in parsed.sections
+        else:
+            assert not urllib.parse.urlsplit(link).scheme
+            assert (made.folder / "report" / urllib.parse.unquote(link)).exists(), link
+    assert ("href", "../runs/cifar10/rvs-0a1b2c3d/seed-0/") in parsed.links
+    without_images = re.sub(r"base64,[\w+/=]+", "", text)
+    for word in ("http:", "https:", "//cdn", "@import", "url(", "<script"):
+        assert word not in without_images
+
+
+def test_rows_of_the_page_are_ours_or_the_papers(invoke, tmp_path):
+    grid = WorkFolder(tmp_path / "work", rows={"table4": ["rvs"]})
+    grid.white_box("rvs", {"natural": 80.0, "pgd-20": 50.0})
+    make(invoke, grid, "--parts=table4,html")
+    rows = {}
+    for part, kind, entries in Page(page(grid)).rows:
+        assert kind in ("measured", "published", "difference", None)
+        rows.setdefault((part, kind), []).append([" ".join(entry.split()) for entry in entries])
+    assert rows["table4", "measured"] == [["80.00 ± 1.26", "50.00 ± 1.58", "–"]]
+    assert rows["table4", "published"] == [["94.46", "24.55", "21.09"], ["94.44", "52.01", "36.70"],
+                                           ["94.17", "57.50", "41.21"]]  # fmt: skip
+    assert rows["table4", "difference"] == [["−14.17", "−7.50", "–"]]
+
+
+def test_what_is_there_and_what_is_missing(invoke, tmp_path):
+    grid = WorkFolder(tmp_path / "work").complete()
+    out, err = make(invoke, grid, "--parts=table2,figure3")
+    assert err == ""
+    assert out.splitlines()[-2:] == [str(grid.folder / "report" / name) for name in ("table2.md", "figure3.png")]
+    assert "Table II. White-box attacks" in out
+    assert not (grid.folder / "report" / "report.html").exists()
+    make(invoke, grid, "--parts=html")
+    parsed = Page(page(grid))
+    assert ALL - set(parsed.sections) == {"table3", "table4", "figure2", "figure4"}
+    assert "not made yet: table3, table4, figure2, figure4" in parsed.sections["header"]
+
+
+def test_nothing_measured_at_all(invoke, tmp_path):
+    grid = WorkFolder(tmp_path / "work", parts=["table2"])
+    make(invoke, grid)
+    parsed = Page(page(grid))
+    assert "nothing measured yet" in parsed.sections["header"]
+    assert "94.17" in parsed.sections["table2"]
+    assert all(entry.strip() == "–" for _, kind, entries in parsed.rows if kind == "measured" for entry in entries)
+
+
+def test_text_from_files_is_escaped(invoke, tmp_path):
+    grid = WorkFolder(tmp_path / "work")
+    grid.white_box("rvs", {"natural": 80.0, "<b>x</b>": 1.0}, provenance="<script>alert(1)</script> & | *x*")
+    make(invoke, grid, "--parts=table2,html")
+    assert "<script" not in page(grid)
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp;" in page(grid)
+    Page(page(grid))
+    markdown = (grid.folder / "report" / "table2.md").read_text()
+    assert r"\<script\>alert(1)\</script\> & \| \*x\*" in markdown
+
+
+def test_protocols_and_provenance_are_on_the_page(made):
+    parsed = Page(page(made))
+    attacks = " ".join(parsed.sections["attacks"].split())
+    assert (
+        "PGD‑20 0, 8, 20 20 2 cross-entropy yes 1 1,000 white-box, transfer from AT, transfer from Natural" in attacks
+    )
+    runs = " ".join(parsed.sections["runs"].split())
+    for word in ("cifar10/rvs-0a1b2c3d/seed-0", "sha-of-rvs-0", "step 4,000", "tensorflow 2.21.0", "git 0123abc",
+                 "--depth=10", "clean 80.00, reported 28.00, AutoAttack not measured", PROVENANCE):  # fmt: skip
+        assert word in runs
+
+
+def test_warnings_are_on_the_page_and_on_the_terminal(invoke, tmp_path):
+    grid = WorkFolder(tmp_path / "work").complete()
+    grid.transfer("rvs", "at", {"pgd-20": 10.0})
+    broken = grid.path("paired", "white-box-table2.json")
+    broken.write_text("{")
+    out, err = make(invoke, grid, "--parts=table3,html")
+    assert "the black-box attack (10.00 % left) is stronger" in " ".join(out.split())
+    (line,) = err.splitlines()
+    assert line.startswith(f"warning: {broken}: cannot be used, taken as missing (")
+    parsed = Page(page(grid))
+    assert "CIFAR-10, RvS (seed 0), PGD-20, transfer from AT" in parsed.sections["table3"]
+    assert str(broken) in parsed.sections["checks"]
+
+
+def test_it_is_the_same_again_and_elsewhere(made, tmp_path):
+    parts = ("table2", "table3", "table4", "html")
+    moved = Work(shutil.copytree(made.folder, tmp_path / "elsewhere"))
+    files = {path.relative_to(made.folder): path.read_bytes() for path in (made.folder / "report").rglob("*.*")}
+    report.write(moved, parts)
+    assert files == {path: (moved.folder / path).read_bytes() for path in files}
+    assert not list((moved.folder / "report").rglob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "content", "status", "words"),
+    [
+        ([], None, 2, "--work_dir=: say which folder"),
+        (["--work_dir=nowhere"], None, 2, "--work_dir=nowhere: holds no grid"),
+        (["--work_dir={}"], "{", 1, "config.json: damaged"),
+        (["--work_dir={}"], "[]", 1, "config.json: damaged"),
+        (["--work_dir={}"], '{"schema_version": 2}', 1, "schema version 2"),
+        (["--work_dir={}"], '{"schema_version": 1, "profile": "full", "datasets": [], "runs": [3]}', 1, "damaged"),
+        (["--work_dir={}", "--parts=table5"], "good", 2, "--parts=table5: unknown; did you mean 'table"),
+    ],
+)
+def test_what_was_asked_wrongly(flags, content, status, words, invoke, tmp_path):
+    grid = WorkFolder(tmp_path / "work")
+    if content and content != "good":
+        (grid.folder / "config.json").write_text(content)
+    ended, _, err = invoke(report.command, *(flag.format(grid.folder) for flag in flags))
+    assert (ended, err.count("\n")) == (status, 1)
+    assert words in err
+    assert not (grid.folder / "report").exists()
+
+
+@pytest.mark.parametrize(("package", "part"), [("jinja2", "html"), ("matplotlib", "figure2")])
+def test_a_missing_package_is_named(package, part, invoke, tmp_path, monkeypatch):
+    grid = WorkFolder(tmp_path / "work").complete()
+    for module in ("page", "plots"):
+        monkeypatch.delitem(sys.modules, f"experiments.{module}", raising=False)
+        monkeypatch.delattr(f"experiments.{module}", raising=False)
+    monkeypatch.setitem(sys.modules, package, None)
+    status, _, err = invoke(report.command, f"--work_dir={grid.folder}", f"--parts={part}")
+    assert (status, err.count("\n")) == (2, 1)
+    assert f"{package} is not installed" in err
+    assert 'pip install -e ".[experiments]"' in err
+    status, _, err = invoke(report.command, f"--work_dir={grid.folder}", "--parts=table2")  # which needs neither
+    assert status == 0, err
+
+
+def test_a_full_disk_leaves_nothing_half_written(invoke, tmp_path, monkeypatch):
+    grid = WorkFolder(tmp_path / "work").complete()
+    make(invoke, grid, "--parts=table2")
+    before = json.loads((grid.folder / "report" / "table2.json").read_text())
+    grid.white_box("rvs", {"natural": 70.0})
+
+    def full(path, content):
+        with path.open("wb") as file:
+            file.write(content[:10])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pathlib.Path, "write_bytes", full)
+    status, _, err = invoke(report.command, f"--work_dir={grid.folder}", "--parts=table2")
+    assert (status, err.count("\n")) == (1, 1)
+    assert "No space left on device" in err
+    assert json.loads((grid.folder / "report" / "table2.json").read_text()) == before
+    assert not [path for path in (grid.folder / "report").iterdir() if path.name.startswith(".")]
