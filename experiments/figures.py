@@ -196,8 +196,14 @@ def _latent(work, dataset, name):
         origin = {"runs": run.id, "seeds": run.seed, "data": found["about"]["provenance"], "checkpoint": step}
         cloud = Cloud(found["embedding"][place], found["labels"], found["natural"], origin)
         panels.append(Panel(dataset, f"{name}, {when}: step {step:,}", cloud=cloud))
-    about_it = found["about"]
-    return panels, f"run {run.id}, {about_it['network']}, test images of {about_it['provenance']}", []
+    return panels, _embedding_in_words(run, found["about"]), []
+
+
+def _embedding_in_words(run, about):
+    words = f"run {run.id}, {about['network']}, test images of {about['provenance']}"
+    if "draws" in about:
+        words += f"; {about['draws']} perturbations each, {VARIANTS.get(about.get('variant'), 'as in training')}"
+    return words + (f"; perplexity {about['perplexity']:g}" if "perplexity" in about else "")
 
 
 ORIGIN = ("runs", "seeds", "images", "data", "network", "checkpoint", "classifier_sha256", "source")

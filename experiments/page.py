@@ -63,7 +63,7 @@ def _counts(of_tables):
 def _inline(path):
     """A PNG as a URL that holds it, and the width in CSS pixels at which its letters are as large as the page's."""
     content = path.read_bytes()
-    return "data:image/png;base64," + base64.b64encode(content).decode(), int.from_bytes(content[16:20]) // 2
+    return "data:image/png;base64," + base64.b64encode(content).decode(), int.from_bytes(content[16:20], "big") // 2
 
 
 def _everything(work, run):
