@@ -95,7 +95,8 @@ def results(run, epsilon=8, suffix=""):
 
 
 def hidden(run):
-    return [path.name for path in (run / "results").iterdir() if path.name.startswith(".")]
+    """What lies in a run's results/ beside results, but for the lock."""
+    return [path.name for path in (run / "results").glob(".*") if path.name != ".lock"]
 
 
 def error_line(err):
@@ -144,7 +145,8 @@ def test_an_evaluation_that_was_killed_goes_on(start, invoke, runs, saved, tmp_p
     assert [line for line in out.splitlines() if line.startswith(f"going on after {done} attacked images: ")]
     assert invoke(rvs_tf.evaluate.command, f"--train_dir={whole}", *flags)[0] == 0
     name = "ckpt-7_test-120_eps-8_step-2_seed-0"
-    assert sorted(path.name for path in (killed / "results").iterdir()) == [f"{name}.json", f"{name}.npz"]
+    assert sorted(path.name for path in (killed / "results").glob("[!.]*")) == [f"{name}.json", f"{name}.npz"]
+    assert hidden(killed) == []
     ours, expected = (np.load(run / "results" / f"{name}.npz") for run in (killed, whole))
     assert set(ours) == {"labels", "natural", "pgd-7", "cw-7"}
     assert all(np.array_equal(ours[key], expected[key]) for key in expected)
@@ -154,9 +156,9 @@ def test_an_evaluation_that_was_killed_goes_on(start, invoke, runs, saved, tmp_p
         assert ours["attacks"][attack] | {"seconds": 0} == entry | {"seconds": 0}
 
 
-@pytest.mark.parametrize("stop", [2, 9, 14])
-def test_no_batch_is_attacked_twice(evaluate, runs, attacked, stop):
-    flags = ("--attacks=natural,pgd-2,cw-2", "--epsilon=8,4")  # 3 batches each
+@pytest.mark.parametrize(("stop", "reuse"), [(2, False), (9, False), (14, False), (14, True)])
+def test_no_batch_is_attacked_twice(evaluate, runs, attacked, stop, reuse):
+    flags = ("--attacks=natural,pgd-2,cw-2", "--epsilon=8,4", f"--reuse={reuse}")  # 3 batches each
     attacked.stop = stop
     assert evaluate(*flags)[0] == 130
     assert attacked.total() == stop
@@ -175,7 +177,7 @@ def test_no_batch_is_attacked_twice(evaluate, runs, attacked, stop):
     assert hidden(runs / "target") == []
     attacked.clear()
     assert "going on" not in evaluate(*flags)[1]
-    assert attacked.total() == 18  # when nothing was interrupted, all is measured anew
+    assert attacked.total() == (0 if reuse else 18)  # when nothing was interrupted, all is measured anew
 
 
 def test_adversarial_images_of_an_evaluation_that_goes_on(evaluate, runs, attacked):

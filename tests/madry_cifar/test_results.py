@@ -202,9 +202,8 @@ def test_what_an_evaluation_in_progress_has_measured(path, images):
     third.write(whole)
     assert same(partial().read(split), whole)
     assert not list(path.parent.glob("*.json"))
-    third.remove()
+    results.remove_partial(path, whole.attack)
     assert list(path.parent.iterdir()) == []
-    third.remove()
 
 
 @pytest.mark.parametrize("other", [
@@ -242,8 +241,20 @@ def test_a_damaged_partial_outcome(path, capsys, images):
 
 
 def test_parts_and_attacks_have_partial_files_of_their_own(path):
-    about = [("pgd-7", ""), ("cw-7", ""), ("pgd-7", "ckpt-1"), ("pgd-7", "ckpt-2")]
-    assert len({results.Partial(path, ABOUT, attack(name), part).path for name, part in about}) == 4
+    advgan, wide = (attack("natural")._replace(name=name) for name in ("advgan", "advgan-x8"))
+    other, transfer = path.with_name("b.json"), path.with_name("a_from-at-01234567.json")
+    given = [(path, advgan, "ckpt-1"), (path, advgan, "ckpt-2"), (path, advgan, ""),
+             (path, wide, "ckpt-1"), (path, attack("fgsm"), ""), (path, attack("fgsm-rs"), ""),
+             (other, advgan, "ckpt-1"), (transfer, advgan, "ckpt-1")]  # fmt: skip
+    partials = [results.Partial(file, ABOUT, attack, part) for file, attack, part in given]
+    for partial in partials:
+        partial.write(outcome("natural"))
+    results.write(path, outcomes("natural"), ABOUT)
+    assert len(list(path.parent.iterdir())) == len(given) + 2
+    results.remove_partial(path, advgan)
+    assert [partial.path.exists() for partial in partials] == [False] * 3 + [True] * 5
+    results.remove_partial(path, attack("fgsm"))
+    assert [partial.path.exists() for partial in partials] == [False] * 3 + [True, False, True, True, True]
 
 
 def test_adversarial_images_that_were_kept(path):
