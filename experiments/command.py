@@ -56,7 +56,6 @@ def _check_installed():
     try:
         import jinja2  # noqa: F401
         import matplotlib  # noqa: F401
-        import pandas  # noqa: F401
         import snakemake  # noqa: F401
     except ImportError as error:
         raise UsageError(f"{error.name} is not installed, which the tables and figures need: {EXTRA}") from None
@@ -93,10 +92,10 @@ def _changes(work, before, config):
 
 
 def _earlier(before, config):
-    """What the report shows of former calls: their runs, where this call has no other in their place, and parts."""
-    place = {(run["dataset"], run["row"], run["seed"]) for run in config["runs"]}
+    """What the report shows of former calls: their rows that this call does not have, and their parts."""
+    rows = {(run["dataset"], run["row"]) for run in config["runs"]}
     runs = [*before.get("runs", ()), *before.get("earlier_runs", ())]
-    kept = [run for run in runs if (run["dataset"], run["row"], run["seed"]) not in place]
+    kept = [run for run in runs if (run["dataset"], run["row"]) not in rows]
     parts = {*config["parts"], *before.get("parts", ()), *before.get("earlier_parts", ())} - {*config["parts"]}
     return {"earlier_runs": kept, "earlier_parts": sorted(parts)}
 

@@ -9,7 +9,7 @@ from typing import Any
 from absl import flags as absl_flags
 
 import rvs_tf  # noqa: F401 (registers the defences)
-from madry_cifar import attacks, data, defense, flags, train
+from madry_cifar import data, defense, flags, train
 from madry_cifar.errors import UsageError, unknown
 from madry_cifar.model import check_size
 from madry_cifar.run_folder import MAY_CHANGE, SCHEMA_VERSION
@@ -94,8 +94,6 @@ def configuration(parts: list[str]) -> dict[str, Any]:
         if name not in data.NUM_CLASSES:
             raise unknown("dataset", name, data.NUM_CLASSES)
     rows = _rows()
-    sizes = {"epsilon": float(FLAGS.epsilon or 8), "step_size": 2.0}
-    attacks.attack("pgd-20", **sizes)  # refuses sizes out of range
     trained = {row: None for part in parts for row in [*rows[part], *(SURROGATES if part == "table3" else [])]}
     runs = [run(dataset, row, seed) for dataset in datasets for row in trained for seed in range(FLAGS.seeds)]
     unused = _given_settings().keys() - {name for entry in runs for name in entry["given"]}
@@ -113,12 +111,11 @@ def configuration(parts: list[str]) -> dict[str, Any]:
         "rows": rows,
         "surrogates": SURROGATES,
         "attacks": ATTACKS,
-        "attack_flags": [f"--epsilon={sizes['epsilon']:g}", f"--step_size={sizes['step_size']:g}",
-                         f"--max_images={FLAGS.images}", f"--batch_size={FLAGS.attack_batch_size}"],
+        "attack_flags": ["--epsilon=8", "--step_size=2", f"--max_images={FLAGS.images}", f"--batch_size={FLAGS.attack_batch_size}"],
         "images": FLAGS.images,
         "epsilons": _numbers("epsilons"),
         "advgan_widths": _numbers("advgan_widths"),
-        "advgan_flags": [f"--epsilon={sizes['epsilon']:g}", f"--epochs={FLAGS.advgan_epochs}",
+        "advgan_flags": ["--epsilon=8", f"--epochs={FLAGS.advgan_epochs}",
                          f"--max_train_images={FLAGS.max_train_images}", f"--eval_images={FLAGS.images}"],
         "draws": FLAGS.draws,
         "checkpoints": FLAGS.checkpoints,

@@ -60,7 +60,7 @@ def test_the_results_of_another_profile(invoke, tmp_path):
     assert refused(invoke(table2.command, *SMALL, f"--work_dir={tmp_path}"), message)
 
 
-@pytest.mark.parametrize("missing", ["snakemake", "pandas", "matplotlib", "jinja2"])
+@pytest.mark.parametrize("missing", ["snakemake", "matplotlib", "jinja2"])
 def test_what_to_install(invoke, tmp_path, monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)
     message = f'{missing} is not installed, which the tables and figures need: pip install -e ".[experiments]"'

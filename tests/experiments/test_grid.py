@@ -164,7 +164,7 @@ def test_checkpoints_are_spread_over_the_training_and_kept(configure):
         (["--defenses=at", "--label_smoothing=0.1"], "--label_smoothing=0.1: applies to none of at"),
         (["--label_smoothing=2"], "--label_smoothing=2.0: must be at most 1"),
         (["--learning_rates=a,b"], "--learning_rates=a,b: must be numbers"),
-        (["--epsilon=300"], "--epsilon=300.0: must be from 0 to 255"),
+        (["--epsilon=-1"], "--epsilon=-1.0: must be at least 0"),
     ],
 )
 def test_bad_flags_are_told_before_anything_runs(configure, given, message):

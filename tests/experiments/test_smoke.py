@@ -73,7 +73,7 @@ def test_table_2_shows_what_the_runs_say(work):
         lines = [line for line in csv.DictReader(file) if line["measured"]]
     assert {line["row"] for line in lines} == {"natural", "at", "rvs"}
     for line in lines:
-        (content,) = json.loads((work / line["file"]).read_text())
+        (content,) = json.loads((work / line["measured_file"]).read_text())
         assert float(line["measured"]) == pytest.approx(content["attacks"][line["attack"]]["accuracy"], abs=0.005)
         assert content["images"] == 50
 
