@@ -1,8 +1,10 @@
 """Results files: what was measured on a run's checkpoint, with its protocol, and the outcome of each image.
 
-read, write           a results file (.json) with the predictions beside it (.npz)
-write_adversarial     adversarial images that were kept
-Partial               what an evaluation in progress has measured, from which it goes on after it was killed
+    read, write                a results file (.json) with the predictions beside it (.npz)
+    write_adversarial          adversarial images that were kept
+    Partial, remove_partial    what an evaluation in progress has measured, from which it goes on after it was killed
+
+A results file holds what was measured on the same weights, images and batches, and made on the same surrogate.
 """
 
 import glob
