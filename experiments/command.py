@@ -117,7 +117,7 @@ def _snakemake(work):
     environment = dict(os.environ)
     if FLAGS.jobs > 1:
         environment["TQDM_DISABLE"] = "1"  # bars of several jobs would overwrite one another
-    arguments = _snakemake_command(work, work / "config.json", "--quiet", "rules", "host", "reason", "--", "report")
+    arguments = _snakemake_command(work, work / "config.json", "--quiet", "rules", "host", "reason")
     process = subprocess.Popen(arguments, env=environment, start_new_session=True)
     _own(work, process.pid)  # it may outlive us
     with _signals_to(process) as received:

@@ -44,7 +44,7 @@ def due(work: Path, config: dict, command: Callable[..., list[str]]) -> list[tup
         file = Path(folder) / "config.json"
         write_json(file, config)
         where = work if work.exists() else Path(folder)
-        arguments = command(where, file, "--dry-run", "--nolock", "report")
+        arguments = command(where, file, "--dry-run", "--nolock")
         done = subprocess.run(arguments, capture_output=True, text=True)
     if done.returncode:
         raise RunError(f"no plan: {' '.join((done.stderr or done.stdout).split())[-300:]}")

@@ -65,7 +65,7 @@ def about(measured: Iterable[Measurement]) -> str:
     networks = dict.fromkeys(m.about["network"] for m in measured)
     steps = sorted({m.about["checkpoint"] for m in measured})
     subsets = sorted({size for m in measured if (size := m.about["training_flags"].get("max_train_images"))})
-    training = f" on {_list(subsets)} training images" if subsets else ""
+    training = f" on at most {_list(subsets)} training images" if subsets else ""
     return f"{' / '.join(networks)} after {_list(steps)} steps{training}; {' and '.join(data)}"
 
 

@@ -47,14 +47,9 @@ def snakemake(folder, *arguments):
 
 def due(folder):
     """The jobs that Snakemake would run, as a sorted list of rule and row."""
-    plan = snakemake(folder, "--dry-run", "report")
+    plan = snakemake(folder, "--dry-run")
     found = re.findall(r"^(?:local)?rule (\w+):(?:\n    .*)*?\n    output: (\S+)", plan, re.MULTILINE)
     return sorted((rule, *re.findall(r"digits/(\w+)-\w+/", output)) for rule, output in found)
-
-
-def measured_cells(work, table):
-    content = json.loads((work / "report" / f"{table}.json").read_text())
-    return [cell for cell in content["cells"] if cell["measured"] is not None]
 
 
 def test_everything_is_there_and_marked(work):
