@@ -146,7 +146,7 @@ class Evaluation:
         for sizes, tasks in self._plan:
             for task in tasks:
                 task.check(about.get("surrogate", about), sizes["epsilon"])
-        with alone(self.results):
+        with alone(pathlib.Path(FLAGS.train_dir)):
             return self._measure(about, reuse)
 
     def _measure(self, about, reuse):

@@ -9,6 +9,7 @@ from importlib import metadata
 from typing import Any
 
 from madry_cifar.errors import RunError, UsageError
+from madry_cifar.files import write_json
 
 SCHEMA_VERSION = 1
 NEEDED = ("depth", "width", "num_classes")  # without which no network can be built
@@ -30,14 +31,6 @@ MAY_CHANGE = frozenset(
         "eval_attacks",
     ]
 )
-
-
-def write_json(path: pathlib.Path, content: Any) -> None:
-    """Writes JSON under a temporary name, then renames it: a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    temporary.replace(path)
 
 
 def create(train_dir: str, flags: dict[str, Any], provenance: str | None = None) -> pathlib.Path:

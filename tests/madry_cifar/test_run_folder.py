@@ -117,12 +117,3 @@ def test_settings_of_a_later_program(tmp_path):
     (tmp_path / "flags.json").write_text(json.dumps(content | {"schema_version": 2}))
     with pytest.raises(RunError, match="schema version 2, this program knows 1"):
         run_folder.read_flags(tmp_path)
-
-
-def test_json_is_never_half_written(tmp_path):
-    path = tmp_path / "new" / "a.json"
-    run_folder.write_json(path, {"a": 1})
-    with pytest.raises(TypeError):
-        run_folder.write_json(path, {"a": object()})
-    assert json.loads(path.read_text()) == {"a": 1}
-    assert [file.name for file in path.parent.iterdir()] == ["a.json"]
