@@ -118,14 +118,14 @@ class AdvGAN(Training):
         with generator_tape:
             logits = self.classifier(adversarial, batch_norm="eval").logits
             scores = logits if options.adversarial_loss == "logits" else tf.nn.softmax(logits)
-            lead = adversarial_loss(scores, labels)
+            leading = adversarial_loss(scores, labels)
             gan = gan_loss(self.discriminator(adversarial))
             excess = perturbation_loss(perturbation, options.perturbation_bound)
-            total = lead + options.gan_weight * gan + options.perturbation_weight * excess
+            total = leading + options.gan_weight * gan + options.perturbation_weight * excess
         self.minimize("generator", total, generator_tape, step)
         return {
             "total": total,
-            "adversarial": lead,
+            "adversarial": leading,
             "gan": gan,
             "perturbation": excess,
             "discriminator": discriminator,
