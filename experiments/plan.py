@@ -24,6 +24,7 @@ from madry_cifar.files import write_json
 from madry_cifar.model import WideResNet
 from madry_cifar.options import Options
 from madry_cifar.randomness import uniform
+from rvs_tf.attacks.advgan import AdvGAN
 
 IMAGES = {"digits": (1438, 359), "cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000),
           "svhn_cropped": (73_257, 26_032)}  # fmt: skip
@@ -116,14 +117,18 @@ class Clock:
         values, depth, width = self._settings(run)
         options = self._options(values)
         done = max(saved_steps(self.work / "runs" / run["id"]), default=0)
-        per_image = self._training_step(values["defense"], options, depth, width, NUM_CLASSES[run["dataset"]])
+        per_image = self._training_step(
+            defense.find(values["defense"]), options, depth, width, NUM_CLASSES[run["dataset"]]
+        )
         return max(0, options.steps - done) * options.batch_size * per_image
 
     def _train_advgan(self, run, output):
-        step = self._step(run)
+        _, depth, width = self._settings(run)
+        options = AdvGAN.Options(generator_width=int(output.parent.name.removeprefix("x")))
+        per_image = self._training_step(AdvGAN, options, depth, width, NUM_CLASSES[run["dataset"]])
         values = dict(flag.removeprefix("--").split("=", 1) for flag in self.config["advgan_flags"])
         trained_on = min(int(values["max_train_images"]) or 10**9, IMAGES[run["dataset"]][0])
-        return int(values["epochs"]) * (1.5 * trained_on * step)  # the generator and discriminator add a half or so
+        return int(values["epochs"]) * trained_on * per_image
 
     def _evaluate(self, run, output):
         return self._attacks(run, self.config["attacks"][output.stem.removeprefix("white-box-")])
@@ -169,10 +174,10 @@ def _timed(function, per_call):
     return (time.monotonic() - started) / per_call
 
 
-def _training_step(name, options, depth, width, num_classes):
+def _training_step(kind, options, depth, width, num_classes):
     """Seconds of a training step for each image of the batch."""
     batch = _batch(depth, width, options.batch_size)
-    subject = defense.find(name)(WideResNet(depth, width, num_classes), options)
+    subject = kind(WideResNet(depth, width, num_classes), options)
     images, labels = _inputs(batch, num_classes)
     step = tf.function(lambda: subject.train_step(images, labels, tf.constant(0, tf.int64)), autograph=False)
     return _timed(lambda: tf.nest.map_structure(lambda value: value.numpy(), dict(step())), batch)

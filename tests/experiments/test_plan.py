@@ -1,0 +1,62 @@
+"""The estimate of a plan: how much work each job is, with the steps' times given."""
+
+import pytest
+
+from experiments import plan
+from experiments.grid import ATTACKS
+
+FLAGS = ["--defense=rvs", "--depth=10", "--width=1", "--steps=100", "--batch_size=8", "--learning_rates=0.1",
+         "--learning_rate_boundaries=", "--ot=paired"]  # fmt: skip
+RUN = {"id": "digits/rvs-0/seed-0", "dataset": "digits", "row": "rvs", "seed": 0, "flags": FLAGS}
+CONFIG = {"runs": [RUN], "attacks": ATTACKS, "images": 0, "epsilons": [0, 8, 16], "draws": 10, "checkpoints": 4,
+          "diversity_images": 50, "advgan_flags": ["--epochs=3", "--max_train_images=1000"]}  # fmt: skip
+
+
+@pytest.fixture
+def clock(monkeypatch, tmp_path):
+    """A clock for which a training step takes 2 s an image and one of an attack 0.3 s."""
+    from madry_cifar import flags, train
+
+    monkeypatch.setattr(plan, "_training_step", lambda *_: 2.0)
+    monkeypatch.setattr(plan, "_attack_step", lambda *_: 0.3)
+    known = set(flags.flags.FLAGS)
+    monkeypatch.setattr(flags, "_sections", {})
+    train.define_settings()
+    yield plan.Clock(CONFIG, tmp_path)
+    for name in set(flags.flags.FLAGS) - known:
+        delattr(flags.flags.FLAGS, name)
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "seconds"),
+    [
+        ("train", "runs/{}/trained", 100 * 8 * 2),
+        ("train_advgan", "advgan/{}/x8/trained", 3 * 1000 * 2),
+        ("evaluate", "results/{}/white-box-table4.json", 359 * (1 + 20 * 3 + 1 + 20 * 3 + 1) * 0.1),
+        ("transfer", "results/{}/from-at.json", 359 * (2 * (20 + 100) * 3 + 4) * 0.1),
+        ("attack_over_epsilon", "results/{}/epsilons.json", 3 * 359 * 61 * 0.1),
+        ("diversity", "results/{}/diversity.json", 4 * 2 * 50 * 10 * 0.1),
+        ("latent_space", "results/{}/latent.npz", 2 * 10 * 10 * 0.1),
+        ("table2", "report/table2.md", 0),
+    ],
+)
+def test_work_of_a_job(clock, kind, file, seconds):
+    assert clock.seconds(kind, file.format(RUN["id"])) == pytest.approx(seconds)
+
+
+def test_what_is_trained_already_is_not_counted(clock, tmp_path):
+    checkpoint = tmp_path / "runs" / RUN["id"] / "checkpoints" / "ckpt-60.index"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
+    assert clock.seconds("train", f"runs/{RUN['id']}/trained") == pytest.approx(40 * 8 * 2)
+
+
+def test_steps_are_measured():
+    assert 0 < plan._attack_step(10, 1, 10) < 10
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(5, "5 s"), (119, "119 s"), (120, "2.0 min"), (7200, "2.0 h"), (86400 * 3, "3.0 days")]
+)
+def test_durations(seconds, text):
+    assert plan.duration(seconds) == text
