@@ -101,10 +101,9 @@ def _draw_distances(axes: Axes, curves: list[Series]):
 
 def _draw_cloud(axes: Axes, cloud: Cloud):
     for style, here in _classes(cloud):
-        axes.scatter(*cloud.positions[here & ~cloud.natural].T, s=9, alpha=0.6, linewidths=0, **style)
-        axes.scatter(
-            *cloud.positions[here & cloud.natural].T, s=110, edgecolors="black", linewidths=1.6, zorder=5, **style
-        )
+        axes.scatter(*cloud.positions[here & ~cloud.natural].T, s=14, alpha=0.6, linewidths=0, **style)
+        hollow = {"facecolors": "none", "edgecolors": "black", "marker": style["marker"]}  # hides no perturbation
+        axes.scatter(*cloud.positions[here & cloud.natural].T, s=130, linewidths=1.4, zorder=5, **hollow)
     axes.set(xticks=[], yticks=[])
     axes.set_aspect("equal", adjustable="datalim")
     for spine in axes.spines.values():
