@@ -1,5 +1,6 @@
 """Files that are whole or not there, also when the disk is full."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -27,13 +28,15 @@ def full_disk():
     return full_disk
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def small_files():
-    """Files cannot grow beyond 4,096 bytes."""
+    """No file of this process can grow beyond 4,096 bytes, the one that the tests report to included."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def names(folder):
@@ -84,10 +87,10 @@ def test_a_full_disk_leaves_what_there_was(tmp_path, full_disk, ending):
 
 
 @ENDINGS
-def test_a_write_that_fails_halfway_leaves_what_there_was(tmp_path, small_files, ending):
+def test_a_write_that_fails_halfway_leaves_what_there_was(tmp_path, ending):
     path = tmp_path / f"a{ending}"
     before = write(path, 100)
-    with pytest.raises(OSError) as raised:  # noqa: PT011 (NumPy has another message than Python)
+    with pytest.raises(OSError) as raised, small_files():  # noqa: PT011 (NumPy has another message than Python)
         write(path, 20_000)
     assert raised.value.filename == str(path)
     assert names(tmp_path) == [path.name]
