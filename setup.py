@@ -33,7 +33,7 @@ setup(
         "experiments": ["snakemake>=9", "matplotlib", "jinja2"],  # tables and figures
         "gpu": ["tensorflow[and-cuda]>=2.16,<2.22"],
         "peers": ["foolbox>=3.3.4", "POT>=0.9.4"],  # independent implementations that tests and benchmarks compare with
-        "dev": ["pytest>=8", "hypothesis", "scipy", "ruff==0.17.6", "pre-commit"],
+        "dev": ["pytest>=8", "pytest-xdist", "hypothesis", "scipy", "ruff==0.17.6", "pre-commit"],
     },
     entry_points={
         "console_scripts": [

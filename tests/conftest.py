@@ -80,7 +80,7 @@ def run(start):
 
     def run(module, *arguments):
         process = start(module, *arguments)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=300)
         return process.returncode, out, err
 
     return run

@@ -151,7 +151,7 @@ def test_a_training_stopped_and_continued_ends_as_one_never_stopped(start, again
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 143, err
     stopped_at = max(saved_steps(folder))
     assert f"stopped by SIGTERM after step {stopped_at}, saved" in error_line(err)

@@ -24,7 +24,7 @@ def work(start, tmp_path_factory):
     """The work folder of a finished smoke run. Not to be written to."""
     folder = tmp_path_factory.mktemp("grid") / "work"
     process = start(*SMOKE, f"--work_dir={folder}")
-    out, err = process.communicate(timeout=1200)
+    out, err = process.communicate(timeout=3000)
     assert process.returncode == 0, out + err
     (folder / "stdout.txt").write_text(out)
     return folder
@@ -132,7 +132,7 @@ def test_killed_and_continued(start, tmp_path):
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     snakemake_itself = json.loads((tmp_path / ".owner.json").read_text())["process"]
-    _, err = (second := start(*command)).communicate(timeout=120)
+    _, err = (second := start(*command)).communicate(timeout=300)
     assert second.returncode == 2
     assert f"--work_dir={tmp_path}: in use by process {snakemake_itself}" in err
     os.killpg(snakemake_itself, signal.SIGKILL)
@@ -142,7 +142,7 @@ def test_killed_and_continued(start, tmp_path):
     saved = set(tmp_path.glob("runs/*/*/*/checkpoints/ckpt-*.index"))
     wait_for(lambda: set(tmp_path.glob("runs/*/*/*/checkpoints/ckpt-*.index")) - saved, process)
     process.terminate()
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 128 + signal.SIGTERM
     assert "going on after step" in out
     assert "error: stopped by SIGTERM; the same command goes on where it stopped" in err.splitlines()[-1]
