@@ -12,7 +12,7 @@ demo: install
 	$(BIN)/python -m experiments.demo
 
 test: $(VENV)/dev
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 install: $(VENV)/plain
 
