@@ -12,13 +12,13 @@ import sys
 from absl import flags as absl_flags
 
 from experiments import grid
+from experiments.report import EXTRA
 from madry_cifar import flags, train
 from madry_cifar.errors import RunError, UsageError
 from madry_cifar.files import write_json
 
 FLAGS = absl_flags.FLAGS
 OWNER = ".owner.json"  # which process works in a folder
-EXTRA = 'pip install -e ".[experiments]"'
 
 
 def run(parts: list[str], doc: str) -> None:
@@ -183,8 +183,9 @@ def _release(work):
     with contextlib.suppress(OSError, ValueError):
         owner = json.loads((work / OWNER).read_text())
     here = owner.get("host") == socket.gethostname()
-    if here and _runs(owner["process"]):
-        raise UsageError(f"--work_dir={work}: in use by process {owner['process']}; wait for it or choose another")
+    if here and not FLAGS.unlock and owner["process"] != os.getpid() and _runs(owner["process"]):  # numbers come again
+        raise UsageError(f"--work_dir={work}: in use by process {owner['process']}; wait for it or choose another; if "
+                         "that process is no command of this kind, add --unlock")  # fmt: skip
     if not here and not FLAGS.unlock:
         raise UsageError(f"--work_dir={work}: locked by Snakemake: another command works there, or one was killed; if "
                          "none does, add --unlock")  # fmt: skip

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import re
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -47,6 +48,8 @@ def due(work: Path, config: dict, command: Callable[..., list[str]]) -> list[tup
         where = work if work.exists() else Path(folder)
         arguments = command(where, file, "--dry-run", "--nolock")
         done = subprocess.run(arguments, capture_output=True, text=True)
+    for line in re.findall(r"^warning: .*", done.stderr, re.MULTILINE):
+        print(line, file=sys.stderr)
     if done.returncode:
         raise RunError(f"no plan: {' '.join((done.stderr or done.stdout).split())[-300:]}")
     return re.findall(

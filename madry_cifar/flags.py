@@ -104,7 +104,10 @@ def run(main: Callable[[], None], doc: str) -> None:
 
 def _parse(argv, doc):
     if any(argument in ("--help", "-h", "-help", "--helpfull", "--helpshort") for argument in argv[1:]):
-        print(_help(doc))
+        try:
+            print(_help(doc), flush=True)
+        except BrokenPipeError:
+            _reader_gone()
         sys.exit(0)
     try:
         return flags.FLAGS(argv)
@@ -126,15 +129,20 @@ def _guarded(main, argv):
         _fail(error, 128 + number if number else 1)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
-    except BrokenPipeError:  # `… | head`: nobody reads on
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(141)
+    except BrokenPipeError:
+        _reader_gone()
     except tf.errors.ResourceExhaustedError as error:
         _fail(f"out of memory or disk space: {str(error).splitlines()[0]}; a smaller --batch_size needs less memory", 1)
     except tf.errors.OpError as error:  # files that TensorFlow reads or writes
         _fail(" ".join(str(error).split())[:300], 1)
     except OSError as error:
         _fail(f"{error.filename or 'input/output'}: {error.strerror or error}", 1)
+
+
+def _reader_gone():
+    """Ends the command as its reader did: `… | head`."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.exit(141)
 
 
 def _fail(message, status):

@@ -422,3 +422,11 @@ def test_help_names_every_setting_of_a_run(run, rvs_run):
     settings = json.loads((rvs_run / "flags.json").read_text())["flags"]
     for name in ("train_dir", *settings):
         assert re.search(rf"^  --(\[no\])?{name}: \w", out, re.MULTILINE) or name == "num_classes", name
+
+
+def test_help_whose_reader_is_gone(start):
+    process = start("madry_cifar.run_attack", "--help")
+    process.stdout.close()
+    process.stdout = None  # for the fixture, which reads what there is
+    assert "Traceback" not in process.stderr.read()
+    assert process.wait() == 141

@@ -4,11 +4,12 @@ import json
 import os
 import socket
 import sys
+import types
 
 import pytest
 
 from experiments import all as everything
-from experiments import table2
+from experiments import command, table2
 
 SMALL = ("--depth=10", "--width=1", "--steps=4", "--learning_rate_boundaries=2,3")
 
@@ -80,6 +81,17 @@ def test_two_commands_in_one_folder(invoke, tmp_path):
     lock(tmp_path, process=os.getppid(), host=socket.gethostname())
     message = f"--work_dir={tmp_path}: in use by process {os.getppid()}; wait for it"
     assert refused(invoke(table2.command, *SMALL, f"--work_dir={tmp_path}"), message)
+
+
+def test_a_recorded_process_that_is_this_one_holds_no_lock(tmp_path, monkeypatch):
+    """In a container that was restarted the command has the number that it had before."""
+    lock(tmp_path, process=os.getpid(), host=socket.gethostname())
+    calls = []
+    monkeypatch.setattr(command, "_snakemake_command", lambda *arguments: ["true"])
+    monkeypatch.setattr(command.subprocess, "run", lambda *arguments, **_: calls.append(arguments))
+    monkeypatch.setattr(command, "FLAGS", types.SimpleNamespace(unlock=False))
+    command._release(tmp_path)
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize("owner", [{}, {"process": 1, "host": "another-machine"}])
