@@ -132,14 +132,15 @@ def test_killed_and_continued(start, tmp_path):
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     snakemake_itself = json.loads((tmp_path / ".owner.json").read_text())["process"]
+    os.killpg(snakemake_itself, signal.SIGSTOP)  # so that it cannot end while the second command starts
     _, err = (second := start(*command)).communicate(timeout=300)
     assert second.returncode == 2
     assert f"--work_dir={tmp_path}: in use by process {snakemake_itself}" in err
     os.killpg(snakemake_itself, signal.SIGKILL)
     assert list(tmp_path.glob(".snakemake/locks/*"))
 
-    process = start(*command)
     saved = set(tmp_path.glob("runs/*/*/*/checkpoints/ckpt-*.index"))
+    process = start(*command)
     wait_for(lambda: set(tmp_path.glob("runs/*/*/*/checkpoints/ckpt-*.index")) - saved, process)
     process.terminate()
     out, err = process.communicate(timeout=300)
