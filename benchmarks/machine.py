@@ -1,0 +1,57 @@
+"""What a measurement was taken on, and the memory of a process."""
+
+import datetime
+import os
+import pathlib
+import platform
+from importlib import metadata
+from typing import Any
+
+import tensorflow as tf
+
+PACKAGES = ("tensorflow", "keras", "numpy")
+
+
+def describe(*peers: str) -> dict[str, Any]:
+    """The processor, the cores this process may use, GPUs, versions (None: not installed) and today's date.
+
+    `peers` are further distributions whose versions matter, by the names that pip knows.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    return {
+        "cpu": _cpu(),
+        "cores": len(os.sched_getaffinity(0)),
+        "gpus": [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus],
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in (*PACKAGES, *peers)},
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def _cpu():
+    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _version(name):
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def resident() -> float:
+    """The memory that this process has now, in GiB."""
+    return _status("VmRSS")
+
+
+def peak() -> float:
+    """The most memory that this process ever had, in GiB.
+
+    Not `getrusage`'s ru_maxrss: a process inherits that from the one that started it.
+    """
+    return _status("VmHWM")
+
+
+def _status(name):
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) / 2**20
