@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from madry_cifar import replicas
 from madry_cifar.errors import UsageError, unknown
 from madry_cifar.randomness import uniform
 
@@ -50,7 +51,7 @@ def project(adversarial: tf.Tensor, images: tf.Tensor, epsilon) -> tf.Tensor:
 
 def random_start(images: tf.Tensor, epsilon, seed) -> tf.Tensor:
     """A point drawn uniformly from the ε-ball around `images`, clipped to the range of pixels."""
-    noise = uniform(tf.shape(images), seed, -1, 1, images.dtype)
+    noise = replicas.draw(uniform, tf.shape(images), seed, -1, 1, images.dtype)
     return tf.clip_by_value(images + _number(epsilon, images.dtype) * noise, *PIXEL_RANGE)
 
 
@@ -73,6 +74,10 @@ def sign_steps(loss: Callable[[tf.Tensor], tf.Tensor], images: tf.Tensor, start:
             total = tf.reduce_sum(loss(adversarial))
         return [project(adversarial + step_size * tf.sign(tape.gradient(total, adversarial)), images, epsilon)]
 
+    if replicas.count() > 1:  # inside a loop of the graph they could not exchange batch norm's statistics
+        for _ in range(int(tf.get_static_value(steps))):
+            (start,) = step(start)
+        return start
     return tf.while_loop(
         lambda _: True, step, [start], maximum_iterations=_number(steps, tf.int32), parallel_iterations=1
     )[0]

@@ -33,9 +33,11 @@ class Checkpoints:
       train_dir: the run's folder.
       networks, optimizers: by name, as in `Training`.
       keep: how many of the latest checkpoints to keep; 0 keeps all.
+      writes: whether this process is the one that saves.
     """
 
-    def __init__(self, train_dir, networks: Mapping[str, keras.Model], optimizers: Mapping[str, Optimizer], keep=3):
+    def __init__(self, train_dir, networks: Mapping[str, keras.Model], optimizers: Mapping[str, Optimizer], keep=3, *,
+                 writes: bool = True):  # fmt: skip
         self.train_dir, self.step = train_dir, tf.Variable(0, dtype=tf.int64, trainable=False)
         contents = {"step": self.step}
         for name, network in networks.items():
@@ -49,7 +51,8 @@ class Checkpoints:
                     contents |= {f"{names[id(variable)]}.{kept}": slot for variable, slot in pairs}
         self.checkpoint = tf.train.Checkpoint(**contents)
         folder = str(pathlib.Path(train_dir) / "checkpoints")
-        _mend_list(folder, list(saved_steps(train_dir).values()))
+        if writes:
+            _mend_list(folder, list(saved_steps(train_dir).values()))
         self.manager = tf.train.CheckpointManager(self.checkpoint, folder, keep or None, checkpoint_name=PREFIX)
 
     def restore_latest(self) -> int:

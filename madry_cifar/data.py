@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from madry_cifar import original_files
+from madry_cifar import original_files, replicas
 from madry_cifar.errors import RunError, UsageError, unknown
 from madry_cifar.randomness import draw_seed, uniform
 
@@ -209,8 +209,9 @@ def augment(images: tf.Tensor, seed: int, step) -> tf.Tensor:
     """
     batch, height, width, _ = tf.unstack(tf.shape(images))
     padded = tf.pad(images, [[0, 0], [PADDING, PADDING], [PADDING, PADDING], [0, 0]])
-    draws = uniform([2, batch, 1], draw_seed(seed, step, "augmentation"), 0, 2 * PADDING + 1, tf.int32)
-    flips = uniform([batch, 1], draw_seed(seed, step, "flip"), 0, 2, tf.int32)
+    offsets = (draw_seed(seed, step, "augmentation"), 0, 2 * PADDING + 1, tf.int32)
+    draws = replicas.draw(uniform, [2, batch, 1], *offsets, axis=1)
+    flips = replicas.draw(uniform, [batch, 1], draw_seed(seed, step, "flip"), 0, 2, tf.int32)
     rows = draws[0] + tf.range(height)
     columns = draws[1] + tf.where(flips == 1, tf.range(width)[::-1], tf.range(width))
     return tf.gather(tf.gather(padded, rows, axis=1, batch_dims=1), columns, axis=2, batch_dims=1)

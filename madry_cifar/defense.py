@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import keras
 import tensorflow as tf
 
-from madry_cifar import attacks
+from madry_cifar import attacks, replicas
 from madry_cifar.errors import unknown
 from madry_cifar.layers import kernels
 from madry_cifar.model import WideResNet
@@ -63,9 +63,12 @@ class Training(abc.ABC):
         """The number of training steps in all."""
 
     def minimize(self, name: str, loss: tf.Tensor, tape: tf.GradientTape, step) -> None:
-        """One update of the network called `name`, and of no other, along the gradient of `loss`."""
+        """One update of the network called `name`, and of no other, along the gradient of `loss`.
+
+        Where several replicas have a loss each, what is minimised is their mean.
+        """
         optimizer = self.optimizers[name]
-        optimizer.apply(tape.gradient(loss, optimizer.variables), step)
+        optimizer.apply(replicas.mean(tape.gradient(loss, optimizer.variables)), step)
 
     @abc.abstractmethod
     def train_step(self, images: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> Mapping[str, tf.Tensor]:

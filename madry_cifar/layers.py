@@ -6,6 +6,7 @@ Released code: MadryLab/cifar10_challenge `model.py`, and the same layers in the
 import keras
 import tensorflow as tf
 
+from madry_cifar import replicas
 from madry_cifar.randomness import normal, uniform
 
 BATCH_NORM_MODES = ("eval", "train", "frozen")
@@ -21,21 +22,26 @@ class BatchNorm(keras.layers.Layer):
     | "frozen" | the batch's own      | kept               |
 
     As TensorFlow's fused op, the running variance follows the unbiased batch variance. The fused op is used because
-    Keras's own layer runs as separate operations (less than half as fast on a CPU); in float64, which it lacks,
-    the same formula is written out.
+    Keras's own layer runs as separate operations (less than half as fast on a CPU); where it cannot be (float64, or
+    statistics of several replicas) the same formula is written out.
 
     Args:
       decay: what is kept of the running statistics per update (released code: 0.9).
       epsilon: added to the variance (released code: 0.001).
+
+    Attributes:
+      synchronized: whether "the batch" is that of all replicas; see `synchronize`.
     """
 
     def __init__(self, decay: float = 0.9, epsilon: float = 1e-3, **kwargs):
         super().__init__(**kwargs)
         self.decay, self.epsilon = decay, epsilon
+        self.synchronized = False
 
     def build(self, input_shape):
-        def weight(name, initializer, trainable):
-            return self.add_weight(name=name, shape=input_shape[-1:], initializer=initializer, trainable=trainable)
+        def weight(name, initializer, trainable):  # never rounded to what the layer computes in
+            return self.add_weight(name=name, shape=input_shape[-1:], initializer=initializer, trainable=trainable,
+                                   autocast=False)  # fmt: skip
 
         self.gamma, self.beta = weight("gamma", "ones", True), weight("beta", "zeros", True)
         self.moving_mean = weight("moving_mean", "zeros", False)
@@ -51,18 +57,16 @@ class BatchNorm(keras.layers.Layer):
         if mode == "train":
             moved = 1.0 - self.decay**updates  # `updates` moves by 1 - decay towards the same value
             for running, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
-                running.value.assign_sub(moved * (running.value - batch))
+                # Of this replica's copy alone, unlike `assign_sub`: they are averaged at the end of a step.
+                change = moved * (running.value - batch)
+                tf.raw_ops.AssignSubVariableOp(resource=running.value.handle, value=change)
         return outputs
 
     def _normalize(self, inputs, mean=None, variance=None):
         """Returns the outputs and the mean and (unbiased) variance of the batch; uses the given ones instead if any."""
         use_batch = mean is None
-        if inputs.dtype == tf.float64:
-            if use_batch:
-                mean, variance = tf.nn.moments(inputs, axes=list(range(inputs.shape.rank - 1)))
-            outputs = tf.nn.batch_normalization(inputs, mean, variance, self.beta.value, self.gamma.value, self.epsilon)
-            count = tf.cast(tf.size(inputs) // tf.shape(inputs)[-1], inputs.dtype)
-            return outputs, mean, variance * count / tf.maximum(count - 1, 1)
+        if inputs.dtype == tf.float64 or use_batch and self.synchronized and replicas.count() > 1:
+            return self._normalize_unfused(inputs, mean, variance)
         empty = tf.zeros([0], tf.float32)
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=inputs,
@@ -75,8 +79,28 @@ class BatchNorm(keras.layers.Layer):
         )
         return outputs, mean, variance
 
+    def _normalize_unfused(self, inputs, mean, variance):
+        wide = tf.cast(inputs, self.variable_dtype)
+        count = tf.cast(tf.size(inputs) // tf.shape(inputs)[-1], wide.dtype)
+        if mean is None:
+            mean, variance = tf.nn.moments(wide, axes=list(range(inputs.shape.rank - 1)))
+            if self.synchronized:
+                means, variances = tf.unstack(replicas.gather(tf.stack([mean, variance])[tf.newaxis]), axis=1)
+                mean = tf.reduce_mean(means, axis=0)
+                variance = tf.reduce_mean(variances + tf.math.squared_difference(means, mean), axis=0)
+                count *= replicas.count()
+        outputs = tf.nn.batch_normalization(wide, mean, variance, self.beta.value, self.gamma.value, self.epsilon)
+        return tf.cast(outputs, inputs.dtype), mean, variance * count / tf.maximum(count - 1, 1)
+
     def get_config(self):
         return super().get_config() | {"decay": self.decay, "epsilon": self.epsilon}
+
+
+def synchronize(network: keras.Model) -> None:
+    """Makes a network's batch norms use the statistics of all replicas' images together."""
+    for layer in network._flatten_layers():
+        if isinstance(layer, BatchNorm):
+            layer.synchronized = True
 
 
 class Conv(keras.layers.Layer):

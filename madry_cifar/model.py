@@ -70,7 +70,8 @@ class WideResNet(keras.Model):
       width: the factor w; 10 in the paper.
       num_classes: K, the number of logits.
       seed: of the initial weights.
-      dtype: "float32", or "float64" for numerical comparisons.
+      dtype: "float32"; "mixed_bfloat16" for convolutions in bfloat16, with weights, batch norm's statistics, features
+        and logits in float32; or "float64" for numerical comparisons.
 
     Raises:
       ValueError: for a depth, width or number of classes that no such network has.
@@ -79,7 +80,7 @@ class WideResNet(keras.Model):
     def __init__(self, depth: int = 28, width: int = 10, num_classes: int = 10, *, seed: int = 0,
                  name: str = "classifier", **kwargs):  # fmt: skip
         check_size(depth, width, num_classes)
-        super().__init__(name=name, **kwargs)
+        super().__init__(name=name, autocast=False, **kwargs)  # bfloat16 cannot tell neighbouring grey levels apart
         self.depth, self.width, self.num_classes, self.seed = depth, width, num_classes, seed
         policy = self.dtype_policy
         self.init_conv = Conv(16, name="init_conv", dtype=policy)
@@ -95,7 +96,7 @@ class WideResNet(keras.Model):
             for unit in range((depth - 4) // 6)
         ]
         self.norm_last = BatchNorm(name="norm_last", dtype=policy)
-        self.logits = Dense(num_classes, name="logits", dtype=policy)
+        self.logits = Dense(num_classes, name="logits", dtype=policy.variable_dtype)
         self.build((None, 32, 32, 3))
         initialize(self, seed)
 
@@ -116,11 +117,12 @@ class WideResNet(keras.Model):
         `batch_norm` is "eval" (running statistics), "train" (batch statistics; the running ones are moved, `updates`
         times) or "frozen" (batch statistics; the running ones are kept).
         """
-        outputs = self.init_conv(standardize(tf.cast(images, self.compute_dtype)))
+        standardized = standardize(tf.cast(images, self.variable_dtype))
+        outputs = self.init_conv(tf.cast(standardized, self.compute_dtype))
         for unit in self.units:
             outputs = unit(outputs, mode=batch_norm, updates=updates)
         outputs = tf.nn.leaky_relu(self.norm_last(outputs, mode=batch_norm, updates=updates), LEAKINESS)
-        features = tf.reduce_mean(outputs, axis=[1, 2])
+        features = tf.reduce_mean(tf.cast(outputs, self.variable_dtype), axis=[1, 2])
         return Outputs(features, self.logits(features))
 
     def get_config(self):

@@ -22,6 +22,9 @@ MAY_CHANGE = frozenset(
         "data_dir",
         "download",
         "jit_compile",
+        "steps_per_call",
+        "strategy",
+        "profile_steps",
         "checkpoint_every",
         "keep",
         "log_every",
@@ -31,6 +34,8 @@ MAY_CHANGE = frozenset(
         "eval_attacks",
     ]
 )
+# Settings that came after the first runs were made, and what those runs had instead.
+ADDED = {"max_train_images": 0, "ot_weight": 1.0, "precision": "float32", "sync_bn": False}
 
 
 def create(train_dir: str, flags: dict[str, Any], provenance: str | None = None) -> pathlib.Path:
@@ -60,6 +65,7 @@ def create(train_dir: str, flags: dict[str, Any], provenance: str | None = None)
 
 
 def _check_same(folder, flags, before):
+    before = {name: value for name, value in ADDED.items() if name in flags} | before
     differing = sorted(name for name in {*flags, *before} - MAY_CHANGE if flags.get(name) != before.get(name))
     if differing:
         changes = ", ".join(f"--{name} (there {before.get(name)}, now {flags.get(name)})" for name in differing)

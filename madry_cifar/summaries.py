@@ -12,10 +12,11 @@ SHOWN_IMAGES = 8
 
 
 class Summaries:
-    """Writes scalars, images, text and hyper-parameters of a run into its folder."""
+    """Writes scalars, images, text and hyper-parameters of a run into its folder; nothing for None."""
 
     def __init__(self, folder):
-        self.writer = tf.summary.create_file_writer(str(folder))
+        noop = folder is None
+        self.writer = tf.summary.create_noop_writer() if noop else tf.summary.create_file_writer(str(folder))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """One point on each named curve."""

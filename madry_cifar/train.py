@@ -12,9 +12,10 @@ from typing import Any
 import tensorflow as tf
 from absl import flags as absl_flags
 
-from madry_cifar import attacks, data, defense, flags, run_folder
-from madry_cifar.errors import UsageError
+from madry_cifar import attacks, data, defense, flags, run_folder, strategies
+from madry_cifar.errors import UsageError, unknown
 from madry_cifar.evaluation import Evaluator
+from madry_cifar.layers import synchronize
 from madry_cifar.model import WideResNet, check_size
 from madry_cifar.options import Options
 from madry_cifar.trainer import Schedule, Trainer
@@ -38,13 +39,25 @@ def define_settings() -> None:
     flags.define_data_flags()
     define("Network", "depth", 34, "6n + 4 layers: 28 in the paper's text, 34 in the released code", kind=int)
     define("Network", "width", 10, "widening factor", kind=int, minimum=1)
-    define("Run", "jit_compile", "auto", "compile the step with XLA: true, false, or auto (on a GPU)")
+    define("Network", "precision", "float32", "of the convolutions: float32, or bfloat16 (weights, batch norm's "
+           "statistics, features, losses and optimal transport stay float32)")  # fmt: skip
+    define("Run", "jit_compile", "auto", "compile the step with XLA: true, false, or auto (on a single GPU)")
+    define("Run", "steps_per_call", 1, "steps at once without a return to Python; a GPU waits less with 10 or more",
+           kind=int, minimum=1)  # fmt: skip
+    define("Run", "strategy", "none", "devices that share each batch: none (one device), mirrored (all GPUs of this "
+           "machine) or multiworker (those of all the processes in TF_CONFIG)")  # fmt: skip
+    define("Run", "sync_bn", False, "batch norm over the images of all replicas, as on one device, not of each",
+           kind=bool)  # fmt: skip
+    define("Run", "profile_steps", "", "a,b: profile the steps from a to b for TensorBoard's Profile tab (pip install "
+           "xprof)")  # fmt: skip
     for field in dataclasses.fields(Schedule):
         define("Run", field.name, field.default, SCHEDULE_HELP[field.name], kind=int, minimum=0)
     define("Run", "eval_attacks", "natural,pgd-7", "attacks of the periodic evaluation (see rvs_tf.evaluate)")
     define("Run", "eval_images", 500, "held-out (or else test) images for it; 0 for all", kind=int, minimum=0)
     flags.define_option_flags(defense.REGISTRY)
 
+
+PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # and Keras's names of them
 
 SCHEDULE_HELP = {
     "checkpoint_every": "steps between checkpoints",
@@ -59,33 +72,50 @@ def main() -> None:
     """Trains as the flags say."""
     if not FLAGS.train_dir:
         raise UsageError("--train_dir=: say in which folder the run is to be kept")
+    strategy = strategies.make(FLAGS.strategy)
     defense_class = defense.find(FLAGS.defense)
     options = flags.given_options(defense_class)
     jit_compile, evaluation_attacks = check_flags(options)
+    profile_steps = _profile_steps(FLAGS.profile_steps)
     names = ["data_dir", "download", "validation_size", "max_train_images"]
     dataset = data.load(FLAGS.dataset, **flags.configuration(names))
     data.Batches(len(dataset.train), options.batch_size, FLAGS.seed)  # refuses a batch larger than the data
     settings = settings_of(options, dataset.num_classes)
-    classifier = WideResNet(FLAGS.depth, FLAGS.width, dataset.num_classes, seed=FLAGS.seed)
-    subject = defense_class(classifier, options, FLAGS.seed)
-    folder = run_folder.create(FLAGS.train_dir, settings, dataset.provenance)
+    with strategy.scope():
+        dtype = PRECISIONS[FLAGS.precision]
+        classifier = WideResNet(FLAGS.depth, FLAGS.width, dataset.num_classes, seed=FLAGS.seed, dtype=dtype)
+        subject = defense_class(classifier, options, FLAGS.seed)
+    if FLAGS.sync_bn:
+        for network in subject.networks.values():
+            synchronize(network)
+    if chief := strategies.is_chief(strategy):
+        run_folder.create(FLAGS.train_dir, settings, dataset.provenance)
     trainer = Trainer(
         subject,
         dataset,
-        folder,
+        FLAGS.train_dir,
         Schedule(**flags.configuration([field.name for field in dataclasses.fields(Schedule)])),
         evaluator=Evaluator(classifier, evaluation_attacks, max_images=FLAGS.eval_images),
         jit_compile=jit_compile,
+        steps_per_call=FLAGS.steps_per_call,
+        strategy=strategy,
+        profile_steps=profile_steps,
     )
+    if chief:
+        _announce(trainer, dataset, settings)
+    trainer.train()
+
+
+def _announce(trainer, dataset, settings):
+    options, replicas = trainer.training.options, trainer.strategy.num_replicas_in_sync
     network = f"WRN-{FLAGS.depth}-{FLAGS.width}"
     print(f"{FLAGS.defense} on {dataset.provenance}: {len(dataset.train)} training images, {network}, "
-          f"{options.steps} steps of {options.batch_size} on the {_device()}, into {folder}")  # fmt: skip
+          f"{options.steps} steps of {options.batch_size} on {_devices(replicas)}, into {trainer.train_dir}")  # fmt: skip
     if trainer.step:
         print(f"going on after step {trainer.step}" if trainer.step < options.steps else
               f"already trained for {trainer.step} steps")  # fmt: skip
     else:
         trainer.summaries.settings(settings)
-    trainer.train()
 
 
 def check_flags(options: Options) -> tuple[bool, list[attacks.Attack]]:
@@ -94,6 +124,8 @@ def check_flags(options: Options) -> tuple[bool, list[attacks.Attack]]:
         check_size(FLAGS.depth, FLAGS.width, 2)
     except ValueError as error:
         raise UsageError(f"--{error}") from None
+    if FLAGS.precision not in PRECISIONS:
+        raise unknown("precision", FLAGS.precision, PRECISIONS)
     return _jit_compile(FLAGS.jit_compile), _evaluation_attacks(options)
 
 
@@ -108,15 +140,34 @@ def gpus() -> int:
     return len(tf.config.list_physical_devices("GPU"))
 
 
-def _device():
-    return {0: "CPU", 1: "GPU"}.get(gpus(), f"first of {gpus()} GPUs")
+def _devices(replicas):
+    if replicas > 1:
+        return f"{replicas} replicas"
+    return {0: "the CPU", 1: "the GPU"}.get(gpus(), f"the first of {gpus()} GPUs")
 
 
 def _jit_compile(value):
-    choices = {"true": True, "false": False, "auto": gpus() > 0}
+    alone = FLAGS.strategy == "none"
+    choices = {"true": True, "false": False, "auto": gpus() > 0 and alone}
     if value.lower() not in choices:
         raise UsageError(f"--jit_compile={value}: must be auto, true or false")
+    if choices[value.lower()] and not alone:
+        raise UsageError(f"--jit_compile={value}: replicas exchange nothing in a step compiled by XLA; leave it out "
+                         f"with --strategy={FLAGS.strategy}")  # fmt: skip
     return choices[value.lower()]
+
+
+def _profile_steps(value):
+    """The first and last step to profile, or None."""
+    if not value:
+        return None
+    try:
+        first, last = map(int, value.split(","))
+        if not 1 <= first <= last:
+            raise ValueError
+    except ValueError:
+        raise UsageError(f"--profile_steps={value}: must be two steps, the first not after the last: 20,24") from None
+    return first, last
 
 
 def _evaluation_attacks(options):

@@ -10,11 +10,14 @@ import numpy as np
 import tensorflow as tf
 
 from madry_cifar.checkpoints import Checkpoints, saved_steps
-from madry_cifar.data import Batches, Dataset, augment
+from madry_cifar.data import Batches, Dataset
 from madry_cifar.defense import Training
 from madry_cifar.errors import RunError
 from madry_cifar.evaluation import Evaluator
+from madry_cifar.profiler import Profiler
 from madry_cifar.progress import progress_bar
+from madry_cifar.steps import Steps
+from madry_cifar.strategies import is_chief, several_workers
 from madry_cifar.summaries import Summaries
 
 
@@ -47,84 +50,98 @@ class Trainer:
       schedule: how often to save, log, show images and evaluate.
       evaluator: of the periodic evaluation; None is without.
       jit_compile: compile the step with XLA.
+      steps_per_call: steps at once, without a return to Python in between; fewer where something is due.
+      strategy: in whose scope the networks were made; None is one device. Of several workers the chief alone writes.
+      profile_steps: the first and last step to profile.
 
     Raises:
-      UsageError: for a batch size that the data does not have.
+      UsageError: for a batch size that the data does not have, or that cannot be shared.
       RunError: when the latest checkpoint cannot be restored.
     """
 
     def __init__(self, training: Training, dataset: Dataset, train_dir, schedule: Schedule, *,
-                 evaluator: Evaluator | None = None, jit_compile: bool = False):  # fmt: skip
+                 evaluator: Evaluator | None = None, jit_compile: bool = False, steps_per_call: int = 1,
+                 strategy: tf.distribute.Strategy | None = None,
+                 profile_steps: tuple[int, int] | None = None):  # fmt: skip
         self.training, self.schedule, self.evaluator = training, schedule, evaluator
+        self.strategy = strategy or tf.distribute.get_strategy()
+        self.chief = is_chief(self.strategy)
         self.held_out = dataset.validation or dataset.test
         self.batches = Batches(len(dataset.train), training.options.batch_size, training.seed)
         self.train_dir = pathlib.Path(train_dir)
-        self.summaries = Summaries(self.train_dir)
-        self.checkpoints = Checkpoints(train_dir, training.networks, training.optimizers, schedule.keep)
+        self.summaries = Summaries(self.train_dir if self.chief else None)
+        self.profiler = Profiler(self.train_dir, profile_steps if self.chief else None)
+        with self.strategy.scope():
+            networks, optimizers = training.networks, training.optimizers
+            self.checkpoints = Checkpoints(train_dir, networks, optimizers, schedule.keep, writes=self.chief)
         self.step = self.checkpoints.restore_latest()
-        self._seconds = []  # that each step took since the last point on the curves
-        self._compile(dataset, jit_compile)
-
-    def _compile(self, dataset, jit_compile):
-        all_images, all_labels = tf.constant(dataset.train.images), tf.constant(dataset.train.labels)
-        training = self.training
-
-        def batch(rows, step):
-            images = tf.gather(all_images, rows)
-            if dataset.augmented:
-                images = augment(images, training.seed, step)
-            return tf.cast(images, tf.float32), tf.gather(all_labels, rows)
-
-        @tf.function(jit_compile=jit_compile, autograph=False)
-        def train_step(rows, step):
-            losses = dict(training.train_step(*batch(rows, step), step))
-            finite = tf.reduce_all([tf.math.is_finite(loss) for loss in losses.values()])
-            return losses, finite
-
-        @tf.function(jit_compile=jit_compile, autograph=False)
-        def inspect(rows, step):
-            return _inspect(training, *batch(rows, step), step)
-
-        self._train_step, self._inspect = train_step, inspect
+        self.steps = Steps(
+            training, dataset, strategy=self.strategy, jit_compile=jit_compile, steps_per_call=steps_per_call
+        )
+        self._seconds = []  # that a step took, for each call since the last point on the curves
 
     def train(self) -> None:
         """Trains up to the number of steps that was asked for, then saves.
 
         Raises:
-          Interrupted: after SIGINT or SIGTERM, when all is saved.
-          RunError: when a loss is not finite; the last good checkpoint is kept.
+          Interrupted: after SIGINT or SIGTERM (of any worker), when all is saved.
+          RunError: when a loss is not finite, or another worker is lost; the last good checkpoint is kept.
         """
-        last = self.training.steps(self.batches.steps_per_epoch)
-        with _signals() as received, progress_bar(last, "step", initial=self.step) as bar:
-            first = self.step
-            while self.step < last and not received:
-                losses = self._one_step()
-                bar.update()
-                if self._due("log_every") or (self.schedule.log_every and self.step == first + 1):
-                    self._log(losses, bar)
-                if self._due("image_every"):
-                    self._show()
-                if self._due("eval_every") and self.evaluator:
-                    self._evaluate()
+        last, first = self.training.steps(self.batches.steps_per_epoch), self.step
+        bar = progress_bar(last, "step", initial=first, disable=not self.chief)
+        with _signals() as received, self._workers_lost(), self.profiler, bar:
+            stopped = False
+            while self.step < last and not (stopped := self._to_stop(received)):
+                self.profiler.at(self.step)
+                losses = self._advance(self._until_due(last, first))
+                bar.update(self.step - bar.n)
+                if self.chief:
+                    self._report(losses, bar, first)
                 if self._due("checkpoint_every"):
                     self._save()
         self._save()
-        if received and self.step < last:
-            raise Interrupted(received[0], self.step)
+        if stopped:
+            raise Interrupted(received[0] if received else signal.SIGTERM, self.step)
+
+    def _to_stop(self, received):
+        """Whether a signal has come; the workers stop after the same step."""
+        return self.steps.any(bool(received)) if several_workers(self.strategy) else bool(received)
+
+    def _until_due(self, last, first):
+        """How many steps to take at once: none beyond one after which something is due."""
+        if self.step == first:
+            return 1  # so that the first point on the curves comes soon
+        schedule = (self.schedule.checkpoint_every, self.schedule.log_every, self.schedule.image_every,
+                    self.schedule.eval_every)  # fmt: skip
+        ends = [last, *(self.step + every - self.step % every for every in schedule if every)]
+        ends += [end for end in self.profiler.boundaries if end > self.step]
+        return min(self.steps.steps_per_call, min(ends) - self.step)
 
     def _due(self, event):
         every = getattr(self.schedule, event)
         return every > 0 and self.step % every == 0
 
-    def _one_step(self):
+    def _advance(self, count):
+        """Takes steps; returns the losses of the last one."""
         started = time.monotonic()
-        losses, finite = self._train_step(self.batches(self.step), tf.constant(self.step, tf.int64))
+        rows = np.stack([self.batches(self.step + k) for k in range(count)])
+        with self.profiler.step(self.step + 1):
+            taken, losses, finite = self.steps.train(rows, self.step)
+            finite = bool(finite)  # waits for the device
         if not finite:
             bad = ", ".join(f"{name} loss {float(v)}" for name, v in losses.items() if not np.isfinite(v))
-            raise RunError(f"step {self.step}: {bad}. {self._last_good()}")
-        self.step += 1
-        self._seconds.append(time.monotonic() - started)
+            raise RunError(f"step {self.step + taken - 1}: {bad}. {self._last_good()}")
+        self.step += taken
+        self._seconds.append((time.monotonic() - started) / taken)
         return losses
+
+    def _report(self, losses, bar, first):
+        if self._due("log_every") or (self.schedule.log_every and self.step == first + 1):
+            self._log(losses, bar)
+        if self._due("image_every"):
+            self._show()
+        if self._due("eval_every") and self.evaluator:
+            self._evaluate()
 
     def _last_good(self):
         kept = list(saved_steps(self.train_dir).values())[-1:] or ["none"]
@@ -132,7 +149,7 @@ class Trainer:
 
     def _log(self, losses, bar):
         step = self.step - 1  # what the losses and the batch belong to
-        seen, _ = self._inspect(self.batches(step), tf.constant(step, tf.int64))
+        seen, _ = self.steps.inspect(self.batches(step), step)
         values = {f"loss/{name}": value for name, value in losses.items()} | seen
         for name, optimizer in self.training.optimizers.items():
             values[f"learning_rate/{name}"] = optimizer.schedule(step)
@@ -146,7 +163,7 @@ class Trainer:
 
     def _show(self):
         step = self.step - 1
-        _, shown = self._inspect(self.batches(step), tf.constant(step, tf.int64))
+        _, shown = self.steps.inspect(self.batches(step), step)
         self.summaries.images(self.step, *shown)
 
     def _evaluate(self):
@@ -159,32 +176,23 @@ class Trainer:
             for variable in network.variables:
                 if not np.all(np.isfinite(variable.numpy())):
                     raise RunError(f"step {self.step}: {variable.path} is not finite; not saved. {self._last_good()}")
-        self.checkpoints.save(self.step)
+        if self.chief:
+            self.checkpoints.save(self.step)
         self.summaries.flush()
 
-
-def _inspect(training, images, labels, step):
-    """The batch after the step: accuracies in percent and size of the perturbation; natural and adversarial images.
-
-    Nothing is updated.
-    """
-
-    def accuracy(batch):
-        logits = training.classifier(batch, batch_norm=training.watched_batch_norm).logits
-        return 100 * tf.reduce_mean(tf.cast(tf.argmax(logits, axis=1, output_type=labels.dtype) == labels, tf.float32))
-
-    seen = {"batch/natural_accuracy": accuracy(images)}
-    adversarial = training.adversarial_images(images, labels, step)
-    if adversarial is None:
-        return seen, (images,)
-    size = tf.abs(adversarial - images)
-    at_bound = tf.cast(size >= training.options.epsilon * (1 - 1e-4), tf.float32)
-    seen |= {
-        "batch/adversarial_accuracy": accuracy(adversarial),
-        "perturbation/mean_absolute": tf.reduce_mean(size),
-        "perturbation/percent_at_epsilon": 100 * tf.reduce_mean(at_bound),
-    }
-    return seen, (images, adversarial)
+    @contextlib.contextmanager
+    def _workers_lost(self):
+        """Ends in one line when another worker is gone, as this one then waits for it in vain."""
+        try:
+            yield
+        except tf.errors.OpError as error:
+            if not several_workers(self.strategy) or isinstance(error, tf.errors.ResourceExhaustedError):
+                raise
+            reason = " ".join(str(error).split())[:200]
+            raise RunError(
+                f"after step {self.step}: another worker is lost ({reason}); start all of them again, to go on after "
+                f"step {max(saved_steps(self.train_dir), default=0)}"
+            ) from None
 
 
 @contextlib.contextmanager

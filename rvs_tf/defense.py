@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from madry_cifar import replicas
 from madry_cifar.defense import Defense, register
 from madry_cifar.optimizers import PiecewiseConstant
 from madry_cifar.options import Options, option
@@ -77,10 +78,10 @@ class RobustnessViaSynthesis(Defense):
     def draw(self, images, step, half: str) -> Draw:
         """z ~ N(0, I) and uniform noise in ±ε for one half of an iteration, "generator" or "classifier"."""
         latent_shape = [tf.shape(images)[0], self.generator.latent_dim]
-        latent = normal(latent_shape, draw_seed(self.seed, step, f"{half} latent"))
+        latent = replicas.draw(normal, latent_shape, draw_seed(self.seed, step, f"{half} latent"))
         if not self.options.uniform_noise:
             return Draw(latent, None)
-        noise = uniform(tf.shape(images), draw_seed(self.seed, step, f"{half} noise"), -1, 1)
+        noise = replicas.draw(uniform, tf.shape(images), draw_seed(self.seed, step, f"{half} noise"), -1, 1)
         return Draw(latent, self.options.epsilon * noise)
 
     def iteration(self, images, labels, step, first: Draw, second: Draw):
@@ -91,7 +92,7 @@ class RobustnessViaSynthesis(Defense):
         """
         options, classifier = self.options, self.classifier
         perturbed = "train" if options.perturbed_statistics else "frozen"
-        targets = smooth_labels(labels, classifier.num_classes, options.label_smoothing, classifier.compute_dtype)
+        targets = smooth_labels(labels, classifier.num_classes, options.label_smoothing, classifier.variable_dtype)
 
         # Φ* = argmax D(μ, μ_adv): the generator's half
         with tf.GradientTape(watch_accessed_variables=False) as generator_tape:
@@ -130,7 +131,8 @@ class RobustnessViaSynthesis(Defense):
         return perturb(images, self.generator(draw.latent, batch_norm=batch_norm), self.options.epsilon, draw.noise)
 
     def distance(self, natural_features, adversarial_features):
-        """D(μ, μ_adv), Eq. 7."""
+        """D(μ, μ_adv), Eq. 7, between the whole batches, that is of all replicas."""
+        natural_features, adversarial_features = map(replicas.gather, (natural_features, adversarial_features))
         if self.options.ot == "paired":  # what Eq. 7 is when the plan is the identity
             pairs = tf.math.squared_difference(natural_features, adversarial_features)
             return tf.reduce_mean(tf.reduce_sum(pairs, axis=1))

@@ -49,7 +49,7 @@ class Generator(keras.Model):
         outputs = tf.reshape(self.dense(latent), [-1, 8, 8, 64])
         outputs = tf.nn.leaky_relu(self.norm1(self.deconv1(outputs), mode=batch_norm), LEAKINESS)
         outputs = tf.nn.leaky_relu(self.norm2(self.deconv2(outputs), mode=batch_norm), LEAKINESS)
-        return self.conv3(outputs)
+        return tf.cast(self.conv3(outputs), self.variable_dtype)
 
     def get_config(self):
         return super().get_config() | {"latent_dim": self.latent_dim, "seed": self.seed}
