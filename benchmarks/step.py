@@ -1,89 +1,127 @@
-"""Times a training iteration of any defence at any size, against the machine's own rate in the same run.
+"""Times a training iteration of any defence at any size, beside others and against what the machine can do.
 
-  python -m benchmarks.step --defense=rvs --depth=34 --width=10 --batch_size=8
+  python -m benchmarks.step --defense=rvs --depth=34 --width=10 --batch_size=8 --reference=DIR
 
-Prints seconds per iteration, images/s, the achieved rate of convolutions and matrix products (counted from the
-graph), the same as a share of a measured matrix product, the cost in forward passes, and the peak memory.
-With --json, one JSON object on the last line.
+In one run, each in a process of its own and in turns: our iteration, in each --precision; for RvS also the same
+iteration written with Keras's own layers (with our Sinkhorn distance, and with one unrolled in the graph); and, with
+--reference, the authors' released training. Tables: seconds per iteration (median), how many times ours the others
+take (median over the rounds), the first iteration with all that is built and compiled for it, and how much memory a
+process took beyond its imports; then the rate of convolutions and matrix products of our iteration, counted from its
+graph, as a share of those same convolutions done one by one, and of a matrix product. With --json, one JSON object on
+the last line.
 """
 
-import json
-import resource
+import contextlib
 import statistics
-import time
 
 import tensorflow as tf
 from absl import flags as absl_flags
 
-import rvs_tf  # noqa: F401 (registers the defences)
-from benchmarks import flops
+from benchmarks import flops, iteration, machine, released, report
+from benchmarks.rates import Convolutions, MatrixProduct
+from benchmarks.turns import Contender, take_turns
 from madry_cifar import defense, flags
-from madry_cifar.errors import UsageError
+from madry_cifar.errors import UsageError, unknown
 from madry_cifar.model import WideResNet, check_size
-from madry_cifar.randomness import normal, uniform
+from madry_cifar.train import PRECISIONS
 
 FLAGS = absl_flags.FLAGS
 
 
-def matmul_rate(size: int = 2048, repeats: int = 8) -> float:
-    """The rate of a float32 matrix product on this machine, in GFLOP/s (the best of several)."""
-    a = normal([size, size], (0, 0))
-    product = tf.function(lambda: tf.reduce_sum(tf.matmul(a, a)))
-    product().numpy()
-    return 2e-9 * size**3 / min(_seconds(product) for _ in range(repeats))
+class Work:
+    """The convolutions and matrix products of our iteration, and how fast this machine does them one by one."""
+
+    def __init__(self, settings: dict):
+        function = iteration.ours(settings).get_concrete_function()
+        classifier = WideResNet(settings["depth"], settings["width"], dtype=PRECISIONS[settings["precision"]])
+        images, _ = iteration.batch(settings["batch_size"])
+        forward = tf.function(lambda: classifier(images).logits, autograph=False)
+        self.precision, self.flops = settings["precision"], flops.count(function)
+        self.forward_passes = self.flops / flops.count(forward.get_concrete_function())
+        self.convolutions = Convolutions(flops.convolutions(function), settings["jit_compile"])
+        self.product = MatrixProduct(dtype=settings["precision"])
+
+    def measure(self) -> None:
+        """Measures the machine once more."""
+        self.convolutions.measure()
+        self.product.measure()
+
+    def row(self, seconds: float) -> dict:
+        """The rates of an iteration of so many seconds."""
+        achieved = 1e-9 * self.flops / seconds
+        limits = {"convolutions": self.convolutions, "matrix_product": self.product}
+        rates = {name: limit.gflop_per_second for name, limit in limits.items()}
+        return {
+            "iteration": f"ours, {self.precision}",
+            "gflop": 1e-9 * self.flops,
+            "forward_passes": self.forward_passes,
+            "gflop_per_second": achieved,
+            **{f"{name}_gflop_per_second": rate for name, rate in rates.items()},
+            **{f"percent_of_{name}": 100 * achieved / rate for name, rate in rates.items()},
+        }
 
 
-def _seconds(function):
-    started = time.perf_counter()
-    tf.nest.map_structure(lambda tensor: tensor.numpy(), function())
-    return time.perf_counter() - started
-
-
-def measure(name: str, depth: int, width: int, batch_size: int, repeats: int, jit_compile: bool) -> dict:
-    """The measurements of one iteration of the defence called `name`, on random images."""
-    rate = matmul_rate()
-    classifier = WideResNet(depth, width)
-    subject = defense.find(name)(classifier)
-    images = uniform([batch_size, 32, 32, 3], (0, 1), 0, 255)
-    labels = uniform([batch_size], (0, 2), 0, 10, tf.int32)
-    step = tf.function(lambda k: subject.train_step(images, labels, k), jit_compile=jit_compile, autograph=False)
-    forward = tf.function(lambda: classifier(images, batch_norm="eval").logits)
-
-    started = time.perf_counter()
-    work = flops.count(step.get_concrete_function(tf.TensorSpec([], tf.int64)))
-    tf.nest.map_structure(lambda tensor: tensor.numpy(), step(tf.constant(0, tf.int64)))
-    first = time.perf_counter() - started
-    seconds = statistics.median(_seconds(lambda k=k: step(tf.constant(k, tf.int64))) for k in range(1, repeats + 1))
-    achieved = 1e-9 * work / seconds
+def measure(precisions: list[str], settings: dict, keras: bool, reference: str | None, repeats: int) -> dict:
+    """The measurements that the module's head describes, as lists of rows; `settings` are those of `iteration.ours`."""
+    chosen = [settings | {"precision": precision} for precision in precisions]
+    work = [Work(each) for each in chosen]
+    programs = [(f"ours, {each['precision']}", {"program": "ours", "settings": each}) for each in chosen]
+    if keras:
+        others = [name for name in iteration.PROGRAMS if name != "ours"]
+        programs += [(name, {"program": name, "settings": chosen[0]}) for name in others]
+    with contextlib.ExitStack() as stack:
+        contenders = [stack.enter_context(Contender(name, "benchmarks.iteration", each)) for name, each in programs]
+        if reference:
+            each = {"folder": reference, "batch_size": settings["batch_size"]}
+            contenders.append(stack.enter_context(Contender("released code", "benchmarks.released", each)))
+        take_turns(contenders, repeats + 1, lambda: [each.measure() for each in work])
+        rows = [_row(contender, contenders[0], settings["batch_size"]) for contender in contenders]
     return {
-        "defense": name,
-        "network": f"WRN-{depth}-{width}",
-        "batch_size": batch_size,
-        "jit_compile": jit_compile,
-        "device": tf.config.list_logical_devices()[-1].device_type,
-        "first_step_seconds": first,
-        "seconds_per_iteration": seconds,
-        "images_per_second": batch_size / seconds,
-        "gflop_per_iteration": 1e-9 * work,
-        "forward_passes_per_iteration": work / flops.count(forward.get_concrete_function()),
-        "gflop_per_second": achieved,
-        "matmul_gflop_per_second": rate,
-        "share_of_matmul": achieved / rate,
-        "host_peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "iterations": rows,
+        "rates": [each.row(row["seconds"]) for each, row in zip(work, rows[: len(work)], strict=True)],
     }
 
 
-def main() -> None:
-    """Measures as the flags say, and prints."""
+def _row(contender, ours, batch_size):
+    seconds = statistics.median(contender.seconds[1:])
+    pairs = zip(contender.seconds[1:], ours.seconds[1:], strict=True)
+    return {
+        "iteration": contender.name,
+        "seconds": seconds,
+        "times_ours": statistics.median(one / other for one, other in pairs),
+        "images_per_second": batch_size / seconds,
+        "first_step_seconds": contender.seconds[0],
+        **contender.end(),
+    }
+
+
+def settings() -> dict:
+    """The flags that choose our iteration, checked.
+
+    Raises:
+      UsageError: for a value that cannot be used.
+    """
     try:
         check_size(FLAGS.depth, FLAGS.width, 10)
     except ValueError as error:
         raise UsageError(f"--{error}") from None
-    result = measure(FLAGS.defense, FLAGS.depth, FLAGS.width, FLAGS.batch_size, FLAGS.repeats, FLAGS.jit_compile)
-    for name, value in result.items():
-        print(f"{name.replace('_', ' '):>30}  {f'{value:.4g}' if isinstance(value, float) else value}")
-    if FLAGS.json:
-        print(json.dumps(result))
+    defense.find(FLAGS.defense)
+    return {name: FLAGS[name].value for name in ("defense", "depth", "width", "batch_size", "jit_compile")}
+
+
+def main() -> None:
+    """Measures as the flags say, and prints."""
+    chosen, precisions = settings(), FLAGS.precision.split(",")
+    for precision in precisions:
+        if precision not in PRECISIONS:
+            raise unknown("precision", precision, PRECISIONS)
+    if FLAGS.reference:
+        released.check(FLAGS.reference, FLAGS.depth, FLAGS.width)
+        if FLAGS.defense != "rvs":
+            raise UsageError(f"--reference={FLAGS.reference}: the released code trains --defense=rvs alone")
+    measured = measure(precisions, chosen, FLAGS.keras and FLAGS.defense == "rvs", FLAGS.reference, FLAGS.repeats)
+    about = {"machine": machine.describe(), "settings": chosen | {"repeats": FLAGS.repeats}}
+    report.show({"benchmark": "step"} | about | measured, FLAGS.json)
 
 
 def command() -> None:
@@ -93,8 +131,11 @@ def command() -> None:
     define("Benchmark", "depth", 10, "of the network, 6n + 4", kind=int)
     define("Benchmark", "width", 2, "of the network", kind=int, minimum=1)
     define("Benchmark", "batch_size", 64, "images per iteration", kind=int, minimum=1)
-    define("Benchmark", "repeats", 5, "iterations timed; their median is reported", kind=int, minimum=1)
-    define("Benchmark", "jit_compile", False, "compile with XLA", kind=bool)
+    define("Benchmark", "precision", "float32", "of ours: float32, bfloat16, or both with a comma")
+    define("Benchmark", "jit_compile", False, "compile with XLA (ours and Keras's)", kind=bool)
+    define("Benchmark", "keras", True, "also RvS's iteration written with Keras's layers", kind=bool)
+    define("Benchmark", "reference", None, "folder of the authors' released code, to be timed too (WRN-34-10 alone)")
+    define("Benchmark", "repeats", 5, "rounds after the first, of an iteration each", kind=int, minimum=1)
     define("Benchmark", "json", False, "print one JSON object on the last line", kind=bool)
     flags.run(main, __doc__)
 
