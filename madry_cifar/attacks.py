@@ -49,9 +49,24 @@ def project(adversarial: tf.Tensor, images: tf.Tensor, epsilon) -> tf.Tensor:
     return tf.clip_by_value(tf.clip_by_value(adversarial, images - epsilon, images + epsilon), *PIXEL_RANGE)
 
 
+def _draws(shape, seed, *args):
+    """Uniform draws [B, H, W, C] from a seed [2] or, from a seed [B, 3], rows of several such draws; see `pgd`."""
+    seed = tf.convert_to_tensor(seed)
+    if seed.shape.rank == 1:
+        return uniform(shape, seed, *args)
+    batches, rows = seed[:, :2], seed[:, 2]
+
+    def fill(found, batch):
+        is_from = tf.reduce_all(batches == batch, axis=1)[:, tf.newaxis, tf.newaxis, tf.newaxis]
+        return tf.where(is_from, tf.gather(uniform(shape, batch, *args), rows), found)
+
+    distinct, _ = tf.raw_ops.UniqueV2(x=batches, axis=[0])
+    return tf.foldl(fill, tf.reshape(distinct, [-1, 2]), initializer=tf.zeros(shape, args[-1]))
+
+
 def random_start(images: tf.Tensor, epsilon, seed) -> tf.Tensor:
     """A point drawn uniformly from the ε-ball around `images`, clipped to the range of pixels."""
-    noise = replicas.draw(uniform, tf.shape(images), seed, -1, 1, images.dtype)
+    noise = replicas.draw(_draws, tf.shape(images), seed, -1, 1, images.dtype)
     return tf.clip_by_value(images + _number(epsilon, images.dtype) * noise, *PIXEL_RANGE)
 
 
@@ -98,7 +113,8 @@ def pgd(model, images, labels, *, epsilon=8.0, step_size=2.0, steps=20, loss="xe
       steps: number of steps; 0 returns the start.
       loss: "xent" or "cw", or a function of logits [B, K] and labels [B] that returns [B], to be maximised.
       random_start: start from a uniform draw in the ball, else from the image.
-      seed: two integers; the same ones give the same start.
+      seed: two integers; the same ones give the same start. Or three for each image, [B, 3]: the two of a batch of B
+        images and the image's row in it, to start as it would there.
       batch_norm: the mode in which the model is attacked; "eval" for evaluation.
 
     Returns:
@@ -147,6 +163,8 @@ def fgsm(model, images, labels, *, epsilon=8.0, random_start=False, seed=(0, 0),
 
 class Attack(NamedTuple):
     """An attack with its settings: `run(model, images, labels, seed)` returns adversarial images.
+
+    What `run` does to an image depends on no other image of the batch; `seed` is [2], or [B, 3] as in `pgd`.
 
     Where `run` is a `functools.partial`, the numbers that it binds may be tensors too: so a function compiled once
     serves all attacks that differ in these numbers alone (see `Evaluator`).

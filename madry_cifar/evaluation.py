@@ -1,5 +1,6 @@
 """The evaluation loop: a classifier's accuracy on a split under attacks."""
 
+import dataclasses
 import functools
 import hashlib
 import time
@@ -10,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from madry_cifar import attacks
 from madry_cifar.attacks import Attack
 from madry_cifar.checkpoints import flat_variables
 from madry_cifar.data import Split, check_labels
@@ -27,15 +29,20 @@ class Outcome:
       predictions: [N] int16 classes predicted on the adversarial images.
       labels: [N] int32 true classes.
       linf: the largest |adversarial − image| over all pixels, in grey levels.
-      seconds: wall time, with compilation.
+      attacked: how many of the images were attacked, and not skipped.
+      seconds: wall time of their batches, with compilation.
+      compiled_images, compiled_seconds: what of it was in batches for which a function was compiled first.
       adversarial: [N, 32, 32, 3] float32, if they were to be kept.
     """
 
     attack: Attack
     predictions: np.ndarray
     labels: np.ndarray
-    linf: float
-    seconds: float
+    linf: float = 0.0
+    attacked: int = 0
+    seconds: float = 0.0
+    compiled_images: int = 0
+    compiled_seconds: float = 0.0
     adversarial: np.ndarray | None = None
 
     @property
@@ -43,20 +50,55 @@ class Outcome:
         """Share of images still classified correctly, in percent."""
         return accuracy(self.predictions, self.labels)
 
+    @property
+    def images_per_second(self) -> float | None:
+        """Images attacked per second, without the batches that compiled; None if there are no others."""
+        images, seconds = self.attacked - self.compiled_images, self.seconds - self.compiled_seconds
+        return images / seconds if images else None
+
+    def first(self, images: int) -> "Outcome":
+        """Of the first so many images alone; the numbers are kept."""
+        kept = None if self.adversarial is None else self.adversarial[:images]
+        return dataclasses.replace(
+            self, predictions=self.predictions[:images], labels=self.labels[:images], adversarial=kept
+        )
+
+    def and_a_batch(self, images: int, linf: float, seconds: float, compiled: bool) -> "Outcome":
+        """With the numbers of a further batch, whose function was `compiled` first or not, but without its images."""
+        return dataclasses.replace(
+            self,
+            linf=max(self.linf, linf),
+            attacked=self.attacked + images,
+            seconds=self.seconds + seconds,
+            compiled_images=self.compiled_images + images * compiled,
+            compiled_seconds=self.compiled_seconds + seconds * compiled,
+        )
+
     def as_dict(self) -> dict:
         """For the results file."""
+        rate = self.images_per_second
         return {
             "accuracy": self.accuracy,
             "images": len(self.labels),
+            "attacked": self.attacked,
             "protocol": self.attack.protocol,
             "linf": self.linf,
             "seconds": round(self.seconds, 3),
+            "compiled_seconds": round(self.compiled_seconds, 3),
+            "images_per_second": rate and round(rate, 3),
         }
 
 
 def accuracy(predictions: np.ndarray, labels: np.ndarray) -> float:
     """Share of `predictions` [N] that are `labels` [N], in percent."""
     return 100.0 * float(np.mean(predictions == labels))
+
+
+def skipping(attack: Attack) -> Attack:
+    """The attack, with a protocol that says that it skips images which are misclassified already."""
+    if attack.name == "natural":  # no attack: there is nothing to skip
+        return attack
+    return attack._replace(protocol=attack.protocol | {"skip_misclassified": True})
 
 
 class Evaluator:
@@ -80,69 +122,97 @@ class Evaluator:
         self.keep_adversarial = keep_adversarial
         self._compiled = {}  # by the function that an attack runs
 
-    def __call__(self, split: Split, *, seed: int = 0) -> dict[str, Outcome]:
-        """The outcome of each attack, by its name; see `run`."""
-        return {attack.name: self.run(attack, split, seed=seed) for attack in self.attacks}
+    def __call__(self, split: Split, *, seed: int = 0, skip_misclassified: bool = False) -> dict[str, Outcome]:
+        """The outcome of each attack, by its name; see `run`.
 
-    def run(self, attack: Attack, split: Split, *, seed: int = 0, before: Outcome | None = None,
+        With `skip_misclassified`, images that the classifier gets wrong without an attack are not attacked.
+        """
+        earlier = self.run(attacks.attack("natural"), split) if skip_misclassified else None
+        return {attack.name: self.run(attack, split, seed=seed, earlier=earlier) for attack in self.attacks}
+
+    def run(self, attack: Attack, split: Split, *, seed: int = 0, earlier: Outcome | None = None,
+            before: Outcome | None = None,
             after_batch: Callable[[Outcome], None] = lambda outcome: None) -> Outcome:  # fmt: skip
         """The outcome of an attack.
 
         A batch's random start depends on `seed` and the index of its first image, so it is the same for every
         checkpoint and attack, and whether or not the attack began in another process.
 
+        With `earlier`, only images that were still classified correctly there are attacked, in batches that are full
+        of them; the others keep the prediction that they have there. So an accuracy can only be equal or lower: it
+        no longer counts images that were misclassified and that this attack happens to move to their class. Images
+        that are attacked have the same outcome with and without `earlier`: their random starts are the same, and on a
+        CPU all of it is, bit for bit, if `batch_size` is a multiple of 8. (Of other batches, a CPU standardises the
+        last images by other instructions, which may round differently; so may a GPU, depending on an image's place.)
+
         Args:
           split: the images, and their classes.
           seed: of the random starts.
-          before: the outcome of the first images, a whole number of batches: they are not attacked again.
-          after_batch: called after each batch with the outcome so far.
+          earlier: the outcome of another attack, or of none, on the same images.
+          before: the outcome of the first images, as `after_batch` was given it: they are not attacked again.
+          after_batch: called after each batch with the outcome so far: of all images before the next one to attack.
 
         Raises:
           RunError: for labels that the classifier has no logit for, or logits that are not finite.
         """
         split = split.take(slice(self.max_images or None))
         check_labels(split.labels, self.classifier.num_classes, "evaluation")
-        predictions = np.empty(len(split), np.int16)
-        adversarial = np.empty(split.images.shape, np.float32) if self.keep_adversarial else None
-        done, linf, seconds = 0, 0.0, 0.0
-        if before is not None:
-            done, linf, seconds = len(before.predictions), before.linf, before.seconds
-            predictions[:done] = before.predictions
-            if self.keep_adversarial:
-                adversarial[:done] = before.adversarial
-
-        def outcome(end):
-            kept = adversarial[:end] if self.keep_adversarial else None
-            return Outcome(attack, predictions[:end], split.labels[:end], linf, seconds, kept)
-
+        if earlier is not None:
+            attack = skipping(attack)
+        so_far, left = self._begin(attack, split, earlier, before)
+        packed, done = earlier is not None, 0 if before is None else len(before.labels)
         with progress_bar(
             len(split), "image", initial=done, desc=f"{attack.name:>8}", disable=not self.progress
         ) as bar:
-            for start in range(done, len(split), self.batch_size):
-                started, batch = time.monotonic(), split.take(slice(start, start + self.batch_size))
-                rows = slice(start, start + len(batch))
-                moved, predictions[rows] = self._run_batch(attack, batch, start, seed)
-                linf = max(linf, float(np.abs(moved - batch.images).max()))
+            for first in range(0, len(left), self.batch_size):
+                started, rows, later = time.monotonic(), *np.split(left[first:], [self.batch_size])
+                moved, so_far.predictions[rows], compiled = self._run_batch(attack, split, rows, seed, packed)
                 if self.keep_adversarial:
-                    adversarial[rows] = moved
-                seconds += time.monotonic() - started
-                after_batch(outcome(rows.stop))
-                bar.update(len(batch))
-        return outcome(len(split))
+                    so_far.adversarial[rows] = moved
+                linf = float(np.abs(moved - split.images[rows]).max())
+                so_far = so_far.and_a_batch(len(rows), linf, time.monotonic() - started, compiled)
+                end = later[0] if len(later) else len(split)
+                after_batch(so_far.first(end))
+                bar.update(end - done)
+                done = end
+        return so_far
 
-    def _run_batch(self, attack, batch, start, seed):
-        size = len(batch)
-        missing = (0, self.batch_size - size)
-        images = np.pad(batch.images, [missing, (0, 0), (0, 0), (0, 0)], mode="edge")
-        labels = np.pad(batch.labels, missing, mode="edge")
-        compiled, settings = self._function(attack.run)
-        adversarial, predictions, finite = compiled(images, labels, tf.constant([seed, start], tf.int64), **settings)
+    def _begin(self, attack, split, earlier, before):
+        """The outcome for all images, as far as it is known, to be filled in place; and the images left to attack."""
+        predictions = np.empty(len(split), np.int16)
+        adversarial = np.empty(split.images.shape, np.float32) if self.keep_adversarial else None
+        left = np.arange(len(split)) if earlier is None else np.flatnonzero(earlier.predictions == split.labels)
+        for known in filter(None, (earlier, before)):
+            predictions[: len(known.labels)] = known.predictions
+            if self.keep_adversarial:
+                adversarial[: len(known.labels)] = known.adversarial
+        if before is not None:
+            left = left[left >= len(before.labels)]
+        outcome = before or Outcome(attack, predictions, split.labels)
+        return dataclasses.replace(
+            outcome, attack=attack, predictions=predictions, labels=split.labels, adversarial=adversarial
+        ), left
+
+    def _run_batch(self, attack, split, rows, seed, packed):
+        """The adversarial images and predictions of some rows of the split, and whether a function was compiled.
+
+        Rows are consecutive, or `packed`: then each gets its seed from where it is in the split.
+        """
+        padded = np.pad(rows, (0, self.batch_size - len(rows)), mode="edge")
+        place = padded % self.batch_size
+        seeds = np.stack(np.broadcast_arrays(seed, padded - place, place), axis=1) if packed else [seed, rows[0]]
+        function, settings = self._function(attack.run)
+        traced = function.experimental_get_tracing_count()
+        adversarial, predictions, finite = function(
+            split.images[padded], split.labels[padded], tf.constant(seeds, tf.int64), **settings
+        )
         if not finite:
             raise RunError(
-                f"{attack.name}: logits that are not finite among images {start} to {start + size - 1}: the network "
+                f"{attack.name}: logits that are not finite among images {rows[0]} to {rows[-1]}: the network "
                 "has diverged; evaluate an older checkpoint"
             )
-        return adversarial.numpy()[:size], predictions.numpy()[:size]
+        compiled = function.experimental_get_tracing_count() > traced
+        return adversarial.numpy()[: len(rows)], predictions.numpy()[: len(rows)], compiled
 
     def _function(self, run):
         """The compiled function for an attack's `run`, and what to call it with: numbers as tensors, see `Attack`."""

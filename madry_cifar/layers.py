@@ -65,7 +65,7 @@ class BatchNorm(keras.layers.Layer):
     def _normalize(self, inputs, mean=None, variance=None):
         """Returns the outputs and the mean and (unbiased) variance of the batch; uses the given ones instead if any."""
         use_batch = mean is None
-        if inputs.dtype == tf.float64 or use_batch and self.synchronized and replicas.count() > 1:
+        if inputs.dtype == tf.float64 or (use_batch and self.synchronized and replicas.count() > 1):
             return self._normalize_unfused(inputs, mean, variance)
         empty = tf.zeros([0], tf.float32)
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(

@@ -120,6 +120,9 @@ def write_adversarial(path: pathlib.Path, outcomes: Mapping[str, Outcome]) -> No
             write_array(path.with_name(f"{path.stem}_{name}.npy"), np.save, outcome.adversarial)
 
 
+NUMBERS = ("linf", "attacked", "seconds", "compiled_images", "compiled_seconds")  # of an `Outcome`
+
+
 class Partial:
     """The outcome so far of an attack, on disk after each batch, until the evaluation that it belongs to has ended.
 
@@ -150,8 +153,8 @@ class Partial:
                 raise ValueError("of other weights, data or settings")
             done = slice(len(content["predictions"]))
             adversarial = self._read_images(split.images[done].shape) if self.images_path else None
-            numbers = (float(content[name]) for name in ("linf", "seconds"))
-            return Outcome(self.attack, content["predictions"], split.labels[done], *numbers, adversarial)
+            numbers = {name: content[name].item() for name in NUMBERS}
+            return Outcome(self.attack, content["predictions"], split.labels[done], adversarial=adversarial, **numbers)
         except Exception as error:  # as in `_read`
             warn(f"{self.path}: cannot be gone on from ({_reason(error)}); measured from the first image")
             return None
@@ -171,7 +174,7 @@ class Partial:
                 with self.images_path.open("ab" if self._images else "wb") as file:
                     file.write(outcome.adversarial[self._images :].tobytes())
             self._images = len(outcome.adversarial)
-        arrays = {name: getattr(outcome, name) for name in ("predictions", "linf", "seconds")}
+        arrays = {name: getattr(outcome, name) for name in ("predictions", *NUMBERS)}
         write_array(self.path, np.savez, key=self._key, **arrays)
 
 

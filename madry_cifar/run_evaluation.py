@@ -11,7 +11,7 @@ from absl import flags as absl_flags
 from madry_cifar import attacks, checkpoints, data, flags, results, run_folder
 from madry_cifar.attacks import Attack
 from madry_cifar.errors import UsageError
-from madry_cifar.evaluation import Evaluator, Outcome, fingerprint
+from madry_cifar.evaluation import Evaluator, Outcome, fingerprint, skipping
 from madry_cifar.files import alone
 from madry_cifar.model import WideResNet
 
@@ -34,6 +34,9 @@ def define_flags(checkpoint: bool = True) -> None:
     define("Evaluation", "max_images", 0, "of the split, from its beginning; 0 is all", kind=int, minimum=0)
     define("Evaluation", "seed", 0, "of the random starts", kind=int, minimum=0, maximum=2**31 - 1)
     define("Evaluation", "batch_size", 200, "images attacked at once; random starts depend on it", kind=int, minimum=1)
+    define("Evaluation", "skip_misclassified", False, "attack no image that is misclassified without an attack: it "
+           "counts as misclassified, even where an attack would put it right, so an accuracy is equal or lower; what "
+           "is attacked comes out as without this flag", kind=bool)  # fmt: skip
     define("Evaluation", "data_dir", None, "where the data set is now [as the run was trained]")
     define("Evaluation", "download", False, "prepare the data set there if it is missing", kind=bool)
 
@@ -124,6 +127,9 @@ class Evaluation:
         for epsilon in self.epsilons:
             sizes = {"epsilon": epsilon, "step_size": FLAGS.step_size}
             self._plan.append((sizes, [*(Task(attacks.attack(name, **sizes)) for name in chosen), *extra]))
+        if FLAGS.skip_misclassified:
+            for task in [task for _, tasks in self._plan for task in tasks]:
+                task.attack = skipping(task.attack)
         self.names = [name for task in self._plan[0][1] for name in task.names]
         self.results = pathlib.Path(FLAGS.train_dir) / "results"
         place = self.results if self.results.exists() else self.results.parent
@@ -150,7 +156,7 @@ class Evaluation:
             return self._measure(about, reuse)
 
     def _measure(self, about, reuse):
-        self._before = 0
+        self._before, self._natural = 0, None
         contents = [self._at(about | sizes, tasks, reuse) for sizes, tasks in self._plan]
         if self._before:
             print(f"going on after {self._before} attacked images: there are no others")
@@ -187,7 +193,11 @@ class Evaluation:
             partial = results.Partial(file, about, attack, part, images=self.evaluator.keep_adversarial)
             before = partial.read(self.split)
             self._tell(attack, 0 if before is None else len(before.labels))
-            return self.evaluator.run(attack, self.split, seed=FLAGS.seed, before=before, after_batch=partial.write)
+            outcome = self.evaluator.run(attack, self.split, seed=FLAGS.seed, earlier=self._earlier(attack),
+                                         before=before, after_batch=partial.write)  # fmt: skip
+            if attack.name == "natural":
+                self._natural = outcome
+            return outcome
 
         for task in tasks:
             if not all(name in entries and task.is_of(entries[name]["protocol"]) for name in task.names):
@@ -196,6 +206,14 @@ class Evaluation:
                 content = results.write(file, outcomes, about)
         asked = {name: content["attacks"][name] for name in self.names}
         return content | about | {"attacks": asked, "file": str(file)}
+
+    def _earlier(self, attack):
+        """The outcome without an attack, if what is misclassified there is to be skipped; measured once."""
+        if not FLAGS.skip_misclassified or attack.name == "natural":
+            return None
+        if self._natural is None:
+            self._natural = self.evaluator.run(attacks.attack("natural"), self.split)
+        return self._natural
 
     def _tell(self, attack, done):
         """Says, at the first attack that an interrupted evaluation left unfinished, how much of it there is."""

@@ -48,7 +48,8 @@ class Steps:
         if self.steps_per_call == 1:
             return 1, *self._one(rows[0], first)
         missing = self.steps_per_call - len(rows)  # one shape, so that it is compiled once
-        taken, losses, finite = self._several(np.pad(rows, [(0, missing), (0, 0)], mode="edge"), first, len(rows))
+        padded = np.pad(rows, [(0, missing), (0, 0)], mode="edge")
+        taken, losses, finite = self._several(padded, first, tf.constant(len(rows)))
         return int(taken), losses, finite
 
     def inspect(self, rows: np.ndarray, step: int):
@@ -77,7 +78,7 @@ class Steps:
         images = tf.gather(images, rows)
         if self.augmented:
             images = augment(images, self.training.seed, step)
-        return tf.cast(images, tf.float32), tf.gather(labels, rows)
+        return tf.cast(images, self.training.classifier.variable_dtype), tf.gather(labels, rows)
 
     def _one(self, rows, step):
         losses = self.strategy.run(self._replica_step, args=(rows, step, *self._arrays))
@@ -109,7 +110,7 @@ class Steps:
         def next_step(taken, losses, finite):
             return taken + 1, *one(rows[taken], first + tf.cast(taken, first.dtype))
 
-        losses, finite = one.structured_outputs
+        losses, _ = one.structured_outputs
         start = 0, {name: tf.zeros(loss.shape, loss.dtype) for name, loss in losses.items()}, True
         return tf.while_loop(
             lambda taken, losses, finite: finite & (taken < count), next_step, start, parallel_iterations=1
@@ -120,7 +121,10 @@ class Steps:
         return inspect(self.training, *self._batch(rows, step, *arrays), step)
 
     def _any(self, condition):
-        return self._local(self.strategy.run(replicas.mean, args=(condition,))) > 0
+        def share():
+            return replicas.mean(tf.identity(condition))  # on the replica's device
+
+        return self._local(self.strategy.run(share)) > 0
 
 
 def inspect(training: Training, images: tf.Tensor, labels: tf.Tensor, step: tf.Tensor):

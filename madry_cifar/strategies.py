@@ -56,4 +56,4 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
         return True
     resolver = strategy.cluster_resolver
     has_chief = "chief" in resolver.cluster_spec().jobs
-    return resolver.task_type == "chief" or not has_chief and resolver.task_id == 0
+    return resolver.task_type == "chief" or (not has_chief and resolver.task_id == 0)

@@ -107,10 +107,10 @@ def main() -> None:
 
 
 def _announce(trainer, dataset, settings):
-    options, replicas = trainer.training.options, trainer.strategy.num_replicas_in_sync
+    options, devices = trainer.training.options, _devices(trainer.strategy.num_replicas_in_sync)
     network = f"WRN-{FLAGS.depth}-{FLAGS.width}"
     print(f"{FLAGS.defense} on {dataset.provenance}: {len(dataset.train)} training images, {network}, "
-          f"{options.steps} steps of {options.batch_size} on {_devices(replicas)}, into {trainer.train_dir}")  # fmt: skip
+          f"{options.steps} steps of {options.batch_size} on {devices}, into {trainer.train_dir}")  # fmt: skip
     if trainer.step:
         print(f"going on after step {trainer.step}" if trainer.step < options.steps else
               f"already trained for {trainer.step} steps")  # fmt: skip

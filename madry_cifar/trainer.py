@@ -71,9 +71,8 @@ class Trainer:
         self.train_dir = pathlib.Path(train_dir)
         self.summaries = Summaries(self.train_dir if self.chief else None)
         self.profiler = Profiler(self.train_dir, profile_steps if self.chief else None)
-        with self.strategy.scope():
-            networks, optimizers = training.networks, training.optimizers
-            self.checkpoints = Checkpoints(train_dir, networks, optimizers, schedule.keep, writes=self.chief)
+        networks, optimizers = training.networks, training.optimizers
+        self.checkpoints = Checkpoints(train_dir, networks, optimizers, schedule.keep, writes=self.chief)
         self.step = self.checkpoints.restore_latest()
         self.steps = Steps(
             training, dataset, strategy=self.strategy, jit_compile=jit_compile, steps_per_call=steps_per_call
@@ -188,10 +187,9 @@ class Trainer:
         except tf.errors.OpError as error:
             if not several_workers(self.strategy) or isinstance(error, tf.errors.ResourceExhaustedError):
                 raise
-            reason = " ".join(str(error).split())[:200]
             raise RunError(
-                f"after step {self.step}: another worker is lost ({reason}); start all of them again, to go on after "
-                f"step {max(saved_steps(self.train_dir), default=0)}"
+                f"after step {self.step}: lost another worker ({type(error).__name__}); start all of them again, to go "
+                f"on after step {max(saved_steps(self.train_dir), default=0)}"
             ) from None
 
 

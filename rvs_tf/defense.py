@@ -78,10 +78,11 @@ class RobustnessViaSynthesis(Defense):
     def draw(self, images, step, half: str) -> Draw:
         """z ~ N(0, I) and uniform noise in ±ε for one half of an iteration, "generator" or "classifier"."""
         latent_shape = [tf.shape(images)[0], self.generator.latent_dim]
-        latent = replicas.draw(normal, latent_shape, draw_seed(self.seed, step, f"{half} latent"))
+        latent = replicas.draw(normal, latent_shape, draw_seed(self.seed, step, f"{half} latent"), images.dtype)
         if not self.options.uniform_noise:
             return Draw(latent, None)
-        noise = replicas.draw(uniform, tf.shape(images), draw_seed(self.seed, step, f"{half} noise"), -1, 1)
+        seed = draw_seed(self.seed, step, f"{half} noise")
+        noise = replicas.draw(uniform, tf.shape(images), seed, -1, 1, images.dtype)
         return Draw(latent, self.options.epsilon * noise)
 
     def iteration(self, images, labels, step, first: Draw, second: Draw):

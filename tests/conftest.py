@@ -58,13 +58,13 @@ def curves():
 
 @pytest.fixture(scope="session")
 def start():
-    """start(module, *arguments) starts `python -m module …` in the repository's root; it is killed after the tests."""
+    """start(module, *arguments, **environment) starts `python -m module …`; it is killed after the tests."""
     processes = []
 
-    def start(module, *arguments):
+    def start(module, *arguments, **environment):
         command = [sys.executable, "-m", module, *map(str, arguments)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        processes.append(subprocess.Popen(command, cwd=ROOT, **pipes))
+        processes.append(subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, **pipes))
         return processes[-1]
 
     yield start

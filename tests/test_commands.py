@@ -274,6 +274,13 @@ def test_what_was_evaluated_is_not_evaluated_again(invoke, copied_run):
         ("--latent_draws=3", "--latent_draws=3: must be one of 1, 2"),
         ("--sinkhorn_regularization=0", "--sinkhorn_regularization=0"),
         ("--jit_compile=perhaps", "--jit_compile=perhaps: must be auto, true or false"),
+        ("--jit_compile=true --strategy=mirrored", "--jit_compile=true: replicas exchange nothing"),
+        ("--strategy=mirored", "--strategy=mirored: unknown; did you mean 'mirrored'"),
+        ("--strategy=multiworker", "--strategy=multiworker: set TF_CONFIG"),
+        ("--precision=bf16", "--precision=bf16: unknown; did you mean 'bfloat16'"),
+        ("--steps_per_call=0", "--steps_per_call=0"),
+        ("--profile_steps=7", "--profile_steps=7: must be two steps"),
+        ("--profile_steps=7,5", "--profile_steps=7,5: must be two steps"),
     ],
 )
 def test_training_flags(invoke, tiny, tmp_path, arguments, named):

@@ -53,6 +53,16 @@ def test_the_revision_is_gits():
     assert git("rev-parse", run_folder.environment()["git_revision"].removesuffix("-dirty")) == head
 
 
+def test_a_run_made_before_a_setting_was_there_goes_on_with_its_default(tmp_path):
+    run_folder.create(tmp_path, SETTINGS)
+    now = SETTINGS | {"precision": "float32", "sync_bn": False, "strategy": "mirrored", "steps_per_call": 10}
+    with pytest.raises(UsageError, match=r"--precision \(there float32, now bfloat16\)"):
+        run_folder.create(tmp_path, now | {"precision": "bfloat16"})
+    run_folder.create(tmp_path, now)
+    with pytest.raises(UsageError, match=r"--sync_bn \(there False, now True\)"):
+        run_folder.create(tmp_path, now | {"sync_bn": True})
+
+
 def test_the_same_run_goes_on(tmp_path):
     run_folder.create(tmp_path, SETTINGS)
     assert run_folder.create(tmp_path, dict(SETTINGS)) == tmp_path

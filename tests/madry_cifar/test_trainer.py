@@ -86,11 +86,13 @@ class Diverging(Natural):
 def trainer(digits, tmp_path):
     """trainer(**settings) is one of a small network in `tmp_path`, by default of ten steps and without any output."""
 
-    def trainer(defense=Natural, steps=10, seed=0, evaluator=None, dataset=digits, folder=tmp_path, **schedule):
+    def trainer(defense=Natural, steps=10, seed=0, evaluator=None, dataset=digits, folder=tmp_path, steps_per_call=1,
+                profile_steps=None, **schedule):  # fmt: skip
         sizes = {"batch_size": 8, "steps": steps, "learning_rates": (1e-3, 1e-4), "learning_rate_boundaries": (5,)}
         options = defense.Options(**sizes)
         schedule = Schedule(**NEVER | schedule)
-        return Trainer(defense(Small(), options, seed), dataset, folder, schedule, evaluator=evaluator)
+        subject, others = defense(Small(), options, seed), {"evaluator": evaluator, "profile_steps": profile_steps}
+        return Trainer(subject, dataset, folder, schedule, steps_per_call=steps_per_call, **others)
 
     return trainer
 
@@ -212,6 +214,40 @@ def test_a_stopped_run_goes_on_bit_for_bit(trainer, digits, tmp_path, stopped_at
     for ours, expected in zip(state(resumed), state(whole), strict=True):
         assert np.array_equal(ours, expected)
     assert not np.array_equal(state(resumed)[0], state(trainer(folder=tmp_path / "new"))[0])
+
+
+@pytest.mark.parametrize("steps_per_call", [2, 4, 100])
+def test_several_steps_a_call_change_nothing(trainer, digits, curves, tmp_path, steps_per_call):
+    augmented = dataclasses.replace(digits, augmented=True)
+    every = {"log_every": 3, "checkpoint_every": 5, "keep": 0, "dataset": augmented}
+    one, several = trainer(folder=tmp_path / "one", **every), trainer(steps_per_call=steps_per_call, **every)
+    for made in (one, several):
+        made.train()
+    for ours, expected in zip(state(several), state(one), strict=True):
+        assert np.array_equal(ours, expected)
+    assert list(saved_steps(tmp_path)) == [5, 10]
+    seen, expected = curves(tmp_path), curves(tmp_path / "one")
+    assert seen.keys() == expected.keys()
+    for tag in expected.keys() - {"speed/images_per_second"}:
+        assert seen[tag] == expected[tag]
+    assert several.steps._several.experimental_get_tracing_count() == 1  # for calls of one, two and more steps
+
+
+def test_a_loss_that_is_not_finite_ends_its_call(trainer, tmp_path):
+    made = trainer(Diverging, steps_per_call=100)
+    with pytest.raises(RunError, match=r"step 5: cross_entropy loss nan"):
+        made.train()
+    six_steps = trainer(steps=6, folder=tmp_path / "six")
+    six_steps.train()
+    assert np.array_equal(state(made)[0], state(six_steps)[0])
+
+
+def test_a_profile_of_some_steps(trainer, tmp_path):
+    trainer(profile_steps=(3, 4), steps_per_call=100).train()
+    (profile,) = tmp_path.glob("plugins/profile/*/*.xplane.pb")
+    content = profile.read_bytes()
+    assert b"train" in content
+    assert b"MatMul" in content
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -1,0 +1,120 @@
+"""Training on several replicas: two virtual CPUs against one device, and two processes."""
+
+import json
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from madry_cifar import checkpoints, strategies
+from madry_cifar.errors import UsageError
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def compared():
+    """What two_replicas.py prints."""
+    command = [sys.executable, "-m", "tests.madry_cifar.two_replicas"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("training", ["rvs", "rvs, five steps a call", "at"])
+def test_with_synchronized_batch_norm_replicas_train_as_one_device(compared, training):
+    """The same images, draws, statistics, transport distance and updates: all but rounding, in float64."""
+    assert compared[training]["losses"] < 1e-12
+    assert compared[training]["variables"] < 1e-11
+    assert compared[training]["between replicas"] == 0
+
+
+def test_without_it_replicas_stay_together(compared):
+    """Each normalises by its own images: another training, but one, in running statistics too."""
+    alone = compared["rvs, statistics of each replica"]
+    assert 1e-3 < alone["losses"] < 1
+    assert alone["between replicas"] == 0
+
+
+@pytest.fixture
+def workers(start, tiny):
+    """workers(folder) starts two processes that train together."""
+
+    def workers(folder):
+        with socket.socket() as first, socket.socket() as second:
+            for free in (first, second):
+                free.bind(("localhost", 0))
+            hosts = [f"localhost:{free.getsockname()[1]}" for free in (first, second)]
+        every = ("--checkpoint_every=5", "--log_every=10", "--image_every=20", "--eval_every=20", "--eval_images=20")
+        settings = (*tiny, "--steps=40", "--keep=0", *every, f"--train_dir={folder}", "--strategy=multiworker")
+        tasks = [{"type": "worker", "index": index} for index in range(2)]
+        configs = [json.dumps({"cluster": {"worker": hosts}, "task": task}) for task in tasks]
+        return [start("rvs_tf.train", *settings, TF_CONFIG=config) for config in configs]
+
+    return workers
+
+
+def wait_for_step(folder, step, processes):
+    while step not in checkpoints.saved_steps(folder):
+        assert [process.poll() for process in processes] == [None, None], [p.communicate() for p in processes]
+        time.sleep(0.02)
+
+
+def test_workers_killed_and_started_again_end_as_ones_never_killed(workers, tmp_path):
+    for process in workers(tmp_path / "undisturbed"):
+        _, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+
+    chief, other = workers(tmp_path / "run")
+    wait_for_step(tmp_path / "run", 5, (chief, other))
+    other.kill()
+    _, err = chief.communicate(timeout=300)
+    assert chief.returncode == 1
+    assert re.match(r"error: after step \d+: lost another worker", err.splitlines()[-1])
+
+    done = max(checkpoints.saved_steps(tmp_path / "run"))
+    chief, other = workers(tmp_path / "run")
+    wait_for_step(tmp_path / "run", done + 5, (chief, other))
+    other.terminate()  # one of them: all stop after the same step
+    for process in (chief, other):
+        _, err = process.communicate(timeout=300)
+        assert process.returncode == 128 + signal.SIGTERM, err
+    assert "saved; run it again to go on" in err
+
+    for process in workers(tmp_path / "run"):
+        _, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+    ended = [checkpoints.read(checkpoints.saved_steps(tmp_path / name)[40]) for name in ("undisturbed", "run")]
+    assert ended[0].keys() == ended[1].keys()
+    for name, value in ended[0].items():
+        np.testing.assert_array_equal(value, ended[1][name], err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        (None, "set TF_CONFIG in the environment"),
+        ("{", "TF_CONFIG={"),
+        ('{"cluster": {"worker": ["a:1"]}}', "no 'task'"),
+        ('{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}', "its task is not among those"),
+        ('{"cluster": {"ps": ["a:1"]}, "task": {"type": "ps", "index": 0}}', "all of type chief or worker"),
+    ],
+)
+def test_a_cluster_that_cannot_be_used(monkeypatch, text, named):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    if text is not None:
+        monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(UsageError, match="TF_CONFIG") as error:
+        strategies.make("multiworker")
+    assert named in str(error.value)
+
+
+def test_an_unknown_strategy():
+    with pytest.raises(UsageError, match="did you mean 'mirrored'"):
+        strategies.make("miror")
