@@ -56,6 +56,8 @@ def _output():
 class AdvGANTask(Task):
     """All checkpoints of an AdvGAN, for two entries: NAME of the strongest one, as in the paper, and NAME-final."""
 
+    TOLD = ("checkpoint", "selection", "accuracy_by_checkpoint")  # in the entries beside the attack's own protocol
+
     def __init__(self, advgan: TrainedAdvGAN, folder: str):
         super().__init__(advgan.attack)
         self.advgan, self.folder = advgan, folder
@@ -73,8 +75,9 @@ class AdvGANTask(Task):
 
     def is_of(self, protocol):
         """Whether the protocol is of this AdvGAN, with the checkpoints that it has now."""
-        same = all(protocol.get(name) == value for name, value in self.attack.protocol.items())
-        return same and list(protocol.get("accuracy_by_checkpoint", ())) == [str(step) for step in self.advgan.steps]
+        steps = [str(step) for step in self.advgan.steps]
+        own = {name: value for name, value in protocol.items() if name not in self.TOLD}
+        return own == self.attack.protocol and list(protocol.get("accuracy_by_checkpoint", ())) == steps
 
     def outcomes(self, measure):
         """The outcomes of the strongest checkpoint (lowest accuracy, the earliest of several) and of the last one."""
@@ -126,8 +129,11 @@ def table(contents: Sequence[Mapping]) -> Table:
     title += f"{first['images']} {first['split']} images of {first['provenance']}"
     if surrogate := first.get("surrogate"):
         title += f"; adversarial images made on {surrogate['train_dir']}, step {surrogate['checkpoint']}"
-    result = Table(title=title, box=box.SIMPLE, title_justify="left")
-    for column in ("attack", "accuracy %", "± std. error", "ε", "steps", "step size", "images/s"):
+    if any(entry["protocol"].get("skip_misclassified") for entry in first["attacks"].values()):
+        title += "; those misclassified without an attack are not attacked"
+    caption = "seconds: with compilation; images/s: those attacked, without the batches that compiled"
+    result = Table(title=title, caption=caption, box=box.SIMPLE, title_justify="left", caption_justify="left")
+    for column in ("attack", "accuracy %", "± std. error", "ε", "steps", "step size", "seconds", "images/s"):
         result.add_column(column, justify="left" if column == "attack" else "right")
     for content in contents:
         for name, entry in content["attacks"].items():
@@ -140,8 +146,9 @@ def _row(entry):
     protocol, share = entry["protocol"], entry["accuracy"] / 100
     error = 100 * (share * (1 - share) / entry["images"]) ** 0.5
     sizes = [f"{protocol[key]:g}" if key in protocol else "" for key in ("epsilon", "steps", "step_size")]
-    speed = f"{entry['images'] / max(entry['seconds'], 1e-9):.0f}"
-    return f"{entry['accuracy']:.2f}", f"{error:.2f}", *sizes, speed
+    rate = entry.get("images_per_second")  # none where every batch compiled, or in a file of an earlier version
+    speed = "–" if rate is None else f"{rate:.{0 if rate >= 10 else 2}f}"
+    return f"{entry['accuracy']:.2f}", f"{error:.2f}", *sizes, f"{entry['seconds']:.1f}", speed
 
 
 def command() -> None:

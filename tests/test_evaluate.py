@@ -22,6 +22,7 @@ from rvs_tf.attacks.advgan import AdvGANOptions
 from rvs_tf.attacks.advgan_networks import AdvGANGenerator
 
 IMAGES = 60
+SPEED = {"seconds": 0, "compiled_seconds": 0, "images_per_second": 0}
 SIZES = (f"--max_images={IMAGES}", "--batch_size=25")
 FILE = f"ckpt-7_test-{IMAGES}_eps-{{}}_step-2_seed-0"
 
@@ -153,7 +154,7 @@ def test_an_evaluation_that_was_killed_goes_on(start, invoke, runs, saved, tmp_p
     ours, expected = (json.loads((run / "results" / f"{name}.json").read_text()) for run in (killed, whole))
     for attack, entry in expected["attacks"].items():
         assert ours["attacks"][attack]["seconds"] >= round(seconds.get(attack, 0), 3)
-        assert ours["attacks"][attack] | {"seconds": 0} == entry | {"seconds": 0}
+        assert ours["attacks"][attack] | SPEED == entry | SPEED
 
 
 @pytest.mark.parametrize(("stop", "reuse"), [(2, False), (9, False), (14, False), (14, True)])
@@ -256,6 +257,97 @@ def test_a_run_is_followed_after_a_kill(invoke, runs, attacked, curves):
         "evaluation/pgd-2_eps-8": pytest.approx(pgd),
         "evaluation/pgd-2_eps-0": pytest.approx(natural),
     }
+
+
+# --- Images per second, and skipping what is misclassified
+
+
+def rows_of(out):
+    """The table's rows, by attack: accuracy, standard error, what is told of the attack, seconds, images per second."""
+    return {
+        row[0]: row[1:] for line in out.splitlines() if (row := line.split()) and re.match(r"[a-z]+(-\d+)?$", row[0])
+    }
+
+
+def test_images_per_second(evaluate, runs):
+    flags = ("--attacks=natural,pgd-2,pgd-3", "--reuse")
+    status, out, _ = evaluate(*flags)
+    assert status == 0
+    assert "seconds: with compilation; images/s: those attacked, without the batches that compiled" in " ".join(
+        out.split()
+    )
+    entries, rows = results(runs / "target")[0]["attacks"], rows_of(out)
+    for name, entry in entries.items():
+        compiled = 0 if name == "pgd-3" else 25  # the first batch, but for what pgd-2 has compiled already
+        assert (entry["compiled_seconds"] == 0) == (not compiled)
+        warm = entry["seconds"] - entry["compiled_seconds"]
+        assert (IMAGES - compiled) / entry["images_per_second"] == pytest.approx(warm, abs=2e-3)
+        assert float(rows[name][-2]) == pytest.approx(entry["seconds"], abs=0.051)
+        assert float(rows[name][-1]) == pytest.approx(entry["images_per_second"], rel=0.06)
+    file = runs / "target" / "results" / f"{FILE.format(8)}.json"
+    content = json.loads(file.read_text())
+    del content["attacks"]["pgd-2"]["images_per_second"]  # as an earlier version wrote it
+    file.write_text(json.dumps(content))
+    assert rows_of(evaluate(*flags)[1])["pgd-2"][-1] == "–"
+
+
+@pytest.fixture
+def half_wrong(runs, trained, digits):
+    """The classes without an attack, once the weights in the run are such that many are wrong; the true ones."""
+    bias, before = trained.logits.bias, trained.logits.bias.numpy()
+    bias.assign(before + 6 * (np.arange(10) == 3))
+    shutil.rmtree(runs / "target" / "checkpoints")
+    Checkpoints(runs / "target", {"classifier": trained}, {}).save(7)
+    predictions, labels = by_batch(digits, lambda images, *_: np.argmax(trained(images).logits, axis=1))
+    bias.assign(before)
+    assert 26 <= np.sum(predictions == labels) <= 48  # fewer batches than with all 60, and more than one
+    return predictions, labels
+
+
+@pytest.mark.parametrize("stop", [2, 4, 6])
+def test_misclassified_images_are_skipped(evaluate, runs, attacked, half_wrong, stop):
+    natural, labels = half_wrong
+    right = natural == labels
+    flags = ("--attacks=natural,pgd-2,cw-2", "--save_adversarial", "--batch_size=16")
+    images = [runs / "target" / "results" / f"{FILE.format(8)}_{name}.npy" for name in ("pgd-2", "cw-2")]
+    assert evaluate(*flags)[0] == 0
+    whole, whole_images = results(runs / "target")[1], [np.load(file) for file in images]
+    attacked.clear()
+    attacked.stop = stop
+    assert evaluate(*flags, "--skip_misclassified")[0] == 130
+    attacked.stop = None
+    status, out, err = evaluate(*flags, "--skip_misclassified")
+    assert status == 0, err
+    assert "those misclassified without an attack are not attacked" in " ".join(out.split())
+    batches = -(-right.sum() // 16)
+    assert attacked == {("natural", None): 4, ("pgd-2", 8): batches, ("cw-2", 8): batches}
+    content, arrays = results(runs / "target")
+    assert arrays["natural"].tolist() == whole["natural"].tolist() == natural.tolist()
+    for name, file, expected in zip(("pgd-2", "cw-2"), images, whole_images, strict=True):
+        entry = content["attacks"][name]
+        assert np.array_equal(arrays[name], np.where(right, whole[name], natural))
+        assert np.array_equal(np.load(file)[right], expected[right])
+        assert entry["accuracy"] == pytest.approx(100 * np.mean(right & (whole[name] == labels)))
+        assert entry["attacked"] == right.sum()
+        assert entry["protocol"] == attacks.attack(name).protocol | {"skip_misclassified": True}
+    assert content["attacks"]["natural"]["protocol"] == {}
+    assert hidden(runs / "target") == []
+
+
+@pytest.mark.usefixtures("half_wrong")
+def test_outcomes_with_and_without_skipping_are_not_mixed(evaluate, runs, attacked):
+    flags = ("--attacks=natural,pgd-2", "--reuse")
+    assert evaluate(*flags)[0] == 0
+    for given, expected in (
+        ("--skip_misclassified", 3 + 2),
+        ("--skip_misclassified", 0),
+        ("--noskip_misclassified", 3),
+    ):
+        attacked.clear()
+        assert evaluate(*flags, given)[0] == 0
+        assert attacked.total() == expected
+        protocol = results(runs / "target")[0]["attacks"]["pgd-2"]["protocol"]
+        assert ("skip_misclassified" in protocol) == ("no" not in given)
 
 
 # --- Several ε
@@ -406,6 +498,10 @@ def test_an_advgan_that_was_trained_on(evaluate, runs, trained, digits, attacked
     generators |= save_advgan(tmp_path / "x1", trained, digits.provenance, [6])
     assert evaluate(*flags)[0] == 0
     assert attacked.total() == 6 + 9
+    assert evaluate(*flags, "--skip_misclassified")[0] == 0
+    assert attacked.total() == 6 + 9 + 3 + 9  # all anew, after a look at which ones are misclassified
+    assert evaluate(*flags)[0] == 0
+    assert attacked.total() == 6 + 9 + 3 + 9 + 9
     protocol = results(runs / "target")[0]["attacks"]["advgan-final"]["protocol"]
     assert (protocol["checkpoint"], list(protocol["accuracy_by_checkpoint"])) == (6, ["2", "4", "6"])
 

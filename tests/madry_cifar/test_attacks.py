@@ -1,3 +1,4 @@
+import functools
 import types
 
 import foolbox
@@ -9,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import special, stats
 
-from madry_cifar import attacks
+from benchmarks import flops
+from madry_cifar import WideResNet, attacks
 from madry_cifar.errors import UsageError
 
 ROUNDING = 2 * np.spacing(np.float32(255))  # image ± ε is rounded once, and the difference to the image once more
@@ -194,6 +196,34 @@ def test_the_start_is_uniform_in_the_ball_and_belongs_to_the_seed(linear):
     assert stats.kstest((first - images).ravel(), stats.uniform(-6, 12).cdf).pvalue > 1e-4
     for other in ((1, 3), (2, 2)):
         assert abs(np.corrcoef(first.ravel(), start(other).ravel())[0, 1]) < 0.02
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+@pytest.mark.parametrize("attack", [functools.partial(attacks.pgd, steps=2), attacks.fgsm])
+def test_images_start_where_they_would_in_their_batches(linear, attack, batch):
+    draws = np.random.default_rng(0)
+    images = draws.uniform(0, 255, (3, batch, 2, 2, 3)).astype(np.float32)
+    labels, seeds = draws.integers(0, 3, (3, batch)), [(4, 0), (4, 5), (7, 0)]
+    whole = [attack(linear, images[k], labels[k], random_start=True, seed=seeds[k]) for k in range(3)]
+    from_batch, row = draws.integers(0, 3, batch), draws.permutation(batch)
+    packed = np.column_stack([np.take(seeds, from_batch, axis=0), row])
+    given = images[from_batch, row], labels[from_batch, row]
+    adversarial = attack(linear, *given, random_start=True, seed=packed)
+    assert np.array_equal(adversarial, np.stack(whole)[from_batch, row])
+    traced = len(linear.modes)
+    attack(linear, *given, random_start=True, seed=packed * [1, 0, 1])  # of fewer batches
+    assert len(linear.modes) == traced
+
+
+@pytest.mark.parametrize("steps", [1, 20])
+def test_a_step_is_one_forward_pass_and_one_backward_pass_for_the_images_alone(steps):
+    """As many operations each; the gradient with respect to the weights would be as many again."""
+    network, images = WideResNet(10, 1), tf.TensorSpec([2, 32, 32, 3])
+    labels = tf.constant([0, 1])
+    attack = tf.function(lambda images: attacks.pgd(network, images, labels, steps=steps), autograph=False)
+    forward = tf.function(lambda images: network(images).logits, autograph=False)
+    work, once = (flops.count(function.get_concrete_function(images)) for function in (attack, forward))
+    assert work == 2 * steps * once > 0
 
 
 def test_other_settings_are_not_traced_anew(linear):

@@ -1,12 +1,13 @@
 import dataclasses
+import itertools
 import types
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from madry_cifar import WideResNet
-from madry_cifar.attacks import attack
+from madry_cifar import WideResNet, evaluation
+from madry_cifar.attacks import Attack, attack
 from madry_cifar.data import Split
 from madry_cifar.errors import RunError
 from madry_cifar.evaluation import Evaluator, fingerprint
@@ -200,9 +201,156 @@ def test_labels_out_of_range(linear, split, label):
 
 def test_what_is_put_into_the_results(linear, split):
     entry = Evaluator(linear, [attack("pgd-3")], batch_size=4)(split)["pgd-3"].as_dict()
-    assert set(entry) == {"accuracy", "images", "protocol", "linf", "seconds"}
-    assert entry["images"] == 10
+    timing = {"attacked", "seconds", "compiled_seconds", "images_per_second"}
+    assert set(entry) == {"accuracy", "images", "protocol", "linf"} | timing
+    assert (entry["images"], entry["attacked"]) == (10, 10)
     assert entry["protocol"] == attack("pgd-3").protocol
+
+
+# --- Images per second
+
+
+@pytest.fixture
+def ticks(monkeypatch):
+    """A clock that goes on by a second whenever it is looked at: a batch takes one."""
+    monkeypatch.setattr(evaluation.time, "monotonic", itertools.count().__next__)
+
+
+def timing(outcome):
+    return {name: outcome.as_dict()[name] for name in ("attacked", "seconds", "compiled_seconds", "images_per_second")}
+
+
+def test_batches_that_compile_are_told_apart(linear, split, ticks):
+    evaluator = Evaluator(linear, [attack("pgd-3"), attack("pgd-9"), attack("cw-3")], batch_size=4)
+    first, other_steps, other_loss = evaluator(split).values()
+    assert timing(first) == {"attacked": 10, "seconds": 3, "compiled_seconds": 1, "images_per_second": 6 / 2}
+    assert timing(other_steps) == {"attacked": 10, "seconds": 3, "compiled_seconds": 0, "images_per_second": 3.333}
+    assert timing(other_loss) == timing(first)
+
+
+def test_no_rate_where_every_batch_compiled(linear, split, ticks):
+    outcome = Evaluator(linear, [attack("pgd-3")], batch_size=10)(split)["pgd-3"]
+    assert timing(outcome) == {"attacked": 10, "seconds": 1, "compiled_seconds": 1, "images_per_second": None}
+
+
+def test_the_rate_of_an_attack_that_goes_on(linear, split, ticks):
+    seen = []
+    Evaluator(linear, batch_size=3).run(attack("pgd-3"), split, after_batch=seen.append)
+    again = Evaluator(linear, batch_size=3).run(attack("pgd-3"), split, before=seen[1])  # compiled once more
+    assert timing(seen[1]) == {"attacked": 6, "seconds": 2, "compiled_seconds": 1, "images_per_second": 3}
+    assert timing(again) == {"attacked": 10, "seconds": 4, "compiled_seconds": 2, "images_per_second": 4 / 2}
+
+
+# --- Misclassified images are skipped
+
+
+@pytest.fixture
+def half_wrong(split):
+    """The same ten images, of which `linear` gets six right."""
+    labels = split.labels.copy()
+    labels[[0, 4, 5]] = (labels[[0, 4, 5]] + 1) % 3
+    return Split(split.images, labels)
+
+
+def compare_skipping(classifier, chosen, split, batch_size):
+    """Outcomes with and without skipping, after checks of what must hold for every attack; and which were attacked."""
+    evaluator = Evaluator(classifier, [attack("natural"), chosen], batch_size=batch_size, keep_adversarial=True)
+    whole, skipped = evaluator(split, seed=5), evaluator(split, seed=5, skip_misclassified=True)
+    right = whole["natural"].predictions == split.labels
+    full, ours = whole[chosen.name], skipped[chosen.name]
+    for name in ("predictions", "adversarial"):
+        assert np.array_equal(getattr(ours, name)[right], getattr(full, name)[right])
+        assert np.array_equal(getattr(ours, name)[~right], getattr(whole["natural"], name)[~right])
+    assert ours.accuracy == 100 * np.mean(right & (full.predictions == split.labels))
+    assert (ours.attacked, full.attacked) == (right.sum(), len(split))
+    assert ours.linf == np.abs(full.adversarial - split.images)[right].max()
+    assert ours.attack.protocol == chosen.protocol | {"skip_misclassified": True}
+    assert np.array_equal(skipped["natural"].predictions, whole["natural"].predictions)
+    assert (skipped["natural"].attack, full.attack) == (attack("natural"), chosen)
+    return ours, full, right
+
+
+@pytest.mark.parametrize("name", ["fgsm", "fgsm-rs", "pgd-3", "cw-2"])
+@pytest.mark.parametrize("batch_size", [1, 2, 4, 10, 64])
+def test_what_is_attacked_comes_out_as_without_skipping(linear, half_wrong, name, batch_size):
+    _, _, right = compare_skipping(linear, attack(name, epsilon=32, step_size=12), half_wrong, batch_size)
+    assert right.sum() == 6
+
+
+@pytest.mark.parametrize("name", ["pgd-3", "cw-2"])
+def test_a_network_of_the_right_kind_with_skipping(trained, digits, name):
+    labels = digits.test.labels[:61].copy()
+    labels[1::3] = (labels[1::3] + 1) % 10
+    ours, _, right = compare_skipping(trained, attack(name, epsilon=6), Split(digits.test.images[:61], labels), 16)
+    assert 36 < right.sum() < 44
+    assert 0 < np.sum(ours.predictions[right] == labels[right]) < right.sum()
+
+
+def test_an_image_that_the_attack_puts_right(linear, half_wrong):
+    """It counts as misclassified if it is skipped: in this alone the accuracy is another one."""
+    upside_down = Attack("negative", lambda model, images, labels, seed: 255 - images, {})
+    ours, full, right = compare_skipping(linear, upside_down, half_wrong, 4)
+    put_right = ~right & (full.predictions == half_wrong.labels)
+    assert put_right.any()
+    assert full.accuracy - ours.accuracy == pytest.approx(10 * put_right.sum())
+
+
+def test_skipped_images_take_no_place_in_batches_and_nothing_is_traced_again(linear, half_wrong):
+    evaluator, seen = Evaluator(linear, batch_size=3), []
+    natural = evaluator.run(attack("natural"), half_wrong)
+    evaluator.run(attack("pgd-3"), half_wrong, earlier=natural, after_batch=lambda outcome: seen.append(linear.calls))
+    assert seen == [seen[0]] * 2  # six images
+    for other in (attack("pgd-9"), attack("pgd-3", epsilon=1.0)):
+        evaluator.run(other, half_wrong.take(slice(7)), seed=3, earlier=natural.first(7))
+    assert linear.calls == seen[0]
+
+
+@pytest.mark.parametrize(("wrong", "attacked"), [(slice(None), 0), (slice(0), 10), (slice(3, None), 3)])
+def test_all_or_none_or_the_last_ones_are_skipped(linear, split, wrong, attacked):
+    labels = np.argmax((split.images.reshape(10, 12) - 128.0) @ linear.weights.numpy(), axis=1).astype(np.int32)
+    labels[wrong] = (labels[wrong] + 1) % 3
+    seen, given = [], Split(split.images, labels)
+    evaluator = Evaluator(linear, batch_size=4)
+    natural = evaluator.run(attack("natural"), given)
+    outcome = evaluator.run(attack("pgd-3"), given, earlier=natural, after_batch=seen.append)
+    assert outcome.attacked == attacked
+    assert len(seen) == -(-attacked // 4)
+    assert len(outcome.predictions) == 10
+    assert outcome.predictions[wrong].tolist() == natural.predictions[wrong].tolist()
+    assert [len(part.labels) for part in seen[-1:]] == [10] * bool(seen)
+    if not attacked:
+        assert (outcome.accuracy, outcome.linf, outcome.images_per_second) == (0, 0, None)
+
+
+@pytest.mark.parametrize("batches", [1, 2, 3])
+def test_an_attack_that_skips_goes_on_after_any_batch(linear, half_wrong, batches):
+    def evaluator():
+        return Evaluator(linear, batch_size=2, keep_adversarial=True)
+
+    seen, later, chosen = [], [], attack("pgd-3", epsilon=32, step_size=12)
+    natural = evaluator().run(attack("natural"), half_wrong)
+    whole = evaluator().run(chosen, half_wrong, seed=5, earlier=natural, after_batch=seen.append)
+    assert [len(outcome.labels) for outcome in seen] == [3, 8, 10]  # up to the next image to attack: 1, 2 | 3, 6 | 8, 9
+    before = seen[batches - 1]
+    outcome = evaluator().run(chosen, half_wrong, seed=5, earlier=natural, before=before, after_batch=later.append)
+    assert len(later) == 3 - batches
+    assert outcome.predictions.tolist() == whole.predictions.tolist()
+    assert np.array_equal(outcome.adversarial, whole.adversarial)
+    assert (outcome.linf, outcome.attacked, outcome.attack) == (whole.linf, 6, whole.attack)
+
+
+def test_one_attack_after_another_on_what_is_still_right(linear, half_wrong):
+    """As an ensemble of attacks does it: each earlier outcome is an outcome that a later attack goes on from."""
+    evaluator = Evaluator(linear, batch_size=4)
+    sizes = {"epsilon": 12, "step_size": 4}
+    alone = [evaluator.run(attack(name, **sizes), half_wrong) for name in ("natural", "fgsm", "pgd-3", "cw-3")]
+    right = [outcome.predictions == half_wrong.labels for outcome in alone]
+    outcome = alone[0]
+    for number, name in enumerate(("fgsm", "pgd-3", "cw-3"), start=1):
+        outcome = evaluator.run(attack(name, **sizes), half_wrong, earlier=outcome)
+        assert outcome.attacked == np.sum(np.all(right[:number], axis=0))
+    assert outcome.accuracy == 100 * np.mean(np.all(right, axis=0))
+    assert 0 < outcome.accuracy < 60
 
 
 def test_the_fingerprint_is_of_all_weights():

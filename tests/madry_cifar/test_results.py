@@ -7,7 +7,7 @@ import pytest
 from madry_cifar import results
 from madry_cifar.attacks import attack
 from madry_cifar.data import Split
-from madry_cifar.evaluation import Outcome
+from madry_cifar.evaluation import Outcome, skipping
 
 SURROGATE = {"defense": "at", "classifier_sha256": "0123456789abcdef"}
 ABOUT = {"classifier_sha256": "abc", "dataset": "digits"}
@@ -16,7 +16,8 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (4, 2, 2, 3), np.uint8)
 
 
 def outcome(name, predictions=(3, 1, 0, 2), adversarial=None):
-    return Outcome(attack(name), np.array(predictions, np.int16), LABELS, 7.5, 1.25, adversarial)
+    numbers = {"linf": 7.5, "attacked": 3, "seconds": 1.25, "compiled_images": 1, "compiled_seconds": 0.25}
+    return Outcome(attack(name), np.array(predictions, np.int16), LABELS, **numbers, adversarial=adversarial)
 
 
 def outcomes(*names, **kwargs):
@@ -45,7 +46,16 @@ def test_what_the_files_hold(path):
         "git_revision": 0,
         "predictions": "a.npz",
         "attacks": {
-            name: {"accuracy": 75.0, "images": 4, "linf": 7.5, "seconds": 1.25, "protocol": protocol}
+            name: {
+                "accuracy": 75.0,
+                "images": 4,
+                "attacked": 3,
+                "linf": 7.5,
+                "seconds": 1.25,
+                "compiled_seconds": 0.25,
+                "images_per_second": 2.0,
+                "protocol": protocol,
+            }
             for name, protocol in (("natural", {}), ("pgd-7", attack("pgd-7").protocol))
         },
     }
@@ -112,8 +122,12 @@ def test_read(path, capsys):
 
 
 def test_a_file_without_what_is_new_in_it_is_read(path):
-    """Such as an earlier version wrote: without ε at the top, and without a word on a surrogate."""
+    """Such as an earlier version wrote: without ε at the top, a word on a surrogate, or a rate."""
     content = results.write(path, outcomes("natural", "pgd-7"), ABOUT)
+    for entry in content["attacks"].values():
+        for name in ("attacked", "compiled_seconds", "images_per_second"):
+            del entry[name]
+    path.write_text(json.dumps(content))
     assert not {"epsilon", "step_size", "surrogate"} & set(content)
     assert set(results.read(path, ABOUT | {"epsilon": 8.0, "step_size": 2.0})["attacks"]) == {"natural", "pgd-7"}
 
@@ -166,15 +180,11 @@ def test_no_flipped_byte_makes_other_numbers(path, capsys, ending):
     assert capsys.readouterr().err.count(f"warning: {path}: damaged") > len(whole) / 4
 
 
-def part_of(outcome, size):
-    kept = None if outcome.adversarial is None else outcome.adversarial[:size]
-    return Outcome(outcome.attack, outcome.predictions[:size], LABELS[:size], outcome.linf, outcome.seconds, kept)
-
-
 def same(first, second):
     for name in ("name", "protocol"):
         assert getattr(first.attack, name) == getattr(second.attack, name)
-    assert (first.linf, first.seconds) == (second.linf, second.seconds)
+    for name in ("linf", "attacked", "seconds", "compiled_images", "compiled_seconds"):
+        assert getattr(first, name) == getattr(second, name)
     for name in ("predictions", "labels", "adversarial"):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
     return True
@@ -191,14 +201,14 @@ def test_what_an_evaluation_in_progress_has_measured(path, images):
     assert partial().read(split) is None
     first = partial()
     for size in (1, 2):
-        first.write(part_of(whole, size))
+        first.write(whole.first(size))
     second = partial()
-    assert same(second.read(split), part_of(whole, 2))
+    assert same(second.read(split), whole.first(2))
     if images:  # as if killed between the images of a batch and its predictions
         with second.images_path.open("ab") as file:
             file.write(b"half a batch")
     third = partial()
-    assert same(third.read(split), part_of(whole, 2))
+    assert same(third.read(split), whole.first(2))
     third.write(whole)
     assert same(partial().read(split), whole)
     assert not list(path.parent.glob("*.json"))
@@ -211,11 +221,12 @@ def test_what_an_evaluation_in_progress_has_measured(path, images):
     {"about": ABOUT | {"batch_size": 2}},
     {"about": ABOUT | {"surrogate": SURROGATE}},
     {"attack": attack("pgd-7", step_size=1.0)},
+    {"attack": skipping(attack("pgd-7"))},
     {"images": True},
 ])  # fmt: skip
 def test_a_partial_outcome_of_something_else(path, capsys, other):
     given = {"about": ABOUT, "attack": attack("pgd-7"), "images": False}
-    results.Partial(path, **given).write(part_of(outcome("pgd-7"), 2))
+    results.Partial(path, **given).write(outcome("pgd-7").first(2))
     partial = results.Partial(path, **given | other)
     assert partial.read(Split(IMAGES, LABELS)) is None
     err = capsys.readouterr().err
@@ -227,7 +238,7 @@ def test_a_partial_outcome_of_something_else(path, capsys, other):
 def test_a_damaged_partial_outcome(path, capsys, images):
     split, adversarial = Split(IMAGES, LABELS), IMAGES.astype(np.float32) if images else None
     partial = results.Partial(path, ABOUT, attack("pgd-7"), images=images)
-    partial.write(part_of(outcome("pgd-7", adversarial=adversarial), 2))
+    partial.write(outcome("pgd-7", adversarial=adversarial).first(2))
     file = partial.images_path or partial.path
     whole = file.read_bytes()
     for size in range(0, len(whole), 7):
