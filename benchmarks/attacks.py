@@ -1,0 +1,221 @@
+"""Times PGD on one network, beside Foolbox and the Adversarial Robustness Toolbox (ART) doing the same.
+
+  python -m benchmarks.attacks                                                      # WRN-10-1, digits
+  python -m benchmarks.attacks --depth=34 --width=10 --images=8 --batch_size=8 --train_steps=0 --repeats=2
+  python -m benchmarks.attacks --train_dir=runs/at --images=200 --batch_size=100
+
+The same weights, images, batches, ε, step size, number of steps and a random start, in turns in one process. The peers
+are given the network twice: as it is, which is how their documentation has it, and compiled (`tf.function`). One round
+is not timed: it compiles. Times are of the attack alone, from arrays to arrays. Three columns tell whether the attacks
+are equally strong: robust accuracy, mean cross-entropy and the largest change of a pixel. With --json, one JSON object
+on the last line.
+"""
+
+import importlib
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+from absl import flags as absl_flags
+
+from benchmarks import machine, report
+from madry_cifar import attacks, checkpoints, data, flags, run_folder
+from madry_cifar.data import Split
+from madry_cifar.defense import Natural
+from madry_cifar.errors import UsageError
+from madry_cifar.model import WideResNet, check_size
+from madry_cifar.trainer import Schedule, Trainer
+
+FLAGS = absl_flags.FLAGS
+PEERS = {  # what is imported, and the distribution that has it
+    "Foolbox": ("foolbox", "foolbox"),
+    "ART": ("art.attacks.evasion", "adversarial-robustness-toolbox"),
+}
+RANDOM = "random weights: the accuracies and cross-entropies below say nothing of how strong the attacks are"
+Attacker = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def ours(network, sizes: dict, batch_size: int) -> Attacker:
+    """Our PGD."""
+    return _by_batch(lambda images, labels: attacks.pgd(network, images, labels, **sizes), batch_size)
+
+
+def foolbox(network, sizes: dict, batch_size: int) -> Attacker:
+    """Foolbox's, without the predictions that a call of the attack adds before and after it."""
+    import foolbox
+
+    model = foolbox.TensorFlowModel(network, bounds=attacks.PIXEL_RANGE)
+    attack = foolbox.attacks.LinfPGD(abs_stepsize=sizes["step_size"], steps=sizes["steps"], random_start=True)
+
+    def perturb(images, labels):
+        criterion = foolbox.criteria.Misclassification(tf.constant(labels, tf.int64))
+        return attack.run(model, tf.constant(images), criterion, epsilon=sizes["epsilon"])
+
+    return _by_batch(perturb, batch_size)
+
+
+def art(network, sizes: dict, batch_size: int) -> Attacker:
+    """ART's for TensorFlow 2, which makes the batches itself."""
+    from art.attacks.evasion import ProjectedGradientDescentTensorFlowV2
+    from art.estimators.classification import TensorFlowV2Classifier
+
+    classifier = TensorFlowV2Classifier(
+        model=network,
+        nb_classes=10,
+        input_shape=(32, 32, 3),
+        loss_object=tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum"),
+        clip_values=attacks.PIXEL_RANGE,
+    )
+    numbers = {"eps": sizes["epsilon"], "eps_step": sizes["step_size"], "max_iter": sizes["steps"]}
+    return ProjectedGradientDescentTensorFlowV2(
+        classifier, norm=np.inf, **numbers, num_random_init=1, batch_size=batch_size, verbose=False
+    ).generate
+
+
+def _by_batch(perturb, batch_size):
+    def attack(images, labels):
+        starts = range(0, len(images), batch_size)
+        batches = (slice(start, start + batch_size) for start in starts)
+        return np.concatenate([perturb(images[rows], labels[rows]).numpy() for rows in batches])
+
+    return attack
+
+
+def attackers(classifier: WideResNet, sizes: dict, batch_size: int) -> dict[str, Attacker | None]:
+    """By name, each attack on a network; None for a package that is not installed."""
+
+    def logits(images, training=False):  # ART says which mode it wants; it is always that of evaluation
+        return classifier(images).logits
+
+    found = {"ours": ours(classifier, sizes, batch_size)}
+    for name, make in (("Foolbox", foolbox), ("ART", art)):
+        if not _is_installed(PEERS[name][0]):
+            found[f"{name}: not installed"] = None
+            continue
+        found[name] = make(logits, sizes, batch_size)
+        found[f"{name}, network compiled"] = make(tf.function(logits, autograph=False), sizes, batch_size)
+    return found
+
+
+def _is_installed(module):
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # ART misses PyTorch
+            importlib.import_module(module)
+    except ImportError:
+        return False
+    return True
+
+
+def measure(classifier: WideResNet, split: Split, sizes: dict, batch_size: int, repeats: int) -> list[dict]:
+    """A row for each attack on all images of `split`, a whole number of batches.
+
+    `sizes` are epsilon, step_size (both in grey levels) and steps.
+    """
+    images, labels = split.images.astype(np.float32), split.labels
+    contenders = attackers(classifier, sizes, batch_size)
+    running = {name: attack for name, attack in contenders.items() if attack is not None}
+    adversarial, seconds = {}, {name: [] for name in running}
+    for _ in range(repeats + 1):
+        for name, attack in running.items():
+            started = time.perf_counter()
+            adversarial[name] = attack(images, labels)
+            seconds[name].append(time.perf_counter() - started)
+    rows = []
+    for name in contenders:
+        if name not in running:
+            rows.append(dict.fromkeys(rows[0]) | {"attack": name})
+            continue
+        pairs = zip(seconds[name][1:], seconds["ours"][1:], strict=True)
+        rows.append({
+            "attack": name,
+            "images_per_second": len(images) / statistics.median(seconds[name][1:]),
+            "times_ours": statistics.median(one / other for one, other in pairs),
+            **_strength(classifier, images, labels, adversarial[name], batch_size),
+        })  # fmt: skip
+    return rows
+
+
+def _strength(classifier, images, labels, adversarial, batch_size):
+    starts = range(0, len(images), batch_size)
+    logits = np.concatenate([classifier(adversarial[start : start + batch_size]).logits for start in starts])
+    return {
+        "robust_accuracy": 100 * float(np.mean(np.argmax(logits, axis=1) == labels)),
+        "cross_entropy": float(np.mean(attacks.cross_entropy(logits, labels))),
+        "linf": float(np.abs(adversarial - images).max()),
+    }
+
+
+def subject() -> tuple[WideResNet, data.Dataset]:
+    """The network to attack and its data: of --train_dir, or trained for --train_steps on digits."""
+    if FLAGS.train_dir:
+        settings = run_folder.read_flags(FLAGS.train_dir)
+        dataset = data.load(settings["dataset"], data_dir=FLAGS.data_dir or settings.get("data_dir"), train=False)
+        return checkpoints.load_classifier(FLAGS.train_dir), dataset
+    try:
+        check_size(FLAGS.depth, FLAGS.width, 10)
+    except ValueError as error:
+        raise UsageError(f"--{error}") from None
+    classifier, dataset, steps = WideResNet(FLAGS.depth, FLAGS.width), data.load("digits"), FLAGS.train_steps
+    rates = {"learning_rates": (0.1, 0.01), "learning_rate_boundaries": (3 * steps // 4,)} if steps > 1 else {}
+    never = Schedule(checkpoint_every=0, log_every=0, image_every=0, eval_every=0)
+    with tempfile.TemporaryDirectory() as folder:
+        Trainer(
+            Natural(classifier, Natural.Options(batch_size=32, steps=steps, **rates)), dataset, folder, never
+        ).train()
+    return classifier, dataset
+
+
+def main() -> None:
+    """Measures as the flags say, and prints."""
+    if FLAGS.images % FLAGS.batch_size:
+        raise UsageError(f"--images={FLAGS.images}: must be a multiple of --batch_size={FLAGS.batch_size}, so that "
+                         "nobody compiles a smaller batch")  # fmt: skip
+    classifier, dataset = subject()
+    if FLAGS.images > len(dataset.test):
+        raise UsageError(f"--images={FLAGS.images}: {dataset.name} has {len(dataset.test)} test images")
+    sizes = {"epsilon": FLAGS.epsilon, "step_size": FLAGS.step_size, "steps": FLAGS.steps}
+    split = dataset.test.take(slice(FLAGS.images))
+    rows = measure(classifier, split, sizes, FLAGS.batch_size, FLAGS.repeats)
+    network = {
+        "depth": classifier.depth,
+        "width": classifier.width,
+        "trained": FLAGS.train_dir or f"{FLAGS.train_steps} steps",
+    }
+    counts = {name: FLAGS[name].value for name in ("images", "batch_size", "repeats")}
+    about = {
+        "benchmark": "attacks",
+        "machine": machine.describe(*(distribution for _, distribution in PEERS.values())),
+        "settings": network | sizes | counts | {"dataset": dataset.name},
+    }
+    note = {} if FLAGS.train_dir or FLAGS.train_steps else {"note": RANDOM}
+    report.show(about | note | {"attacks": rows}, FLAGS.json)
+
+
+def command() -> None:
+    """Entry point."""
+    define = flags.define
+    define(
+        "Benchmark", "train_dir", None, "run whose latest network and test images are used, instead of the next three"
+    )
+    define("Benchmark", "depth", 10, "of the network, 6n + 4", kind=int)
+    define("Benchmark", "width", 1, "of the network", kind=int, minimum=1)
+    define("Benchmark", "train_steps", 60, "of natural training on digits; with 0, accuracies say nothing", kind=int,
+           minimum=0)  # fmt: skip
+    define("Benchmark", "data_dir", None, "where the data set of --train_dir is now [as the run was trained]")
+    define("Benchmark", "epsilon", 8.0, "radius of the L∞ ball, in grey levels of 255", kind=float, minimum=0)
+    define("Benchmark", "step_size", 2.0, "size of a step, in grey levels", kind=float, minimum=0)
+    define("Benchmark", "steps", 20, "of PGD", kind=int, minimum=1)
+    define("Benchmark", "images", 128, "attacked, a whole number of batches", kind=int, minimum=1)
+    define("Benchmark", "batch_size", 64, "images attacked at once", kind=int, minimum=1)
+    define("Benchmark", "repeats", 5, "rounds that are timed; their median is reported", kind=int, minimum=1)
+    define("Benchmark", "json", False, "print one JSON object on the last line", kind=bool)
+    flags.run(main, __doc__)
+
+
+if __name__ == "__main__":
+    command()
