@@ -1,8 +1,10 @@
-"""A training iteration on a batch of random images, to be timed: ours of any defence, or RvS with Keras's layers.
+"""What is timed: a training iteration, ours of any defence or RvS with Keras's layers, and the Sinkhorn distance.
 
-A program for `benchmarks.turns`, whose turns are iterations; the first one builds and compiles.
+All on random images or points. A program for `benchmarks.turns`, whose turns are single calls; the first one builds
+and compiles.
 """
 
+import functools
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -15,8 +17,9 @@ from benchmarks.plain import PlainRvS
 from benchmarks.turns import turns
 from madry_cifar import defense
 from madry_cifar.model import WideResNet
-from madry_cifar.randomness import uniform
+from madry_cifar.randomness import normal, uniform
 from madry_cifar.train import PRECISIONS
+from sinkhorn_tf import sinkhorn_distance
 
 
 def batch(batch_size: int) -> tuple[tf.Tensor, tf.Tensor]:
@@ -42,10 +45,25 @@ def plain(settings: Mapping[str, Any], unrolled: bool) -> tf.types.experimental.
                        jit_compile=settings["jit_compile"])  # fmt: skip
 
 
+def sinkhorn(settings: Mapping[str, Any]) -> tf.types.experimental.PolymorphicFunction:
+    """The Sinkhorn distance of two sets of `n` points and its gradient for both, as a function of a number."""
+    shape = [settings["n"], settings["dimensions"]]
+    x, y = (normal(shape, (0, number)) for number in range(2))
+
+    def both(step):
+        with tf.GradientTape() as tape:
+            tape.watch((x, y))
+            distance = sinkhorn_distance(x, y)
+        return distance, tape.gradient(distance, (x, y))
+
+    return tf.function(both, [tf.TensorSpec([], tf.int64)], autograph=False)
+
+
+KERAS = ("keras", "keras, unrolled")  # the latter is what "unrolled" says of its Sinkhorn distance
 PROGRAMS: dict[str, Callable] = {
     "ours": ours,
-    "keras": lambda settings: plain(settings, unrolled=False),
-    "keras, unrolled": lambda settings: plain(settings, unrolled=True),
+    **{name: functools.partial(plain, unrolled=name.endswith("unrolled")) for name in KERAS},
+    "sinkhorn": sinkhorn,
 }
 
 

@@ -13,7 +13,7 @@ def show(result: dict[str, Any], as_json: bool) -> None:
 
 def markdown(result: dict[str, Any]) -> str:
     """The tables of a result: what it was measured with, and its lists of rows, each under its name."""
-    parts = [statement(result)]
+    parts = [result.get("note"), statement(result)]
     for name, rows in tables(result).items():
         parts += [f"**{name.replace('_', ' ').capitalize()}**", table(rows)]
     return "\n\n".join(part for part in parts if part)

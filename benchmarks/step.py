@@ -67,8 +67,7 @@ def measure(precisions: list[str], settings: dict, keras: bool, reference: str |
     work = [Work(each) for each in chosen]
     programs = [(f"ours, {each['precision']}", {"program": "ours", "settings": each}) for each in chosen]
     if keras:
-        others = [name for name in iteration.PROGRAMS if name != "ours"]
-        programs += [(name, {"program": name, "settings": chosen[0]}) for name in others]
+        programs += [(name, {"program": name, "settings": chosen[0]}) for name in iteration.KERAS]
     with contextlib.ExitStack() as stack:
         contenders = [stack.enter_context(Contender(name, "benchmarks.iteration", each)) for name, each in programs]
         if reference:

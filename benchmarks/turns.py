@@ -31,9 +31,8 @@ class Contender:
         self.name, self.seconds = name, []
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (as long as this object)
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._errors, "text": True}
-        environment = os.environ | {"TF_FORCE_GPU_ALLOW_GROWTH": "true"}  # the others need some of its memory too
         command = [sys.executable, "-m", module, json.dumps(settings)]
-        self._process = subprocess.Popen(command, env=environment, **pipes)
+        self._process = subprocess.Popen(command, **pipes)
         self._before = self._hear()
 
     def turn(self) -> None:

@@ -1,0 +1,93 @@
+"""Estimates the GPU hours of all tables and figures at full size, from floating-point operations: nothing is measured.
+
+  python -m benchmarks.estimate --gpu_tflops=156 --efficiency=0.4
+
+What is trained, attacked and analysed is the grid's own plan (`experiments.table2 … --plan`), with its flags. The
+operations of a training step and of an attack's step are counted from their graphs, at the size that each run has; a
+GPU is taken to do --gpu_tflops · --efficiency of them a second, and nothing else. Needs the extra "experiments". With
+--json, one JSON object on the last line.
+"""
+
+import functools
+import pathlib
+import tempfile
+
+import tensorflow as tf
+from absl import flags as absl_flags
+
+from benchmarks import flops, report
+from experiments import command as grid_command
+from experiments import grid, layout, plan
+from madry_cifar import attacks, flags
+from madry_cifar.model import WideResNet
+
+FLAGS = absl_flags.FLAGS
+DATASETS = "cifar10,cifar100,svhn_cropped"  # of the paper's tables
+
+
+class Operations(plan.Clock):
+    """The plan's clock, which here gives operations instead of seconds."""
+
+    def __init__(self, config: dict, work: pathlib.Path):
+        super().__init__(config, work)
+        self._training_step, self._attack_step = functools.cache(_training_step), functools.cache(_attack_step)
+
+
+def _training_step(kind, options, depth, width, num_classes):
+    """Operations of a training step for each image of the batch."""
+    subject = kind(WideResNet(depth, width, num_classes), options)
+    return _count(subject.train_step, options.batch_size, tf.TensorSpec([], tf.int64)) / options.batch_size
+
+
+def _attack_step(depth, width, num_classes):
+    """Operations of a step of PGD for an image."""
+    network = WideResNet(depth, width, num_classes)
+    return _count(lambda images, labels: attacks.pgd(network, images, labels, steps=1), 1)
+
+
+def _count(function, batch, *others):
+    specs = tf.TensorSpec([batch, 32, 32, 3]), tf.TensorSpec([batch], tf.int32), *others
+    return flops.count(tf.function(function, autograph=False).get_concrete_function(*specs))
+
+
+def rows(jobs: list[tuple[str, str]], operations: Operations, flop_per_second: float) -> list[dict]:
+    """For each kind of job, and for all: how many there are, their operations and the hours."""
+    result = []
+    for kind in dict.fromkeys(kind for kind, _ in jobs):
+        each = [operations.seconds(name, output) for name, output in jobs if name == kind]
+        if sum(each):
+            result.append({"job": kind, "number": len(each), "exaflop": 1e-18 * sum(each)})
+    result.append({"job": "all", "number": sum(row["number"] for row in result),
+                   "exaflop": sum(row["exaflop"] for row in result)})  # fmt: skip
+    return [row | {"gpu_hours": row["exaflop"] * 1e18 / flop_per_second / 3600} for row in result]
+
+
+def main() -> None:
+    """Counts as the flags say, and prints."""
+    grid_command._check_installed()
+    grid.apply_profile()
+    config = grid.configuration(list(layout.PARTS))
+    with tempfile.TemporaryDirectory() as folder:
+        work = pathlib.Path(folder) / "work"  # a new one: all is due
+        jobs = plan.due(work, config, grid_command._snakemake_command)
+        estimated = rows(jobs, Operations(config, work), FLAGS.gpu_tflops * 1e12 * FLAGS.efficiency)
+    names = ("dataset", "profile", "seeds", "gpu_tflops", "efficiency")
+    note = "Estimated, not measured: floating-point operations over the assumed rate of a GPU."
+    report.show({"benchmark": "estimate", "note": note, "settings": flags.configuration(names), "jobs": estimated},
+                FLAGS.json)  # fmt: skip
+
+
+def command() -> None:
+    """Entry point."""
+    grid.define_flags()
+    FLAGS.set_default("dataset", DATASETS)
+    define = flags.define
+    help = "that the GPU is rated at, in 10¹² operations a second; 156: an A100 in TF32"
+    define("Estimate", "gpu_tflops", 156.0, help, kind=float, minimum=1e-3)
+    define("Estimate", "efficiency", 0.4, "share of them that is reached", kind=float, minimum=1e-6, maximum=1)
+    define("Estimate", "json", False, "print one JSON object on the last line", kind=bool)
+    flags.run(main, __doc__)
+
+
+if __name__ == "__main__":
+    command()

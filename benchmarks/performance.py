@@ -1,0 +1,120 @@
+"""Measures everything in docs/performance.md and writes its tables anew; the text around them stays.
+
+  python -m benchmarks.performance --reference=DIR
+  python -m benchmarks.performance --only=sinkhorn,scaling
+
+Each part is a benchmark with the settings that are listed here; what it measures is kept in docs/performance/ as
+JSON. --only chooses parts, and --norun writes the tables from what is kept, measuring nothing. A part that needs a GPU
+is skipped where there is none.
+"""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import tensorflow as tf
+from absl import flags as absl_flags
+
+from benchmarks import report
+from madry_cifar import flags
+from madry_cifar.errors import RunError, UsageError, unknown
+from madry_cifar.files import replacing, write_json
+
+FLAGS = absl_flags.FLAGS
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PAGE = pathlib.Path("docs/performance.md")
+KEPT = pathlib.Path("docs/performance")  # folder of JSON and plots
+LARGE = ["--depth=34", "--width=10"]
+COMMANDS = {  # of each part, by the name of its JSON; where it is all of a part, that is the part's
+    "sinkhorn": ["sinkhorn"],
+    "step-small": ["step", "--depth=10", "--width=2", "--batch_size=64", "--precision=float32,bfloat16"],
+    "step-large": ["step", *LARGE, "--batch_size=8", "--precision=float32,bfloat16"],
+    "step-gpu": ["step", "--depth=28", "--width=10", "--batch_size=64", "--precision=float32,bfloat16",
+                 "--jit_compile", "--nokeras", "--repeats=20"],
+    "attacks-small": ["attacks"],
+    "attacks-large": ["attacks", *LARGE, "--images=16", "--batch_size=8"],
+    "scaling": ["scaling", f"--plot={KEPT / 'scaling'}"],
+    "estimate": ["estimate"],
+}  # fmt: skip
+
+
+def measure(name: str, reference: str | None) -> None:
+    """Runs a benchmark and keeps its JSON.
+
+    Raises:
+      RunError: when it fails; its own line stands above.
+    """
+    benchmark, *arguments = COMMANDS[name]
+    others = name == "step-large" and reference
+    shown = " ".join([f"python -m benchmarks.{benchmark}", *arguments, *(["--reference=DIR"] if others else [])])
+    if others:
+        arguments.append(f"--reference={pathlib.Path(reference).absolute()}")
+    print(f"{name}: {shown}", file=sys.stderr, flush=True)
+    command = [sys.executable, "-m", f"benchmarks.{benchmark}", *arguments, "--json"]
+    devices = os.environ if name.endswith("-gpu") else os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}
+    done = subprocess.run(command, cwd=ROOT, env=devices, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise RunError(f"benchmarks.{benchmark} failed (status {done.returncode}); see above")
+    write_json(ROOT / KEPT / f"{name}.json", {"command": shown} | json.loads(done.stdout.splitlines()[-1]))
+
+
+def render(page: str, kept: pathlib.Path) -> str:
+    """The page with what is between <!-- NAME --> and <!-- end --> made of NAME.json in the folder `kept`.
+
+    Raises:
+      RunError: for a mark that is not closed, or of no known name.
+    """
+    parts = re.split(r"^(<!-- (?:[\w-]+) -->)\n", page, flags=re.MULTILINE)
+    result, inside = [parts[0]], None
+    for mark, text in zip(parts[1::2], parts[2::2], strict=True):
+        name = mark.removeprefix("<!-- ").removesuffix(" -->")
+        if (name == "end") == (inside is None) or name not in ("end", *COMMANDS):
+            raise RunError(f"{PAGE}: {mark} is out of place; each <!-- NAME --> needs its <!-- end -->")
+        inside = None if name == "end" else name
+        result += [mark, "\n", text if name == "end" else f"\n{_section(kept / f'{name}.json')}\n\n"]
+    if inside:
+        raise RunError(f"{PAGE}: <!-- {inside} --> has no <!-- end -->")
+    return "".join(result)
+
+
+def _section(file):
+    """What the page shows of a JSON file."""
+    if not file.exists():
+        return "*not measured: no GPU at hand*" if file.stem.endswith("-gpu") else "*not measured yet*"
+    result = json.loads(file.read_text())
+    return f"{report.markdown(result)}\n\n`{result['command']}`"
+
+
+def main() -> None:
+    """Runs the parts that the flags choose, then writes the page."""
+    parts = list(dict.fromkeys(name.partition("-")[0] for name in COMMANDS))
+    chosen = FLAGS.only.split(",") if FLAGS.only else parts
+    for part in chosen:
+        if part not in (*parts, *COMMANDS):
+            raise unknown("only", part, {*parts, *COMMANDS})
+    if not (ROOT / PAGE).exists():
+        raise UsageError(f"{PAGE} is not there: this command works in a checkout of the source")
+    for name in COMMANDS:
+        wanted = FLAGS.run and {name, name.partition("-")[0]} & {*chosen}
+        if wanted and name.endswith("-gpu") and not tf.config.list_physical_devices("GPU"):
+            print(f"{name}: skipped, no GPU at hand", file=sys.stderr)
+        elif wanted:
+            measure(name, FLAGS.reference)
+    with replacing(ROOT / PAGE) as temporary:
+        temporary.write_text(render((ROOT / PAGE).read_text(), ROOT / KEPT))
+
+
+def command() -> None:
+    """Entry point."""
+    define = flags.define
+    define("Benchmark", "only", None, f"parts or benchmarks with commas [all]: {', '.join(COMMANDS)}")
+    define("Benchmark", "run", True, "measure; --norun: write the tables alone", kind=bool)
+    define("Benchmark", "reference", None, "folder of the authors' released code (see benchmarks.step)")
+    flags.run(main, __doc__)
+
+
+if __name__ == "__main__":
+    command()

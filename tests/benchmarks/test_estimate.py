@@ -1,0 +1,44 @@
+"""The estimate of GPU hours, against the arithmetic of the jobs."""
+
+import pytest
+
+from benchmarks import estimate
+from madry_cifar import WideResNet
+from madry_cifar.defense import Natural
+from rvs_tf import RobustnessViaSynthesis
+
+FORWARD = 2 * 9 * (32**2 * (3 * 16 + 2 * 16 * 16) + 16**2 * (16 * 32 + 32 * 32) + 8**2 * (32 * 64 + 64 * 64)) + 1280
+
+
+def test_work_of_an_image_in_a_training_step():
+    first_layer = 2 * 9 * 32**2 * 3 * 16  # has no gradient with respect to the images
+    options = Natural.Options(batch_size=3)
+    assert estimate._training_step(Natural, options, 10, 1, 10) == 3 * FORWARD - first_layer
+
+
+def test_work_of_a_step_of_an_attack():
+    assert estimate._attack_step(10, 1, 10) == 2 * FORWARD
+
+
+def test_work_hardly_depends_on_the_batch():
+    kind = RobustnessViaSynthesis
+    small, large = (estimate._training_step(kind, kind.Options(batch_size=size), 10, 1, 10) for size in (2, 64))
+    assert small == pytest.approx(large, rel=0.01)
+    assert 8 * FORWARD < small < 11 * FORWARD  # and a generator, which is large beside so small a network
+
+
+def test_hours():
+    class Operations:
+        def seconds(self, kind, output):
+            return {"train": 3e18, "evaluate": 1e18, "report": 0.0}[kind] * int(output)
+
+    jobs = [("train", "1"), ("report", "1"), ("train", "2"), ("evaluate", "1")]
+    rows = estimate.rows(jobs, Operations(), flop_per_second=1e15)
+    assert [(row["job"], row["number"]) for row in rows] == [("train", 2), ("evaluate", 1), ("all", 3)]
+    assert [row["exaflop"] for row in rows] == pytest.approx([9, 1, 10])
+    assert [row["gpu_hours"] for row in rows] == pytest.approx([9e3 / 3600, 1e3 / 3600, 1e4 / 3600])
+
+
+def test_networks_are_built_for_every_data_set():
+    assert estimate._attack_step(10, 1, 100) - estimate._attack_step(10, 1, 10) == 2 * (2 * 64 * 90)
+    assert WideResNet(10, 1, 100).num_classes == 100

@@ -1,0 +1,21 @@
+"""What a measurement was taken on, and the memory of a process."""
+
+import numpy as np
+
+from benchmarks import machine
+
+
+def test_description():
+    about = machine.describe("numpy", "no-such-package")
+    assert about["cores"] >= 1
+    assert about["versions"]["numpy"] == np.__version__
+    assert about["versions"]["no-such-package"] is None
+
+
+def test_memory_and_its_peak():
+    before = machine.resident()
+    block = np.ones(2**27)  # 1 GiB
+    assert 0.9 < machine.resident() - before < 1.2
+    del block
+    assert machine.resident() - before < 0.5
+    assert machine.peak() - before > 0.9
