@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
+from madry_cifar.errors import UsageError
+
 _ALIAS = re.compile(r"parameter_number = (\d+) : i64\}, output_index = array<i64: (\d+)>")
 
 
@@ -19,10 +21,19 @@ def lower(function: Callable, *args: tf.Tensor | tf.TensorSpec) -> tuple[bytes, 
     Returns:
       The portable artifact, in the oldest version of the format, so that any reader knows it; and which input each
       output may overwrite, that is which variable it is the new value of.
+
+    Raises:
+      UsageError: when this TensorFlow has no StableHLO to give.
     """
     from tensorflow.compiler.mlir.stablehlo import stablehlo  # slow to import, and needed for this alone
 
-    text = function.experimental_get_compiler_ir(*args)(stage="stablehlo")
+    try:
+        text = function.experimental_get_compiler_ir(*args)(stage="stablehlo")
+    except ValueError as error:
+        if "Invalid stage" not in str(error):
+            raise
+        message = f"--format=stablehlo: TensorFlow {tf.__version__} cannot write it; a newer one can, such as 2.21"
+        raise UsageError(message) from None
     aliases = {int(output): int(number) for number, output in _ALIAS.findall(text.partition("func.func")[0])}
     # TensorFlow wraps the new values of variables in an operation of another dialect, of which a reader of StableHLO
     # need not know. The barrier is written alike, and is an identity too.

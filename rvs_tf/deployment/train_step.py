@@ -90,8 +90,8 @@ class TrainStep:
         """Runs the files at `path`, and the iteration itself, as TensorFlow compiles it: both from the same state.
 
         Returns:
-          The largest difference of a loss, relative to the loss (or to 1 if that is more); and that of a new value
-          of a variable, relative to the variable's largest change.
+          The largest difference of a loss, relative to the loss (or to 1 if that is more); and the largest of a new
+          value of a variable, relative to the variable's change, both in the Euclidean norm.
         """
         content = json.loads(path.with_suffix(".json").read_text())
         results = [tf.TensorSpec(output["shape"], output["dtype"]) for output in content["outputs"]]
@@ -103,14 +103,14 @@ class TrainStep:
         losses = self._function(*self._arguments)
         of_losses = [abs(float(found[name] - loss)) / max(1.0, abs(float(loss))) for name, loss in losses.items()]
         of_variables = [
-            _largest(found.get(name, old) - variable) / max(_largest(variable - old), 1e-6 * _largest(old), 1e-30)
+            _norm(found.get(name, old) - variable) / max(_norm(variable - old), 1e-6 * _norm(old), 1e-30)
             for (name, old), variable in zip(before.items(), self.variables.values(), strict=True)
         ]
         return float(np.max(of_losses)), float(np.max(of_variables))
 
 
-def _largest(values) -> float:
-    return float(np.max(np.abs(values)))
+def _norm(values) -> float:
+    return float(np.linalg.norm(values))
 
 
 def _described(name, value):

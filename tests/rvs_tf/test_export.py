@@ -12,13 +12,15 @@ import tensorflow as tf
 from madry_cifar import WideResNet, data, defense
 from madry_cifar.checkpoints import Checkpoints
 from madry_cifar.defense import Defense
-from madry_cifar.errors import RunError
+from madry_cifar.errors import RunError, UsageError
 from madry_cifar.optimizers import Momentum
 from rvs_tf.deployment import train_step as step_module
 from rvs_tf.deployment.formats import FORMATS
 from rvs_tf.deployment.plain_keras import plain
 from rvs_tf.deployment.train_step import TrainStep, batch, rebuild
 
+NEW = tuple(map(int, tf.__version__.split(".")[:2])) >= (2, 21)
+needs_stablehlo = pytest.mark.skipif(not NEW, reason="an old TensorFlow, which cannot write StableHLO")
 SETTINGS = {"depth": 10, "width": 1, "num_classes": 10, "seed": 3}
 
 
@@ -56,7 +58,7 @@ def written(network, tmp_path_factory):
     return written
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", [pytest.param(f, marks=needs_stablehlo) if f == "stablehlo" else f for f in FORMATS])
 def test_a_file_computes_the_networks_logits(written, network, images, name):
     classify = FORMATS[name].load(written(name))
     expected = network(images).logits.numpy()
@@ -107,10 +109,21 @@ def test_the_tflite_file_has_built_in_operations_alone_and_no_batch_norm(written
     assert not [name for name in operations if "Flex" in name or "CUSTOM" in name.upper() or "BATCH" in name.upper()]
 
 
+@needs_stablehlo
 def test_the_stablehlo_file_takes_its_own_batch_size_alone(written, images):
     assert written("stablehlo").read_bytes().startswith(b"ML\xefR\x01StableHLO_v0.")  # the oldest: any reader's
     with pytest.raises(tf.errors.OpError):
         FORMATS["stablehlo"].load(written("stablehlo"))(images[:3])
+
+
+def test_a_tensorflow_that_cannot_write_stablehlo_is_named(monkeypatch, network, tmp_path):
+    def as_in_2_16(stage):
+        raise ValueError(f"Invalid stage selected: '{stage}'. Valid values are: 'hlo', 'optimized_hlo'")
+
+    function = type(tf.function(lambda: 0))
+    monkeypatch.setattr(function, "experimental_get_compiler_ir", lambda *args, **kwargs: as_in_2_16)
+    with pytest.raises(UsageError, match=f"--format=stablehlo: TensorFlow {tf.__version__} cannot write it"):
+        FORMATS["stablehlo"].write(network, tmp_path / "network.stablehlo", 5)
 
 
 class LastLayer(Defense):
@@ -141,6 +154,7 @@ def last_layer(images):
     return training, TrainStep(training, images, np.array([1, 0, 3, 2, 9]), 11)
 
 
+@needs_stablehlo
 def test_the_files_of_a_step(last_layer, tmp_path):
     training, step = last_layer
     step.write(tmp_path / "s.stablehlo", {"what": "test"})
@@ -162,6 +176,7 @@ def test_the_files_of_a_step(last_layer, tmp_path):
     assert all(names[entry["replaces"]] == entry["name"] for entry in content["outputs"][2:])
 
 
+@needs_stablehlo
 def test_a_step_that_is_loaded_again_computes_the_update(last_layer, images, tmp_path):
     """Against the gradient of softmax regression, written out."""
     _, step = last_layer
@@ -187,6 +202,7 @@ def test_a_step_that_is_loaded_again_computes_the_update(last_layer, images, tmp
     np.testing.assert_allclose(found["classifier.logits.bias"], bias - 0.5 * (0.75 * 0.125 + errors.sum(0)), atol=1e-5)
 
 
+@needs_stablehlo
 @pytest.mark.parametrize("changed", [None, "images", "classifier.logits.kernel.momentum"])
 def test_a_file_that_computes_something_else_is_told(last_layer, tmp_path, changed):
     _, step = last_layer
@@ -202,6 +218,7 @@ def test_a_file_that_computes_something_else_is_told(last_layer, tmp_path, chang
     assert (of_updates > 1e-2) == (changed is not None)
 
 
+@needs_stablehlo
 @pytest.mark.parametrize("name", ["natural", "at", "rvs"])
 def test_every_defence_has_all_its_variables_in_the_files(images, tmp_path, name):
     training = rebuild(SETTINGS | {"defense": name, "learning_rates": [0.3, 0.03], "learning_rate_boundaries": [5]})
