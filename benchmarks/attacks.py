@@ -1,7 +1,7 @@
 """Times PGD on one network, beside Foolbox and the Adversarial Robustness Toolbox (ART) doing the same.
 
   python -m benchmarks.attacks                                                      # WRN-10-1, digits
-  python -m benchmarks.attacks --depth=34 --width=10 --images=8 --batch_size=8 --train_steps=0 --repeats=2
+  python -m benchmarks.attacks --depth=34 --width=10 --images=4 --batch_size=4 --train_steps=0 --repeats=2
   python -m benchmarks.attacks --train_dir=runs/at --images=200 --batch_size=100
 
 The same weights, images, batches, ε, step size, number of steps and a random start, in turns in one process. The peers
