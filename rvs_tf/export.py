@@ -7,7 +7,7 @@
   python -m rvs_tf.export --train_dir=runs/rvs --what=train_step --format=stablehlo --output=step.stablehlo
 
 A classifier takes images [B, 32, 32, 3] float32 of pixels in [0, 255] to logits [B, K]. What was written is loaded
-again and compared with the network on test images; if it differs, it is removed. All of it on the CPU, in float32.
+again and compared with the network on test images; if it differs, it is removed. All of it on the CPU.
 """
 
 import contextlib
