@@ -26,6 +26,21 @@ def flat_variables(name: str, network: keras.Model) -> dict[str, tf.Variable]:
     return {".".join([name, *v.path.split("/")[1:]]): v.value for v in network.variables}
 
 
+def flat_state(networks: Mapping[str, keras.Model], optimizers: Mapping[str, Optimizer]) -> dict[str, tf.Variable]:
+    """All variables of networks and optimizers, given by name as in `Training`, by their flat names."""
+    state = {}
+    for name, network in networks.items():
+        variables = flat_variables(name, network)
+        state |= variables
+        names = {id(variable): flat for flat, variable in variables.items()}
+        if name in optimizers:
+            optimizer = optimizers[name]
+            for kept, slots in optimizer.state.items():
+                pairs = zip(optimizer.variables, slots, strict=True)
+                state |= {f"{names[id(variable)]}.{kept}": slot for variable, slot in pairs}
+    return state
+
+
 class Checkpoints:
     """Saves and restores all that a run needs to go on bit for bit.
 
@@ -39,17 +54,7 @@ class Checkpoints:
     def __init__(self, train_dir, networks: Mapping[str, keras.Model], optimizers: Mapping[str, Optimizer], keep=3, *,
                  writes: bool = True):  # fmt: skip
         self.train_dir, self.step = train_dir, tf.Variable(0, dtype=tf.int64, trainable=False)
-        contents = {"step": self.step}
-        for name, network in networks.items():
-            variables = flat_variables(name, network)
-            contents |= variables
-            names = {id(variable): flat for flat, variable in variables.items()}
-            if name in optimizers:
-                optimizer = optimizers[name]
-                for kept, slots in optimizer.state.items():
-                    pairs = zip(optimizer.variables, slots, strict=True)
-                    contents |= {f"{names[id(variable)]}.{kept}": slot for variable, slot in pairs}
-        self.checkpoint = tf.train.Checkpoint(**contents)
+        self.checkpoint = tf.train.Checkpoint(step=self.step, **flat_state(networks, optimizers))
         folder = str(pathlib.Path(train_dir) / "checkpoints")
         if writes:
             _mend_list(folder, list(saved_steps(train_dir).values()))

@@ -57,7 +57,7 @@ class TrainStep:
         def iteration(images, labels, step):
             return dict(training.train_step(images, labels, tf.cast(step, tf.int64)))
 
-        self.variables = _variables(training)
+        self.variables = checkpoints.flat_state(training.networks, training.optimizers)
         self._batch = {"images": np.float32(images), "labels": np.int32(labels), "step": np.int32(step)}
         self._arguments = [tf.constant(value) for value in self._batch.values()]
         self._function = tf.function(iteration, jit_compile=True, autograph=False)
@@ -115,16 +115,3 @@ def _norm(values) -> float:
 
 def _described(name, value):
     return {"name": name, "shape": list(value.shape), "dtype": value.dtype.name}
-
-
-def _variables(training: Defense) -> dict[str, tf.Variable]:
-    """What a step may change, under the names that it has in a checkpoint."""
-    found = {}
-    for name, network in training.networks.items():
-        variables = checkpoints.flat_variables(name, network)
-        names = {id(variable): flat for flat, variable in variables.items()}
-        found |= variables
-        for kept, slots in training.optimizers[name].state.items():
-            pairs = zip(training.optimizers[name].variables, slots, strict=True)
-            found |= {f"{names[id(variable)]}.{kept}": slot for variable, slot in pairs}
-    return found

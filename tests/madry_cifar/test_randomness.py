@@ -9,18 +9,30 @@ from madry_cifar.randomness import draw_seed, normal, uniform
 
 
 @pytest.mark.parametrize(
-    "draw",
+    ("draw", "rounding"),
     [
-        lambda: draw_seed(3, 7, "a"),
-        lambda: normal([5], draw_seed(3, 7, "a")),
-        lambda: uniform([5], draw_seed(3, 7, "a"), -1, 1),
-        lambda: attacks.random_start(tf.fill([2, 4, 4, 3], 100.0), 8.0, draw_seed(3, 7, "a")),
-        lambda: data.augment(tf.reshape(tf.range(96), [2, 4, 4, 3]), 3, 7),
+        (lambda step: draw_seed(3, step, "a"), 0),
+        (lambda step: uniform([5], draw_seed(3, step, "a"), -1, 1), 0),
+        (lambda step: uniform([5], draw_seed(3, step, "a"), -1, 1, tf.float64), 0),
+        (lambda step: uniform([5], draw_seed(3, step, "a"), 0, 9, tf.int32), 0),
+        (lambda step: normal([5], draw_seed(3, step, "a")), 1e-6),
+        (lambda step: attacks.random_start(tf.fill([2, 4, 4, 3], 100.0), 8.0, draw_seed(3, step, "a")), 0),
+        (lambda step: data.augment(tf.reshape(tf.range(96), [2, 4, 4, 3]), 3, step), 0),
     ],
 )
-def test_draws_are_the_same_with_and_without_xla(draw):
-    """By default TensorFlow chooses another generator under XLA, and a run would go on otherwise on a GPU."""
-    np.testing.assert_array_equal(tf.function(draw, jit_compile=True)(), tf.function(draw)())
+def test_draws_are_the_same_with_and_without_xla(draw, rounding):
+    """By default TensorFlow chooses another generator under XLA, and makes other floats of the same bits."""
+    step = tf.constant(7, tf.int64)  # an argument: what depends on constants alone may never be compiled
+    compiled, plain = tf.function(draw, jit_compile=True)(step), tf.function(draw)(step)
+    np.testing.assert_allclose(compiled, plain, rtol=0, atol=rounding)
+
+
+@pytest.mark.parametrize("shape", [[7], [4, 3, 5]])
+def test_draws_are_those_of_tensorflow(shape):
+    expected = tf.random.stateless_uniform(shape, (3, 4), -1, 3, alg="philox")
+    np.testing.assert_array_equal(uniform(shape, (3, 4), -1, 3), expected)
+    expected = tf.random.stateless_normal(shape, (3, 4), alg="philox")
+    np.testing.assert_allclose(normal(shape, (3, 4)), expected, atol=1e-6)
 
 
 def test_each_part_of_a_seed_matters():
