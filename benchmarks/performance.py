@@ -35,7 +35,7 @@ COMMANDS = {  # of each part, by the name of its JSON; where it is all of a part
     "step-gpu": ["step", "--depth=28", "--width=10", "--batch_size=64", "--precision=float32,bfloat16",
                  "--jit_compile", "--nokeras", "--repeats=20"],
     "attacks-small": ["attacks"],
-    "attacks-large": ["attacks", *LARGE, "--images=16", "--batch_size=8"],
+    "attacks-large": ["attacks", *LARGE, "--images=8", "--batch_size=8", "--train_steps=0", "--repeats=2"],
     "scaling": ["scaling", f"--plot={KEPT / 'scaling'}"],
     "estimate": ["estimate"],
 }  # fmt: skip
