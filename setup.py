@@ -32,13 +32,16 @@ setup(
     extras_require={
         "experiments": ["snakemake>=9", "matplotlib", "jinja2"],  # tables and figures
         "gpu": ["tensorflow[and-cuda]>=2.16,<2.22"],
-        "peers": ["foolbox>=3.3.4", "POT>=0.9.4"],  # independent implementations that tests and benchmarks compare with
+        "profile": ["xprof"],  # TensorBoard's Profile tab
+        # independent implementations that tests and benchmarks compare with
+        "peers": ["foolbox>=3.3.4", "POT>=0.9.4", "adversarial-robustness-toolbox>=1.20"],
         "dev": ["pytest>=8", "pytest-xdist", "hypothesis", "scipy", "ruff==0.17.6", "pre-commit"],
     },
     entry_points={
         "console_scripts": [
             "rvs-train = rvs_tf.train:command",
             "rvs-evaluate = rvs_tf.evaluate:command",
+            "rvs-export = rvs_tf.export:command",
             "rvs-train-advgan = rvs_tf.train_advgan:command",
             "rvs-diversity = rvs_tf.analysis.diversity:command",
             "rvs-latent-space = rvs_tf.analysis.latent_space:command",

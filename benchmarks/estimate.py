@@ -64,12 +64,12 @@ def rows(jobs: list[tuple[str, str]], operations: Operations, flop_per_second: f
 
 def main() -> None:
     """Counts as the flags say, and prints."""
-    grid_command._check_installed()
+    grid_command.check_installed()
     grid.apply_profile()
     config = grid.configuration(list(layout.PARTS))
     with tempfile.TemporaryDirectory() as folder:
         work = pathlib.Path(folder) / "work"  # a new one: all is due
-        jobs = plan.due(work, config, grid_command._snakemake_command)
+        jobs = plan.due(work, config, grid_command.snakemake_command)
         estimated = rows(jobs, Operations(config, work), FLAGS.gpu_tflops * 1e12 * FLAGS.efficiency)
     names = ("dataset", "profile", "seeds", "gpu_tflops", "efficiency")
     note = "Estimated, not measured: floating-point operations over the assumed rate of a GPU."

@@ -31,7 +31,7 @@ def main(parts: list[str]) -> None:
     """Trains, attacks and reports what is not there yet, or prints the plan."""
     if not FLAGS.work_dir:
         raise UsageError("--work_dir=: say in which folder runs and results are to be kept")
-    _check_installed()
+    check_installed()
     grid.apply_profile()
     config = grid.configuration(parts)
     work = pathlib.Path(FLAGS.work_dir).expanduser()
@@ -42,7 +42,7 @@ def main(parts: list[str]) -> None:
     if FLAGS.plan:
         from experiments import plan
 
-        plan.show(plan.due(work, config, _snakemake_command), work, config)
+        plan.show(plan.due(work, config, snakemake_command), work, config)
         return
     from experiments import report
 
@@ -52,7 +52,8 @@ def main(parts: list[str]) -> None:
     report.show(work, parts)
 
 
-def _check_installed():
+def check_installed() -> None:
+    """Raises UsageError unless what the tables and figures need is installed."""
     try:
         import jinja2  # noqa: F401
         import matplotlib  # noqa: F401
@@ -100,7 +101,7 @@ def _earlier(before, config):
     return {"earlier_runs": kept, "earlier_parts": sorted(parts)}
 
 
-def _snakemake_command(work: pathlib.Path, config: pathlib.Path, *arguments: str) -> list[str]:
+def snakemake_command(work: pathlib.Path, config: pathlib.Path, *arguments: str) -> list[str]:
     """Snakemake's command line for the grid of a configuration in a work folder."""
     gpu = ["--resources", "gpu=1"] if train.gpus() else []  # one job at a time on it
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(grid.HERE / "Snakefile")]
@@ -117,7 +118,7 @@ def _snakemake(work):
     environment = dict(os.environ)
     if FLAGS.jobs > 1:
         environment["TQDM_DISABLE"] = "1"  # bars of several jobs would overwrite one another
-    arguments = _snakemake_command(work, work / "config.json", "--quiet", "rules", "host", "reason")
+    arguments = snakemake_command(work, work / "config.json", "--quiet", "rules", "host", "reason")
     process = subprocess.Popen(arguments, env=environment, start_new_session=True)
     _own(work, process.pid)  # it may outlive us
     with _signals_to(process) as received:
@@ -189,7 +190,7 @@ def _release(work):
     if not here and not FLAGS.unlock:
         raise UsageError(f"--work_dir={work}: locked by Snakemake: another command works there, or one was killed; if "
                          "none does, add --unlock")  # fmt: skip
-    subprocess.run(_snakemake_command(work, work / "config.json", "--unlock"), check=False, capture_output=True)
+    subprocess.run(snakemake_command(work, work / "config.json", "--unlock"), check=False, capture_output=True)
 
 
 def _runs(process):

@@ -87,7 +87,7 @@ def test_a_recorded_process_that_is_this_one_holds_no_lock(tmp_path, monkeypatch
     """In a container that was restarted the command has the number that it had before."""
     lock(tmp_path, process=os.getpid(), host=socket.gethostname())
     calls = []
-    monkeypatch.setattr(command, "_snakemake_command", lambda *arguments: ["true"])
+    monkeypatch.setattr(command, "snakemake_command", lambda *arguments: ["true"])
     monkeypatch.setattr(command.subprocess, "run", lambda *arguments, **_: calls.append(arguments))
     monkeypatch.setattr(command, "FLAGS", types.SimpleNamespace(unlock=False))
     command._release(tmp_path)
