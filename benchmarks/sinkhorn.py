@@ -190,7 +190,7 @@ def command() -> None:
     define = flags.define
     define("Points", "n", 64, "points in each of the two sets", kind=int, minimum=1)
     define("Points", "dimensions", 640, "of the points", kind=int, minimum=1)
-    define("Points", "scales", "0.01,1", "of the points, with commas; below 0.03 the iterations do not end early")
+    define("Points", "scales", "0.01,1", "of the points, with commas; ours ends early from 0.03 on, not at 0.01")
     define("Points", "memory_n", 1024, "points where memory is measured; 0: do not measure it", kind=int, minimum=0)
     define("Distance", "iterations", 100, "of Sinkhorn", kind=int, minimum=1)
     define("Distance", "regularization", 0.01, "of the plan", kind=float, minimum=1e-6)
