@@ -35,6 +35,7 @@ setup(
         "profile": ["xprof"],  # TensorBoard's Profile tab
         # independent implementations that tests and benchmarks compare with
         "peers": ["foolbox>=3.3.4", "POT>=0.9.4", "adversarial-robustness-toolbox>=1.20"],
+        "peers-sinkhorn": ["torch", "geomloss>=0.3", "ott-jax>=0.5"],
         "dev": ["pytest>=8", "pytest-xdist", "hypothesis", "scipy", "ruff==0.17.6", "pre-commit"],
     },
     entry_points={

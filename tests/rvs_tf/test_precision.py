@@ -62,7 +62,7 @@ def test_what_a_step_computes_in_which_type(dtype, computed):
             types.setdefault(op.type, set()).add(op.outputs[0].dtype)
     for kind in ("Conv2D", "Conv2DBackpropInput", "Conv2DBackpropFilter", "FusedBatchNormV3"):
         assert types[kind] == {computed}
-    for kind in ("Exp", "SoftmaxCrossEntropyWithLogits", "Softmax"):  # Sinkhorn's and the losses'
+    for kind in ("Exp", "Log", "SoftmaxCrossEntropyWithLogits"):  # Sinkhorn's and the losses'
         assert types[kind] <= {tf.float32}
 
 
