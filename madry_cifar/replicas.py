@@ -44,17 +44,11 @@ def draw(function: Callable[..., tf.Tensor], shape, *args: Any, axis: int = 0) -
 
 
 def gather(part: tf.Tensor) -> tf.Tensor:
-    """The whole batch [B, …] from each replica's `part` [B / replicas, …], with its gradient.
-
-    A sum of parts, each at its place among zeros: so the gradient is TensorFlow's own for a sum over replicas.
-    (`ReplicaContext.all_gather` takes another all-gather for its gradient, which has the wrong shape and sum.)
-    """
+    """The whole batch [B, …] from each replica's `part` [B / replicas, …], with its gradient."""
     if count() == 1:
         return part
-    place = tf.one_hot(_index(), count(), dtype=part.dtype)
-    spread = tf.reshape(place, [-1] + [1] * part.shape.rank) * part
-    whole = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, spread)
-    return tf.reshape(whole, tf.concat([[-1], tf.shape(part)[1:]], axis=0))
+    whole = tf.distribute.get_replica_context().all_gather(part, axis=0)
+    return tf.ensure_shape(whole, [None, *part.shape[1:]])
 
 
 def mean(values):

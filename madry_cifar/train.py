@@ -42,8 +42,8 @@ def define_settings() -> None:
     define("Network", "precision", "float32", "of the convolutions: float32, or bfloat16 (weights, batch norm's "
            "statistics, features, losses and optimal transport stay float32)")  # fmt: skip
     define("Run", "jit_compile", "auto", "compile the step with XLA: true, false, or auto (on a single GPU)")
-    define("Run", "steps_per_call", 1, "steps at once without a return to Python; a GPU waits less with 10 or more",
-           kind=int, minimum=1)  # fmt: skip
+    define("Run", "steps_per_call", 1, "steps at once, without a return to Python in between", kind=int,
+           minimum=1)  # fmt: skip
     define("Run", "strategy", "none", "devices that share each batch: none (one device), mirrored (all GPUs of this "
            "machine) or multiworker (those of all the processes in TF_CONFIG)")  # fmt: skip
     define("Run", "sync_bn", False, "batch norm over the images of all replicas, as on one device, not of each",
@@ -152,8 +152,7 @@ def _jit_compile(value):
     if value.lower() not in choices:
         raise UsageError(f"--jit_compile={value}: must be auto, true or false")
     if choices[value.lower()] and not alone:
-        raise UsageError(f"--jit_compile={value}: replicas exchange nothing in a step compiled by XLA; leave it out "
-                         f"with --strategy={FLAGS.strategy}")  # fmt: skip
+        raise UsageError(f"--jit_compile={value}: for one device alone; leave it out with --strategy={FLAGS.strategy}")
     return choices[value.lower()]
 
 

@@ -274,7 +274,10 @@ def test_what_was_evaluated_is_not_evaluated_again(invoke, copied_run):
         ("--latent_draws=3", "--latent_draws=3: must be one of 1, 2"),
         ("--sinkhorn_regularization=0", "--sinkhorn_regularization=0"),
         ("--jit_compile=perhaps", "--jit_compile=perhaps: must be auto, true or false"),
-        ("--jit_compile=true --strategy=mirrored", "--jit_compile=true: replicas exchange nothing"),
+        (
+            "--jit_compile=true --strategy=mirrored",
+            "--jit_compile=true: for one device alone; leave it out with --strategy=mirrored",
+        ),
         ("--strategy=mirored", "--strategy=mirored: unknown; did you mean 'mirrored'"),
         ("--strategy=multiworker", "--strategy=multiworker: set TF_CONFIG"),
         ("--precision=bf16", "--precision=bf16: unknown; did you mean 'bfloat16'"),

@@ -10,7 +10,7 @@ import json
 import numpy as np
 import tensorflow as tf
 
-import rvs_tf  # noqa: F401 (first: registers the defences, and imports TensorFlow without its chatter)
+import rvs_tf  # noqa: F401 (registers the defences)
 from madry_cifar import data, defense, strategies
 from madry_cifar.layers import synchronize
 from madry_cifar.model import WideResNet
