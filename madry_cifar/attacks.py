@@ -1,9 +1,9 @@
 """L∞ attacks: fast gradient sign, projected gradient descent and its margin-loss variant, from one sign-step loop.
 
-    sign_steps   the loop: step along the sign of the loss's gradient, project to the ε-ball, then to the pixels
-    pgd, fgsm    the loop on a model's loss, from a random start or from the image
-    LOSSES       what an attack maximises, per image: "xent" (cross-entropy) or "cw" (margin with κ = 50)
-    attack       "pgd-20", "cw-100", "fgsm", … by name, as `--attacks` spells them
+    sign_steps         the loop: step along the sign of the loss's gradient, project to the ε-ball, then to the pixels
+    pgd, fgsm          the loop on a model's loss, from a random start or from the image
+    LOSSES             what an attack maximises, per image: "xent" (cross-entropy) or "cw" (margin with κ = 50)
+    attack, register   "pgd-20", "cw-100x10", "fgsm", … by name, as `--attacks` spells them; how to add a name
 
 Pixels, ε and step sizes are in grey levels, [0, 255]. Released code: MadryLab/cifar10_challenge `pgd_attack.py`,
 RvS `eval_pgd_attack.py`; in both "CW" is this loop with the margin loss, not Carlini and Wagner's own optimisation.
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from madry_cifar import replicas
+from madry_cifar import attempts, replicas
 from madry_cifar.errors import UsageError, unknown
 from madry_cifar.randomness import uniform
 
@@ -168,11 +168,82 @@ class Attack(NamedTuple):
 
     Where `run` is a `functools.partial`, the numbers that it binds may be tensors too: so a function compiled once
     serves all attacks that differ in these numbers alone (see `Evaluator`).
+
+    `protocol` is what a results file tells of it. If it says `stops_at_error`, an image is left alone from the first
+    time on that the attacked network gets it wrong. An attack with `stages` has no `run`: they are run one after
+    another, each on the images that have withstood all before.
     """
 
     name: str
-    run: Callable[..., tf.Tensor]
+    run: Callable[..., tf.Tensor] | None
     protocol: dict[str, Any]
+    stages: tuple["Attack", ...] = ()
+
+
+class Sizes(NamedTuple):
+    """What the flags say for all attacks that have such a thing: ε and step in grey levels, number of restarts."""
+
+    epsilon: float = 8.0
+    step_size: float = 2.0
+    restarts: int = 1
+
+
+class _Family(NamedTuple):
+    pattern: str
+    examples: tuple[str, ...]
+    restarts: bool
+    make: Callable[[re.Match, Sizes], Attack]
+
+
+_FAMILIES: list[_Family] = []
+
+
+def register(pattern: str, *examples: str, restarts: bool = False):
+    """Adds names for `attack`: the decorated function gets the match of `pattern` with a name, and `Sizes`.
+
+    `examples` are told to who mistypes a name. With `restarts`, the names may end in xR, for R random starts.
+    """
+
+    def add(make):
+        _FAMILIES.append(_Family(pattern, examples, restarts, make))
+        return make
+
+    return add
+
+
+def attack(name: str, *, epsilon: float = 8.0, step_size: float = 2.0, restarts: int = 1) -> Attack:
+    """The attack called `name`: natural, fgsm, fgsm-rs (random start), pgd-N or cw-N (N steps, random start), …
+
+    Attacks with a random start are repeated from `restarts` of them, or from R if the name ends in xR (pgd-100x10),
+    and an image counts as misclassified if it is after any of them.
+
+    Raises:
+      UsageError: for any other name, naming the nearest; for a negative ε or step.
+    """
+    for flag, value in (("epsilon", epsilon), ("step_size", step_size)):
+        if not 0 <= value <= 255:
+            raise UsageError(f"--{flag}={value}: must be from 0 to 255 (grey levels; the paper's is 8 with steps of 2)")
+    stem, repeats = re.fullmatch(r"(.*?)(?:x([1-9]\d*))?", name, re.DOTALL).groups()
+    for family in _FAMILIES:
+        match = re.fullmatch(family.pattern, stem)
+        if match is None:
+            continue
+        if repeats and not family.restarts:
+            raise UsageError(f"--attacks={name}: {stem} has no random start to repeat")
+        times = int(repeats or restarts) if family.restarts else 1
+        found = family.make(match, Sizes(epsilon, step_size, times))
+        return found._replace(name=f"{stem}x{times}" if times > 1 else stem)
+    raise unknown("attacks", name, [example for family in _FAMILIES for example in family.examples])
+
+
+def takes_restarts(name: str) -> bool:
+    """Whether `restarts` matters to the attack called `name`, which does not say itself how often it is repeated."""
+    return any(family.restarts and re.fullmatch(family.pattern, name) for family in _FAMILIES)
+
+
+def linf(**settings) -> dict[str, Any]:
+    """The protocol of an L∞ attack with these settings, for `Attack`."""
+    return {"norm": "linf", "pixel_range": list(PIXEL_RANGE), "batch_norm": "eval", "restarts": 1} | settings
 
 
 def _run_natural(model, images, labels, seed):
@@ -187,25 +258,42 @@ def _run_pgd(model, images, labels, seed, **settings):
     return pgd(model, images, labels, seed=seed, **settings)
 
 
-def attack(name: str, *, epsilon: float = 8.0, step_size: float = 2.0) -> Attack:
-    """The attack called `name`: natural, fgsm, fgsm-rs (random start), pgd-N or cw-N (N steps, random start).
+def _run_restarted(model, images, labels, seed, restarts, epsilon, step_size, steps, loss):
+    """PGD from several random starts, until the model is wrong."""
 
-    Raises:
-      UsageError: for any other name, naming the nearest; for a negative ε or step.
-    """
-    for flag, value in (("epsilon", epsilon), ("step_size", step_size)):
-        if not 0 <= value <= 255:
-            raise UsageError(f"--{flag}={value}: must be from 0 to 255 (grey levels; the paper's is 8 with steps of 2)")
-    if name == "natural":
-        return Attack(name, _run_natural, {})
-    fixed = {"norm": "linf", "pixel_range": list(PIXEL_RANGE), "batch_norm": "eval", "restarts": 1}
-    if name in ("fgsm", "fgsm-rs"):
-        settings = {"epsilon": epsilon, "random_start": name == "fgsm-rs"}
-        protocol = fixed | settings | {"loss": "xent", "steps": 1, "step_size": epsilon}
-        return Attack(name, functools.partial(_run_fgsm, **settings), protocol)
-    match = re.fullmatch(r"(pgd|cw)-([1-9]\d*)", name)
-    if match is None:
-        raise unknown("attacks", name, ("natural", "fgsm", "fgsm-rs", "pgd-7", "pgd-20", "pgd-100", "cw-20", "cw-100"))
-    loss, steps = {"pgd": "xent", "cw": "cw"}[match[1]], int(match[2])
-    settings = {"epsilon": epsilon, "step_size": step_size, "steps": steps, "loss": loss}
-    return Attack(name, functools.partial(_run_pgd, **settings), fixed | settings | {"random_start": True})
+    def attempt(number, rows):
+        start = random_start(images, epsilon, attempts.reseeded(seed, number))
+        true = tf.gather(labels, rows)
+        return sign_steps(
+            lambda adversarial: LOSSES[loss](model(adversarial, batch_norm="eval").logits, true),
+            tf.gather(images, rows),
+            tf.gather(start, rows),
+            epsilon=epsilon,
+            step_size=step_size,
+            steps=steps,
+        )
+
+    return attempts.first_error(model, images, labels, attempt, restarts)
+
+
+@register("natural", "natural")
+def _natural(match, sizes):
+    return Attack("natural", _run_natural, {})
+
+
+@register("fgsm(-rs)?", "fgsm", "fgsm-rs")
+def _fgsm(match, sizes):
+    settings = {"epsilon": sizes.epsilon, "random_start": bool(match[1])}
+    protocol = linf(**settings, loss="xent", steps=1, step_size=sizes.epsilon)
+    return Attack(match[0], functools.partial(_run_fgsm, **settings), protocol)
+
+
+@register(r"(pgd|cw)-([1-9]\d*)", "pgd-7", "pgd-20", "pgd-100", "pgd-100x10", "cw-20", "cw-100", restarts=True)
+def _steps(match, sizes):
+    loss = {"pgd": "xent", "cw": "cw"}[match[1]]
+    settings = {"epsilon": sizes.epsilon, "step_size": sizes.step_size, "steps": int(match[2]), "loss": loss}
+    protocol = linf(**settings, random_start=True)
+    if sizes.restarts == 1:
+        return Attack(match[0], functools.partial(_run_pgd, **settings), protocol)
+    run = functools.partial(_run_restarted, restarts=sizes.restarts, **settings)
+    return Attack(match[0], run, protocol | {"restarts": sizes.restarts, "stops_at_error": True})
