@@ -29,6 +29,7 @@ class Outcome:
       predictions: [N] int16 classes predicted on the adversarial images.
       labels: [N] int32 true classes.
       linf: the largest |adversarial − image| over all pixels, in grey levels.
+      broken: how many adversarial images were not finite; each is judged as the image that it was made of.
       attacked: how many of the images were attacked, and not skipped.
       seconds: wall time of their batches, with compilation.
       compiled_images, compiled_seconds: what of it was in batches for which a function was compiled first.
@@ -39,6 +40,7 @@ class Outcome:
     predictions: np.ndarray
     labels: np.ndarray
     linf: float = 0.0
+    broken: int = 0
     attacked: int = 0
     seconds: float = 0.0
     compiled_images: int = 0
@@ -63,11 +65,12 @@ class Outcome:
             self, predictions=self.predictions[:images], labels=self.labels[:images], adversarial=kept
         )
 
-    def and_a_batch(self, images: int, linf: float, seconds: float, compiled: bool) -> "Outcome":
+    def and_a_batch(self, images: int, linf: float, broken: int, seconds: float, compiled: bool) -> "Outcome":
         """With the numbers of a further batch, whose function was `compiled` first or not, but without its images."""
         return dataclasses.replace(
             self,
             linf=max(self.linf, linf),
+            broken=self.broken + broken,
             attacked=self.attacked + images,
             seconds=self.seconds + seconds,
             compiled_images=self.compiled_images + images * compiled,
@@ -83,6 +86,7 @@ class Outcome:
             "attacked": self.attacked,
             "protocol": self.attack.protocol,
             "linf": self.linf,
+            "broken": self.broken,
             "seconds": round(self.seconds, 3),
             "compiled_seconds": round(self.compiled_seconds, 3),
             "images_per_second": rate and round(rate, 3),
@@ -96,7 +100,7 @@ def accuracy(predictions: np.ndarray, labels: np.ndarray) -> float:
 
 def skipping(attack: Attack) -> Attack:
     """The attack, with a protocol that says that it skips images which are misclassified already."""
-    if attack.name == "natural":  # no attack: there is nothing to skip
+    if attack.name == "natural" or attack.protocol.get("stops_at_error"):  # nothing to skip, or it does so anyway
         return attack
     return attack._replace(protocol=attack.protocol | {"skip_misclassified": True})
 
@@ -156,7 +160,8 @@ class Evaluator:
           RunError: for labels that the classifier has no logit for, or logits that are not finite.
         """
         split = split.take(slice(self.max_images or None))
-        check_labels(split.labels, self.classifier.num_classes, "evaluation")
+        if hasattr(self.classifier, "num_classes"):  # as networks of this package have
+            check_labels(split.labels, self.classifier.num_classes, "evaluation")
         if earlier is not None:
             attack = skipping(attack)
         so_far, left = self._begin(attack, split, earlier, before)
@@ -166,11 +171,11 @@ class Evaluator:
         ) as bar:
             for first in range(0, len(left), self.batch_size):
                 started, rows, later = time.monotonic(), *np.split(left[first:], [self.batch_size])
-                moved, so_far.predictions[rows], compiled = self._run_batch(attack, split, rows, seed, packed)
+                moved, so_far.predictions[rows], broken, compiled = self._run_batch(attack, split, rows, seed, packed)
                 if self.keep_adversarial:
                     so_far.adversarial[rows] = moved
                 linf = float(np.abs(moved - split.images[rows]).max())
-                so_far = so_far.and_a_batch(len(rows), linf, time.monotonic() - started, compiled)
+                so_far = so_far.and_a_batch(len(rows), linf, broken, time.monotonic() - started, compiled)
                 end = later[0] if len(later) else len(split)
                 after_batch(so_far.first(end))
                 bar.update(end - done)
@@ -194,7 +199,8 @@ class Evaluator:
         ), left
 
     def _run_batch(self, attack, split, rows, seed, packed):
-        """The adversarial images and predictions of some rows of the split, and whether a function was compiled.
+        """The adversarial images and predictions of some rows of the split, how many images were not finite, and
+        whether a function was compiled.
 
         Rows are consecutive, or `packed`: then each gets its seed from where it is in the split.
         """
@@ -203,7 +209,7 @@ class Evaluator:
         seeds = np.stack(np.broadcast_arrays(seed, padded - place, place), axis=1) if packed else [seed, rows[0]]
         function, settings = self._function(attack.run)
         traced = function.experimental_get_tracing_count()
-        adversarial, predictions, finite = function(
+        adversarial, predictions, broken, finite = function(
             split.images[padded], split.labels[padded], tf.constant(seeds, tf.int64), **settings
         )
         if not finite:
@@ -212,7 +218,8 @@ class Evaluator:
                 "has diverged; evaluate an older checkpoint"
             )
         compiled = function.experimental_get_tracing_count() > traced
-        return adversarial.numpy()[: len(rows)], predictions.numpy()[: len(rows)], compiled
+        count = len(rows)
+        return adversarial.numpy()[:count], predictions.numpy()[:count], int(broken[:count].numpy().sum()), compiled
 
     def _function(self, run):
         """The compiled function for an attack's `run`, and what to call it with: numbers as tensors, see `Attack`."""
@@ -228,9 +235,12 @@ class Evaluator:
     def _compile(self, run):
         @tf.function(autograph=False)
         def attack_batch(images, labels, seed, **settings):
-            adversarial = run(self.attacked, tf.cast(images, tf.float32), labels, seed, **settings)
+            images = tf.cast(images, tf.float32)
+            adversarial = run(self.attacked, images, labels, seed, **settings)
+            is_broken = ~tf.reduce_all(tf.math.is_finite(adversarial), axis=(1, 2, 3))
+            adversarial = tf.where(is_broken[:, tf.newaxis, tf.newaxis, tf.newaxis], images, adversarial)
             logits = self.classifier(adversarial, batch_norm="eval").logits
-            return adversarial, tf.argmax(logits, axis=1), tf.reduce_all(tf.math.is_finite(logits))
+            return adversarial, tf.argmax(logits, axis=1), is_broken, tf.reduce_all(tf.math.is_finite(logits))
 
         return attack_batch
 

@@ -120,7 +120,7 @@ def write_adversarial(path: pathlib.Path, outcomes: Mapping[str, Outcome]) -> No
             write_array(path.with_name(f"{path.stem}_{name}.npy"), np.save, outcome.adversarial)
 
 
-NUMBERS = ("linf", "attacked", "seconds", "compiled_images", "compiled_seconds")  # of an `Outcome`
+NUMBERS = ("linf", "broken", "attacked", "seconds", "compiled_images", "compiled_seconds")  # of an `Outcome`
 
 
 class Partial:
@@ -130,13 +130,12 @@ class Partial:
       path: of the results file.
       about: what that is of.
       attack: with its protocol.
-      part: tells apart the measurements of one attack, if it has several.
+      name: tells it apart from others that are measured for the same results file.
       images: whether adversarial images are kept too: in a file of their own, to which each batch's are appended.
     """
 
-    def __init__(self, path: pathlib.Path, about: Mapping, attack: Attack, part: str = "", images: bool = False):
-        name = "_".join(filter(None, [path.stem, attack.name, part]))
-        self.path = path.with_name(f".{name}.partial.npz")
+    def __init__(self, path: pathlib.Path, about: Mapping, attack: Attack, name: str, images: bool = False):
+        self.path = path.with_name(f".{path.stem}_{name}.partial.npz")
         self.attack = attack
         self.images_path = self.path.with_suffix(".images") if images else None
         self._images = 0  # how many are in that file

@@ -1,19 +1,20 @@
 """Evaluates checkpoints of a run as flags say: what `rvs_tf.evaluate` and `madry_cifar.eval` have in common."""
 
+import functools
 import os
 import pathlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags as absl_flags
 
 from madry_cifar import attacks, checkpoints, data, flags, results, run_folder
-from madry_cifar.attacks import Attack
 from madry_cifar.errors import UsageError
-from madry_cifar.evaluation import Evaluator, Outcome, fingerprint, skipping
+from madry_cifar.evaluation import Evaluator, fingerprint, skipping
 from madry_cifar.files import alone
 from madry_cifar.model import WideResNet
+from madry_cifar.tasks import Task
 
 FLAGS = absl_flags.FLAGS
 
@@ -25,9 +26,12 @@ def define_flags(checkpoint: bool = True) -> None:
     if checkpoint:
         define("Evaluation", "checkpoint", None, "step or path of the checkpoint [the latest]")
     define("Evaluation", "attacks", "natural,fgsm,pgd-7,pgd-20,cw-20",
-           "what to run: natural, fgsm, fgsm-rs (from a random start), pgd-N, cw-N")  # fmt: skip
+           "what to run: natural, fgsm, fgsm-rs (from a random start), pgd-N, cw-N; in rvs_tf.evaluate also apgd-ce, "
+           "apgd-dlr, apgd-t, fab-t, square, multitargeted, cw-l2, autoattack; see docs/evaluation.md")  # fmt: skip
     define("Evaluation", "epsilon", "8", "radius of the L∞ ball, in grey levels of 255; or several, with commas")
     define("Evaluation", "step_size", 2.0, "size of a step of PGD and CW, in grey levels", kind=float)
+    define("Evaluation", "restarts", 1, "random starts of attacks that have one and do not say how many, as pgd-20x5 "
+           "does", kind=int, minimum=1)  # fmt: skip
     define("Evaluation", "surrogate_dir", None, "run whose network the adversarial images are made on [--train_dir]")
     define("Evaluation", "surrogate_checkpoint", None, "step or path of its checkpoint [the latest]")
     define("Evaluation", "split", "test", "test or validation (with --validation_size, as the run was trained)")
@@ -75,28 +79,6 @@ class Subject:
         }
 
 
-class Task:
-    """One attack to measure, for one entry of a results file. A subclass may fill several from several attacks.
-
-    Attributes:
-      names: of the entries.
-    """
-
-    def __init__(self, attack: Attack):
-        self.attack, self.names = attack, (attack.name,)
-
-    def check(self, attacked: Mapping, epsilon: float) -> None:
-        """Raises UsageError if this cannot be measured at ε, on the network that `attacked` tells of."""
-
-    def is_of(self, protocol: Mapping) -> bool:
-        """Whether an entry with this protocol is what would be measured."""
-        return protocol == self.attack.protocol
-
-    def outcomes(self, measure: Callable[..., Outcome]) -> dict[str, Outcome]:
-        """By entry. `measure(attack, part="")` attacks all images; a `part` tells apart calls with the same attack."""
-        return {self.attack.name: measure(self.attack)}
-
-
 class Evaluation:
     """Evaluates checkpoints of a run as the flags say.
 
@@ -126,7 +108,9 @@ class Evaluation:
         self._plan = []  # for each results file, the sizes of attacks that it is of, and what is measured for it
         for epsilon in self.epsilons:
             sizes = {"epsilon": epsilon, "step_size": FLAGS.step_size}
-            self._plan.append((sizes, [*(Task(attacks.attack(name, **sizes)) for name in chosen), *extra]))
+            chosen_attacks = [attacks.attack(name, **sizes, restarts=FLAGS.restarts) for name in chosen]
+            self._plan.append((sizes, [*map(Task, chosen_attacks), *extra]))
+        _check_restarts(chosen)
         if FLAGS.skip_misclassified:
             for task in [task for _, tasks in self._plan for task in tasks]:
                 task.attack = skipping(task.attack)
@@ -135,6 +119,8 @@ class Evaluation:
         place = self.results if self.results.exists() else self.results.parent
         if not (place.is_dir() and os.access(place, os.W_OK)):  # told now, not after hours of attacks
             raise UsageError(f"--train_dir={FLAGS.train_dir}: results cannot be written to {place}")
+        if FLAGS.surrogate_dir:
+            _check_transfer(self._plan[0][1])
         attacked, self._surrogate = _surrogate(self.target)
         self.dataset = _dataset(self.target.flags)
         self.split = _split(self.target, self.dataset)
@@ -189,19 +175,21 @@ class Evaluation:
         content = results.read(file, about)
         entries = content.get("attacks", {}) if reuse else {}
 
-        def measure(attack, part=""):
-            partial = results.Partial(file, about, attack, part, images=self.evaluator.keep_adversarial)
+        def measure(task, attack, part="", earlier=None):
+            name = "_".join(filter(None, [task.attack.name, part]))
+            partial = results.Partial(file, about, attack, name, images=self.evaluator.keep_adversarial)
             before = partial.read(self.split)
             self._tell(attack, 0 if before is None else len(before.labels))
-            outcome = self.evaluator.run(attack, self.split, seed=FLAGS.seed, earlier=self._earlier(attack),
-                                         before=before, after_batch=partial.write)  # fmt: skip
+            earlier = earlier or self._earlier(attack)
+            outcome = self.evaluator.run(attack, self.split, seed=FLAGS.seed, earlier=earlier, before=before,
+                                         after_batch=partial.write)  # fmt: skip
             if attack.name == "natural":
                 self._natural = outcome
             return outcome
 
         for task in tasks:
             if not all(name in entries and task.is_of(entries[name]["protocol"]) for name in task.names):
-                outcomes = task.outcomes(measure)
+                outcomes = task.outcomes(functools.partial(measure, task))
                 results.write_adversarial(file, outcomes)
                 content = results.write(file, outcomes, about)
         asked = {name: content["attacks"][name] for name in self.names}
@@ -209,7 +197,8 @@ class Evaluation:
 
     def _earlier(self, attack):
         """The outcome without an attack, if what is misclassified there is to be skipped; measured once."""
-        if not FLAGS.skip_misclassified or attack.name == "natural":
+        skips = FLAGS.skip_misclassified or attack.protocol.get("stops_at_error")
+        if not skips or attack.name == "natural":
             return None
         if self._natural is None:
             self._natural = self.evaluator.run(attacks.attack("natural"), self.split)
@@ -234,6 +223,18 @@ def accuracies(contents: Sequence[Mapping]) -> dict[str, float]:
                 name += f"_from-{content['surrogate']['defense']}"
             found[name] = entry["accuracy"]
     return found
+
+
+def _check_restarts(chosen):
+    if FLAGS.restarts > 1 and not any(map(attacks.takes_restarts, chosen)):
+        raise UsageError(f"--restarts={FLAGS.restarts}: none of --attacks={FLAGS.attacks} has random starts whose "
+                         "number is open (pgd-N, cw-N, apgd-ce, … have)")  # fmt: skip
+
+
+def _check_transfer(tasks):
+    for name in (task.attack.name for task in tasks if task.attack.protocol.get("stops_at_error")):
+        raise UsageError(f"--attacks={name}: stops at the first error of the network that it attacks, so its images "
+                         "tell little of another one; with --surrogate_dir, use pgd-N or cw-N")  # fmt: skip
 
 
 def _epsilons():

@@ -8,7 +8,6 @@ The last one makes the adversarial images on another network. An evaluation that
 when the same command is typed again.
 """
 
-import dataclasses
 import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +21,8 @@ import rvs_tf  # noqa: F401 (registers the defences)
 from madry_cifar import flags
 from madry_cifar.errors import UsageError
 from madry_cifar.files import write_json
-from madry_cifar.run_evaluation import Evaluation, Task, define_flags
+from madry_cifar.run_evaluation import Evaluation, define_flags
+from madry_cifar.tasks import Task, telling
 from rvs_tf.attacks.advgan import TrainedAdvGAN
 
 FLAGS = absl_flags.FLAGS
@@ -56,7 +56,7 @@ def _output():
 class AdvGANTask(Task):
     """All checkpoints of an AdvGAN, for two entries: NAME of the strongest one, as in the paper, and NAME-final."""
 
-    TOLD = ("checkpoint", "selection", "accuracy_by_checkpoint")  # in the entries beside the attack's own protocol
+    TOLD = ("checkpoint", "selection", "accuracy_by_checkpoint")
 
     def __init__(self, advgan: TrainedAdvGAN, folder: str):
         super().__init__(advgan.attack)
@@ -76,8 +76,7 @@ class AdvGANTask(Task):
     def is_of(self, protocol):
         """Whether the protocol is of this AdvGAN, with the checkpoints that it has now."""
         steps = [str(step) for step in self.advgan.steps]
-        own = {name: value for name, value in protocol.items() if name not in self.TOLD}
-        return own == self.attack.protocol and list(protocol.get("accuracy_by_checkpoint", ())) == steps
+        return super().is_of(protocol) and list(protocol.get("accuracy_by_checkpoint", ())) == steps
 
     def outcomes(self, measure):
         """The outcomes of the strongest checkpoint (lowest accuracy, the earliest of several) and of the last one."""
@@ -92,15 +91,9 @@ class AdvGANTask(Task):
         oracle = f"strongest of {len(accuracies)} checkpoints on these images, an oracle choice, as in the paper"
         chosen = zip(self.names, (strongest, last), (oracle, "final"), strict=True)
         return {
-            name: _telling(outcome, selection=selection, accuracy_by_checkpoint=accuracies)
+            name: telling(outcome, selection=selection, accuracy_by_checkpoint=accuracies)
             for name, outcome, selection in chosen
         }
-
-
-def _telling(outcome, **protocol):
-    """The outcome, its attack's protocol with more in it."""
-    attack = outcome.attack._replace(protocol=outcome.attack.protocol | protocol)
-    return dataclasses.replace(outcome, attack=attack)
 
 
 def advgans(folders: Iterable[str]) -> list[AdvGANTask]:
