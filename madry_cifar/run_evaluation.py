@@ -121,9 +121,9 @@ class Evaluation:
             raise UsageError(f"--train_dir={FLAGS.train_dir}: results cannot be written to {place}")
         if FLAGS.surrogate_dir:
             _check_transfer(self._plan[0][1])
-        attacked, self._surrogate = _surrogate(self.target)
-        self.dataset = _dataset(self.target.flags)
-        self.split = _split(self.target, self.dataset)
+        attacked, self._surrogate = surrogate_of(self.target)
+        self.dataset = dataset_of(self.target.flags)
+        self.split = split_of(self.target, self.dataset)
         self.evaluator = Evaluator(self.target.classifier, attacked=attacked, progress=True,
                                    batch_size=min(FLAGS.batch_size, len(self.split)),
                                    keep_adversarial=save_adversarial)  # fmt: skip
@@ -247,7 +247,7 @@ def _epsilons():
     return found
 
 
-def _surrogate(target):
+def surrogate_of(target: Subject) -> tuple[WideResNet | None, dict | None]:
     """The network to attack in place of the target's, with its weights, and what tells it from others; or two None."""
     if not FLAGS.surrogate_dir:
         if FLAGS.surrogate_checkpoint:
@@ -272,7 +272,8 @@ def _renamed(flag):
     return {"train_dir": "--surrogate_dir=", "checkpoint": "--surrogate_checkpoint="}[flag[1]]
 
 
-def _dataset(run_flags):
+def dataset_of(run_flags: Mapping) -> data.Dataset:
+    """The data set of a run with these settings, from where the flags say that it is now."""
     names = ("validation_size", "max_train_images")
     return data.load(
         run_flags["dataset"],
@@ -283,8 +284,8 @@ def _dataset(run_flags):
     )
 
 
-def _split(target, dataset):
-    """The images to evaluate."""
+def split_of(target: Subject, dataset: data.Dataset) -> data.Split:
+    """The images to evaluate, as the flags say. Raises UsageError where the run has no such split."""
     split = {"test": dataset.test, "validation": dataset.validation}.get(FLAGS.split)
     if split is None:
         raise UsageError(f"--split={FLAGS.split}: must be test, or validation if the run held images out")
