@@ -1,0 +1,161 @@
+"""Looks for signs that a run's network masks its gradients, so that PGD's accuracy says more than is true.
+
+  python -m rvs_tf.diagnose --train_dir=runs/rvs
+  python -m rvs_tf.diagnose --train_dir=runs/rvs --surrogate_dir=runs/natural --max_images=500 --output=diagnosis.json
+
+Eleven checks, each with a verdict and its evidence: whether the outputs are random or depend on the rest of the batch;
+the share of zero gradients; the loss along the gradient and along random directions; the scale of the logits; accuracy
+against steps, restarts and ε; margins against cross-entropy; another run's network (--surrogate_dir) and Square against
+white-box attacks. A difference between attacks is "suspect" where it is larger than its tolerance and than two standard
+errors, a "note" where there are too few images to tell. No sign is no proof: report AutoAttack's accuracy.
+
+Each image that is classified correctly costs about 800 gradients, and one that withstands PGD-100 and APGD-CE up to
+5,000 forward passes more (Square). The bar's time left is an upper limit. The result is JSON in the run's results/,
+with a plot beside it if matplotlib is installed.
+"""
+
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from absl import flags as absl_flags
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+import rvs_tf  # noqa: F401 (registers the attacks)
+from madry_cifar import flags, results, run_evaluation
+from madry_cifar.errors import UsageError
+from madry_cifar.files import write_json
+from madry_cifar.run_folder import SCHEMA_VERSION, environment
+from rvs_tf import diagnosis
+from rvs_tf.diagnosis.strength import step_size
+
+FLAGS = absl_flags.FLAGS
+COLOURS = {"ok": "green", "note": "yellow", "suspect": "bold red", "not measured": "dim"}
+
+
+def define_flags() -> None:
+    """The flags of the command."""
+    define = flags.define
+    define("Diagnosis", "train_dir", None, "folder of the run to diagnose (required)")
+    define("Diagnosis", "checkpoint", None, "step or path of the checkpoint [the latest]")
+    define("Diagnosis", "surrogate_dir", None, "another run of the same data, to make adversarial images on")
+    define("Diagnosis", "surrogate_checkpoint", None, "step or path of its checkpoint [the latest]")
+    define("Diagnosis", "epsilon", 8.0, "radius of the L∞ ball, in grey levels of 255; steps are a quarter of it",
+           kind=float)  # fmt: skip
+    define("Diagnosis", "split", "test", "test or validation (with --validation_size, as the run was trained)")
+    define("Diagnosis", "max_images", 200, "of the split, from its beginning; 0 is all. Two standard errors are about "
+           "3 points with 200 and 1 with 2000", kind=int, minimum=0)  # fmt: skip
+    define("Diagnosis", "seed", 0, "of random starts and directions", kind=int, minimum=0, maximum=2**31 - 1)
+    define("Diagnosis", "batch_size", 200, "images attacked at once", kind=int, minimum=1)
+    define("Diagnosis", "data_dir", None, "where the data set is now [as the run was trained]")
+    define("Diagnosis", "download", False, "prepare the data set there if it is missing", kind=bool)
+    define("Diagnosis", "output", None, "a second copy of the result, .json, with its plot beside it")
+
+
+def main() -> None:
+    """Diagnoses as the flags say, and prints the table."""
+    if not FLAGS.train_dir:
+        raise UsageError("--train_dir=: say which run to diagnose")
+    if not 0 < FLAGS.epsilon <= 255:
+        raise UsageError(f"--epsilon={FLAGS.epsilon:g}: must be above 0, and at most 255 (grey levels)")
+    target = run_evaluation.Subject(FLAGS.train_dir)
+    outputs = _outputs(pathlib.Path(FLAGS.train_dir) / "results")
+    about = target.load(FLAGS.checkpoint)
+    surrogate, its_about = run_evaluation.surrogate_of(target)
+    if surrogate and its_about["classifier_sha256"] == about["classifier_sha256"]:
+        raise UsageError(f"--surrogate_dir={FLAGS.surrogate_dir}: is the network diagnosed; name another run")
+    dataset = run_evaluation.dataset_of(target.flags)
+    split = run_evaluation.split_of(target, dataset)
+    about |= {"dataset": dataset.name, "provenance": dataset.provenance, "split": FLAGS.split, "images": len(split)}
+    about |= {"step_size": step_size(FLAGS.epsilon)} | flags.configuration(["epsilon", "seed", "batch_size"])
+    about |= {"surrogate": its_about} if surrogate else {}
+    found = diagnosis.diagnose(target.classifier, split, epsilon=FLAGS.epsilon, surrogate=surrogate, seed=FLAGS.seed,
+                               batch_size=FLAGS.batch_size, progress=True)  # fmt: skip
+    outputs[0] /= f"diagnosis_{results.file_name(about)}.json"
+    written = [file for path in outputs for file in write(path, found, about)]
+    Console().print(table(found.checks, about))
+    Console().print(_verdict(found.checks))
+    if len(written) == len(outputs):
+        print("no plot: matplotlib is not installed (pip install 'robustness-via-synthesis[experiments]')")
+    for file in written:
+        print(file)
+
+
+def _outputs(folder):
+    """The folder of results and the path of --output, if given: told now that they cannot be written, not at the end.
+
+    Raises:
+      UsageError: naming the flag.
+    """
+    output = pathlib.Path(FLAGS.output) if FLAGS.output else None
+    if output and output.suffix != ".json":
+        raise UsageError(f"--output={output}: must end in .json")
+    for flag, path in (("train_dir", folder / "diagnosis.json"), ("output", output)):
+        if path is None:
+            continue
+        place = next(parent for parent in path.absolute().parents if parent.exists())
+        if path.is_dir() or not (place.is_dir() and os.access(place, os.W_OK)):
+            raise UsageError(f"--{flag}={FLAGS[flag].value}: {path} cannot be written")
+    return [folder] + [output] * bool(output)
+
+
+def write(path: pathlib.Path, found: diagnosis.Diagnosis, about: Mapping[str, Any]) -> list[pathlib.Path]:
+    """Writes the diagnosis (.json) and, with matplotlib, its plot beside it (.png); returns what was written."""
+    try:
+        from rvs_tf.diagnosis import plot
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] != "matplotlib":
+            raise
+        plot = None
+    picture = path.with_suffix(".png")
+    if plot:
+        plot.write(picture, found, _title(about))
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "numbers": "measured",
+        **about,
+        **environment(),
+        "verdict": diagnosis.overall(found.checks),
+        "checks": [check.as_dict() for check in found.checks],
+        "curves": found.curves,
+        "surface": picture.name if plot else None,
+    }
+    write_json(path, content)
+    return [path] + [picture] * bool(plot)
+
+
+def table(checks: list[diagnosis.Check], about: Mapping[str, Any]) -> Table:
+    """The checks as a table for the terminal."""
+    title = f"{_title(about)}, of {about['provenance']}; ± are two standard errors"
+    result = Table(title=title, box=box.SIMPLE, title_justify="left")
+    result.add_column("check", no_wrap=True)
+    result.add_column("verdict", no_wrap=True)
+    result.add_column("evidence", overflow="fold")
+    for check in checks:
+        evidence = Text(f"{check.question} ", style="italic") + Text(check.evidence, style="not italic")
+        result.add_row(check.name, Text(check.verdict, style=COLOURS[check.verdict]), evidence)
+    return result
+
+
+def _title(about):
+    return (f"{about['defense']}, {about['network']}, step {about['checkpoint']}, ε = {about['epsilon']:g}: "
+            f"{about['images']} {about['split']} images")  # fmt: skip
+
+
+def _verdict(checks):
+    suspect = any(check.verdict == "suspect" for check in checks)
+    return Text(diagnosis.overall(checks), style=COLOURS["suspect" if suspect else "ok"])
+
+
+def command() -> None:
+    """Entry point."""
+    define_flags()
+    flags.run(main, __doc__)
+
+
+if __name__ == "__main__":
+    command()

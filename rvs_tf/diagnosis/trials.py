@@ -1,0 +1,149 @@
+"""The attacks that a diagnosis needs, each on the images that the network gets right as they are."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from madry_cifar import attacks
+from madry_cifar.attacks import Attack
+from madry_cifar.data import Split
+from madry_cifar.errors import UsageError
+from madry_cifar.evaluation import Evaluator
+
+WHITE_BOX, SURROGATE, RESCALED = "white-box", "surrogate", "rescaled"  # the network whose gradients are followed
+
+
+class Trial(NamedTuple):
+    """An attack to run.
+
+    Attributes:
+      attack: by name, with its settings.
+      on: the network whose gradients it follows.
+      after: names of trials; only images that have withstood all of them are attacked.
+    """
+
+    attack: Attack
+    on: str = WHITE_BOX
+    after: tuple[str, ...] = ()
+
+    @property
+    def cost(self) -> float:
+        """In gradients of an image; a forward pass is a third of one."""
+        told = self.attack.protocol
+        gradients = told.get("steps", 0) * told.get("restarts", 1) * told.get("targets", 1) * told.get("eot", 1)
+        return gradients + told.get("queries", 0) / 3
+
+
+class Case:
+    """A network, the images to diagnose it on, and what attacks left of them.
+
+    Args:
+      model: called as `model(images, batch_norm="eval")`, returns `.logits` [B, K].
+      split: images [N, H, W, C] with pixels in [0, 255], and labels [N].
+      epsilon: radius of the L∞ ball, in grey levels.
+      surrogate: another network for the same classes, if there is one.
+      seed: of all draws.
+      batch_size: images at once.
+
+    Attributes:
+      right: by trial (and "natural"), [N] whether the network is right on each image.
+      logits: [N, K] float32 without an attack.
+
+    Raises:
+      UsageError: where the network gets no image right.
+      RunError: where logits are not finite.
+    """
+
+    def __init__(self, model, split: Split, *, epsilon: float = 8.0, surrogate=None, seed: int = 0,
+                 batch_size: int = 200):  # fmt: skip
+        self.model, self.split, self.epsilon, self.seed = model, split, epsilon, seed
+        self.batch_size = min(batch_size, len(split))
+        self._outcomes = {}
+        self._evaluators = {WHITE_BOX: self._evaluator(model), SURROGATE: surrogate and self._evaluator(surrogate)}
+        self._forward = tf.function(lambda images: model(images, batch_norm="eval").logits, autograph=False)
+        self._outcomes["natural"] = self._evaluators[WHITE_BOX].run(attacks.attack("natural"), split)
+        self.right = {"natural": self._right("natural")}
+        if not self.right["natural"].any():
+            raise UsageError(f"--max_images={len(split)}: the network gets none of these images right, so there is "
+                             "nothing to attack")  # fmt: skip
+        self.logits = self.predict(split.images)
+        self._evaluators[RESCALED] = self._evaluator(Rescaled(model, self.margin))
+
+    def _evaluator(self, attacked):
+        return Evaluator(self.model, attacked=attacked, batch_size=self.batch_size)
+
+    def _right(self, name):
+        return self._outcomes[name].predictions == self.split.labels
+
+    @property
+    def has_surrogate(self) -> bool:
+        """Whether there is another network to make images on."""
+        return self._evaluators[SURROGATE] is not None
+
+    @property
+    def attacked(self) -> Split:
+        """The images that the network gets right as they are."""
+        return self.split.take(self.right["natural"])
+
+    @property
+    def margins(self) -> np.ndarray:
+        """[n] by how much the true class leads, of each image that the network gets right."""
+        rows = self.right["natural"]
+        return attacks.lead(tf.constant(self.logits[rows]), tf.constant(self.split.labels[rows])).numpy()
+
+    @property
+    def margin(self) -> float:
+        """Their median."""
+        return float(np.median(self.margins))
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """The logits [M, K] of images [M, H, W, C], batch by batch."""
+        batches = range(0, len(images), self.batch_size)
+        parts = [np.asarray(images[first : first + self.batch_size], np.float32) for first in batches]
+        fill = self.batch_size - len(parts[-1])  # one shape, compiled once
+        parts[-1] = np.concatenate([parts[-1], np.repeat(parts[-1][-1:], fill, axis=0)])
+        return np.concatenate([self._forward(part).numpy() for part in parts])[: len(images)]
+
+    def accuracy(self, name: str) -> float:
+        """After a trial, in percent of all images."""
+        return 100 * float(self.right[name].mean())
+
+    def run(self, trials: Mapping[str, Trial], advance: Callable[[float], Any] = lambda gradients: None) -> None:
+        """Runs the trials, by name; `advance` is told how many gradients of an image each batch took at most."""
+        for name, trial in trials.items():
+            done = 0
+
+            def after_batch(outcome):
+                nonlocal done
+                advance(trial.cost * (len(outcome.labels) - done))
+                done = len(outcome.labels)
+
+            self._outcomes[name] = self._evaluators[trial.on].run(
+                trial.attack, self.split, seed=self.seed, earlier=self._left(trial.after), after_batch=after_batch
+            )
+            self.right[name] = self._right(name)
+            advance(trial.cost * (len(self.split) - done))  # where no image was left to attack
+
+    def _left(self, names: Iterable[str]):
+        """The natural outcome, but with the errors of the trials of these names."""
+        natural = self._outcomes["natural"]
+        predictions = natural.predictions.copy()
+        for outcome in (self._outcomes[name] for name in names):
+            wrong = outcome.predictions != outcome.labels
+            predictions[wrong] = outcome.predictions[wrong]
+        return dataclasses.replace(natural, predictions=predictions)
+
+
+class Rescaled:
+    """The network `model` with logits divided by `scale`: the same classes, other gradients of cross-entropy."""
+
+    def __init__(self, model, scale: float):
+        self.model, self.scale = model, scale
+
+    def __call__(self, images, batch_norm: str = "eval"):
+        """`.logits` [B, K]."""
+        return SimpleNamespace(logits=self.model(images, batch_norm=batch_norm).logits / self.scale)
