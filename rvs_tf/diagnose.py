@@ -9,7 +9,7 @@ against steps, restarts and ε; margins against cross-entropy; another run's net
 white-box attacks. A difference between attacks is "suspect" where it is larger than its tolerance and than two standard
 errors, a "note" where there are too few images to tell. No sign is no proof: report AutoAttack's accuracy.
 
-Each image that is classified correctly costs about 800 gradients, and one that withstands PGD-100 and APGD-CE up to
+Each image that is classified correctly costs about 700 gradients, and one that withstands PGD-100 and APGD-CE up to
 5,000 forward passes more (Square). The bar's time left is an upper limit. The result is JSON in the run's results/,
 with a plot beside it if matplotlib is installed.
 """

@@ -54,7 +54,7 @@ def diagnose(model, split: Split, *, epsilon: float = 8.0, surrogate=None, seed:
              checks: Iterable[str] = tuple(CHECKS), progress: bool = False) -> Diagnosis:  # fmt: skip
     """Looks for signs that a network's gradients are masked.
 
-    Attacks start at the images that the network gets right; with all checks each of these costs about 900 gradients,
+    Attacks start at the images that the network gets right; with all checks each of these costs about 700 gradients,
     and each that withstands them 5,000 forward passes more (Square).
 
     Args:

@@ -8,7 +8,7 @@ import tensorflow as tf
 from madry_cifar.attacks import cross_entropy
 from madry_cifar.randomness import draw_seed, uniform
 from rvs_tf.diagnosis.trials import Case
-from rvs_tf.diagnosis.verdicts import OK, SUSPECT, Difference, Finding, worst
+from rvs_tf.diagnosis.verdicts import NOTE, OK, Difference, Finding, worst
 
 # --- share of zeros
 
@@ -16,7 +16,10 @@ ZERO_TOLERANCE, PIXEL_TOLERANCE = 1.0, 10.0  # percent of the images, and of all
 
 
 def zeros(case: Case) -> Finding:
-    """Where float32 leaves a gradient of exactly zero, its sign is zero too, and an attack stays where it is."""
+    """Where float32 leaves a gradient of exactly zero, its sign is zero too, and an attack stays where it is.
+
+    Pixels alone are a note: a network may leave out some of them, as at an image's edge.
+    """
     gradients = gradient(case, case.attacked.images, case.attacked.labels)
     is_zero = (gradients == 0).reshape(len(gradients), -1)
     none = is_zero.all(axis=1)
@@ -25,7 +28,7 @@ def zeros(case: Case) -> Finding:
     evidence = (f"the gradient of cross-entropy is zero everywhere in {images.more} of {images.images} images that are "
                 f"classified correctly, and in {share:.1f} % of all their pixels")  # fmt: skip
     numbers = {"images_without_gradient": images.points, "pixels_without_gradient": share}
-    verdict = worst([images.verdict(ZERO_TOLERANCE), SUSPECT if share > PIXEL_TOLERANCE else OK])
+    verdict = worst([images.verdict(ZERO_TOLERANCE), NOTE if share > PIXEL_TOLERANCE else OK])
     return Finding(verdict, evidence, numbers | images.numbers(ZERO_TOLERANCE))
 
 

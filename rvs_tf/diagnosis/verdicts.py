@@ -94,4 +94,4 @@ def overall(checks: Sequence[Check]) -> str:
         return (f"{len(suspect)} of {measured} checks {'is' if len(suspect) == 1 else 'are'} suspect "
                 f"({', '.join(suspect)}): do not trust PGD's numbers alone; see autoattack")  # fmt: skip
     line = f"no sign of masked gradients in {measured} checks"
-    return line + (f"; more images would tell of {', '.join(notes)}" if notes else "")
+    return line + (f"; not clear: {', '.join(notes)}" if notes else "")

@@ -165,6 +165,43 @@ def test_what_is_wrong_elsewhere_is_not_suspected_here(model, name, split):
     assert check(MODELS[model], split, name).verdict == "ok"
 
 
+def test_pixels_without_a_gradient(split):
+    found = check(after(lambda images: images * (np.arange(8) < 6)[:, np.newaxis]), split, "zero-gradients")
+    assert found.verdict == "note"
+    assert found.numbers["images_without_gradient"] == 0
+    assert found.numbers["pixels_without_gradient"] == 25
+
+
+@pytest.mark.parametrize(("share", "verdict"), [(1e-4, "ok"), (0.1, "suspect")])
+def test_how_much_company_may_change(share, verdict, split):
+    def model(images, batch_norm="eval"):
+        logits = plain(images).logits
+        return SimpleNamespace(logits=logits + share * tf.reduce_mean(logits, axis=0))
+
+    found = check(model, split, "company")
+    assert found.verdict == verdict
+    differences = found.numbers["largest_difference"]
+    assert differences["backwards"] < 1e-5 < differences["alone"] < differences["among others"]
+
+
+def test_a_loss_that_zigzags_on_its_way(split, monkeypatch):
+    distance = np.linspace(0, 8, 21)
+
+    def verdict(wave):
+        line = np.tile(distance + wave, (48, 1))
+        monkeypatch.setattr(loss, "measure", lambda case: loss.Surface(line, line / 10, np.zeros([4, 21, 21])))
+        return check(plain, split, "loss-surface").verdict
+
+    assert verdict(0) == "ok"
+    assert verdict(4 * np.sin(distance)) == "ok"  # a summit and a valley
+    assert verdict(4 * np.sin(3 * distance)) == "suspect"
+
+
+def test_roughness():
+    lines = np.array([[0, 1, 2, 4], [0, 3, 3, 0], [0, 2, 0, 2], [5, 5, 5, 5]])
+    assert loss.roughness(lines).tolist() == [1, 2, 3]  # none where it is flat
+
+
 def test_numbers_of_a_saturated_network(split):
     found = check(MODELS["saturated"], split, "zero-gradients")
     leads = 1e4 * np.linspace(1, 16, 48) * 64 / 128  # all but the first few underflow: e^−104 is 0 in float32
@@ -279,6 +316,6 @@ def test_the_overall_verdict():
         return [Check(name, "", verdict, "", {}) for name, verdict in found.items()]
 
     assert overall(named(a="ok", b="not measured")) == "no sign of masked gradients in 1 checks"
-    assert overall(named(a="ok", b="note")).endswith("in 2 checks; more images would tell of b")
+    assert overall(named(a="ok", b="note")) == "no sign of masked gradients in 2 checks; not clear: b"
     assert overall(named(a="suspect", b="note")).startswith("1 of 2 checks is suspect (a): do not trust PGD")
     assert verdicts.worst(["ok", "suspect", "note"]) == "suspect"
