@@ -227,22 +227,18 @@ class Evaluator:
         if isinstance(run, functools.partial):
             run, settings = run.func, run.keywords
         if run not in self._compiled:
-            self._compiled[run] = self._compile(run)
+            self._compiled[run] = tf.function(functools.partial(self._attack_batch, run), autograph=False)
         return self._compiled[run], {
             name: tf.constant(value) if type(value) in (int, float) else value for name, value in settings.items()
         }
 
-    def _compile(self, run):
-        @tf.function(autograph=False)
-        def attack_batch(images, labels, seed, **settings):
-            images = tf.cast(images, tf.float32)
-            adversarial = run(self.attacked, images, labels, seed, **settings)
-            is_broken = ~tf.reduce_all(tf.math.is_finite(adversarial), axis=(1, 2, 3))
-            adversarial = tf.where(is_broken[:, tf.newaxis, tf.newaxis, tf.newaxis], images, adversarial)
-            logits = self.classifier(adversarial, batch_norm="eval").logits
-            return adversarial, tf.argmax(logits, axis=1), is_broken, tf.reduce_all(tf.math.is_finite(logits))
-
-        return attack_batch
+    def _attack_batch(self, run, images, labels, seed, **settings):
+        images = tf.cast(images, tf.float32)
+        adversarial = run(self.attacked, images, labels, seed, **settings)
+        is_broken = ~tf.reduce_all(tf.math.is_finite(adversarial), axis=(1, 2, 3))
+        adversarial = tf.where(is_broken[:, tf.newaxis, tf.newaxis, tf.newaxis], images, adversarial)
+        logits = self.classifier(adversarial, batch_norm="eval").logits
+        return adversarial, tf.argmax(logits, axis=1), is_broken, tf.reduce_all(tf.math.is_finite(logits))
 
 
 def fingerprint(network: keras.Model) -> str:

@@ -301,7 +301,9 @@ def test_natural_is_no_attack(linear):
         ("pgd-0", "--attacks=pgd-0: unknown"),
         ("pgd", "--attacks=pgd: unknown"),
         ("pgd-2.5", "--attacks=pgd-2.5: unknown"),
-        ("xyz", "Known: cw-100, cw-20, fgsm, fgsm-rs, natural, pgd-100, pgd-20, pgd-7"),
+        ("xyz", "Known: .*cw-100, cw-20, .*fgsm, fgsm-rs, .*natural, pgd-100, pgd-100x10, pgd-20, pgd-7"),
+        ("pgd-20x0", "--attacks=pgd-20x0: unknown"),
+        ("fgsmx2", "--attacks=fgsmx2: fgsm has no random start to repeat"),
     ],
 )
 def test_unknown_attacks(name, message):
@@ -313,3 +315,33 @@ def test_unknown_attacks(name, message):
 def test_sizes_that_no_attack_has(flag, value):
     with pytest.raises(UsageError, match=f"--{flag}={value}: must be from 0 to 255"):
         attacks.attack("pgd-7", **{flag: value})
+
+
+@pytest.mark.parametrize(("name", "restarts", "full"), [
+    ("pgd-7", 1, "pgd-7"), ("pgd-7", 3, "pgd-7x3"), ("pgd-7x1", 3, "pgd-7"), ("cw-20x5", 1, "cw-20x5"),
+    ("fgsm", 3, "fgsm"), ("natural", 3, "natural"),
+])  # fmt: skip
+def test_restarts_by_flag_and_by_name(name, restarts, full):
+    attack = attacks.attack(name, restarts=restarts)
+    times = int(full.partition("x")[2] or 1) if full.startswith(("pgd", "cw")) else 1
+    assert (attack.name, attack.protocol.get("restarts", 1)) == (full, times)
+    assert attack.protocol.get("stops_at_error", False) == (times > 1)
+    assert attacks.takes_restarts(name) == (name == "pgd-7")
+
+
+def test_restarts_are_those_of_as_many_single_starts(trained, digits):
+    images, labels = digits.test.images[:32].astype(np.float32), digits.test.labels[:32]
+
+    def is_wrong(adversarial):
+        return np.argmax(trained(adversarial).logits, axis=1) != labels
+
+    found = attacks.attack("pgd-3x3", epsilon=4.0).run(trained, images, labels, tf.constant([5, 0], tf.int64))
+    starts = [(5 + (number << 31), 0) for number in range(3)]
+    single = [attacks.pgd(trained, images, labels, epsilon=4.0, steps=3, seed=seed) for seed in starts]
+    wrong = np.stack([is_wrong(images), *map(is_wrong, single)])
+    np.testing.assert_array_equal(is_wrong(found), wrong.any(axis=0))
+    first = np.where(wrong.any(axis=0), wrong.argmax(axis=0), 3)
+    assert 0 < wrong.any(axis=0).sum() < 32
+    assert len(set(first)) > 2
+    for row, number in enumerate(first):  # packed, so rounded otherwise here and there
+        np.testing.assert_allclose(found[row], [images, *single][number][row], atol=0.01)

@@ -202,7 +202,7 @@ def test_labels_out_of_range(linear, split, label):
 def test_what_is_put_into_the_results(linear, split):
     entry = Evaluator(linear, [attack("pgd-3")], batch_size=4)(split)["pgd-3"].as_dict()
     timing = {"attacked", "seconds", "compiled_seconds", "images_per_second"}
-    assert set(entry) == {"accuracy", "images", "protocol", "linf"} | timing
+    assert set(entry) == {"accuracy", "images", "protocol", "linf", "broken"} | timing
     assert (entry["images"], entry["attacked"]) == (10, 10)
     assert entry["protocol"] == attack("pgd-3").protocol
 

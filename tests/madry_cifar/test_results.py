@@ -51,6 +51,7 @@ def test_what_the_files_hold(path):
                 "images": 4,
                 "attacked": 3,
                 "linf": 7.5,
+                "broken": 0,
                 "seconds": 1.25,
                 "compiled_seconds": 0.25,
                 "images_per_second": 2.0,
@@ -183,7 +184,7 @@ def test_no_flipped_byte_makes_other_numbers(path, capsys, ending):
 def same(first, second):
     for name in ("name", "protocol"):
         assert getattr(first.attack, name) == getattr(second.attack, name)
-    for name in ("linf", "attacked", "seconds", "compiled_images", "compiled_seconds"):
+    for name in ("linf", "broken", "attacked", "seconds", "compiled_images", "compiled_seconds"):
         assert getattr(first, name) == getattr(second, name)
     for name in ("predictions", "labels", "adversarial"):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
@@ -196,7 +197,7 @@ def test_what_an_evaluation_in_progress_has_measured(path, images):
     whole = outcome("pgd-7", adversarial=IMAGES + np.float32(0.5) if images else None)
 
     def partial():
-        return results.Partial(path, ABOUT, whole.attack, images=images)
+        return results.Partial(path, ABOUT, whole.attack, "pgd-7", images=images)
 
     assert partial().read(split) is None
     first = partial()
@@ -225,7 +226,7 @@ def test_what_an_evaluation_in_progress_has_measured(path, images):
     {"images": True},
 ])  # fmt: skip
 def test_a_partial_outcome_of_something_else(path, capsys, other):
-    given = {"about": ABOUT, "attack": attack("pgd-7"), "images": False}
+    given = {"about": ABOUT, "attack": attack("pgd-7"), "name": "pgd-7", "images": False}
     results.Partial(path, **given).write(outcome("pgd-7").first(2))
     partial = results.Partial(path, **given | other)
     assert partial.read(Split(IMAGES, LABELS)) is None
@@ -237,15 +238,15 @@ def test_a_partial_outcome_of_something_else(path, capsys, other):
 @pytest.mark.parametrize("images", [False, True])
 def test_a_damaged_partial_outcome(path, capsys, images):
     split, adversarial = Split(IMAGES, LABELS), IMAGES.astype(np.float32) if images else None
-    partial = results.Partial(path, ABOUT, attack("pgd-7"), images=images)
+    partial = results.Partial(path, ABOUT, attack("pgd-7"), "pgd-7", images=images)
     partial.write(outcome("pgd-7", adversarial=adversarial).first(2))
     file = partial.images_path or partial.path
     whole = file.read_bytes()
     for size in range(0, len(whole), 7):
         file.write_bytes(whole[:size])
-        assert results.Partial(path, ABOUT, attack("pgd-7"), images=images).read(split) is None
+        assert results.Partial(path, ABOUT, attack("pgd-7"), "pgd-7", images=images).read(split) is None
         assert capsys.readouterr().err.startswith(f"warning: {partial.path}: cannot be gone on from (")
-    partial = results.Partial(path, ABOUT, attack("pgd-7"), images=images)
+    partial = results.Partial(path, ABOUT, attack("pgd-7"), "pgd-7", images=images)
     assert partial.read(split) is None
     partial.write(outcome("pgd-7", adversarial=adversarial))  # begun anew
     assert same(partial.read(split), outcome("pgd-7", adversarial=adversarial))
@@ -254,10 +255,10 @@ def test_a_damaged_partial_outcome(path, capsys, images):
 def test_parts_and_attacks_have_partial_files_of_their_own(path):
     advgan, wide = (attack("natural")._replace(name=name) for name in ("advgan", "advgan-x8"))
     other, transfer = path.with_name("b.json"), path.with_name("a_from-at-01234567.json")
-    given = [(path, advgan, "ckpt-1"), (path, advgan, "ckpt-2"), (path, advgan, ""),
-             (path, wide, "ckpt-1"), (path, attack("fgsm"), ""), (path, attack("fgsm-rs"), ""),
-             (other, advgan, "ckpt-1"), (transfer, advgan, "ckpt-1")]  # fmt: skip
-    partials = [results.Partial(file, ABOUT, attack, part) for file, attack, part in given]
+    given = [(path, advgan, "advgan_ckpt-1"), (path, advgan, "advgan_ckpt-2"), (path, advgan, "advgan"),
+             (path, wide, "advgan-x8_ckpt-1"), (path, attack("fgsm"), "fgsm"), (path, attack("fgsm-rs"), "fgsm-rs"),
+             (other, advgan, "advgan_ckpt-1"), (transfer, advgan, "advgan_ckpt-1")]  # fmt: skip
+    partials = [results.Partial(file, ABOUT, attack, name) for file, attack, name in given]
     for partial in partials:
         partial.write(outcome("natural"))
     results.write(path, outcomes("natural"), ABOUT)

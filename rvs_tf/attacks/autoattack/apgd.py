@@ -108,7 +108,7 @@ def apgd(model, images: tf.Tensor, labels: tf.Tensor, start: tf.Tensor, loss: Ca
             maximum_iterations=lengths[number],
             parallel_iterations=1,
         )
-        part = _check(part, tf.cast(lengths[number], tf.float32))
+        part = _check(part, tf.cast(lengths[number], images.dtype))
         return number + 1, tf.nest.map_structure(lambda values, new: attempts.put(values, rows, new), state, part)
 
     _, state = tf.while_loop(
@@ -164,7 +164,7 @@ def _begin(start, epsilon, evaluate):
 
 
 def _step(state, images, epsilon, evaluate, first):
-    size, share = _by_image(state.step_size), tf.where(first, 1.0, MOMENTUM)
+    size, share = _by_image(state.step_size), tf.cast(tf.where(first, 1.0, MOMENTUM), images.dtype)
     ahead = project(state.point + size * tf.sign(state.gradient), images, epsilon)
     move = share * (ahead - state.point) + (1 - share) * (state.point - state.last_point)
     point = project(state.point + move, images, epsilon)
