@@ -58,6 +58,11 @@ class Outcome:
         images, seconds = self.attacked - self.compiled_images, self.seconds - self.compiled_seconds
         return images / seconds if images else None
 
+    def after(self, earlier: "Outcome") -> "Outcome":
+        """As if only the images that were still classified correctly in `earlier` had been attacked."""
+        is_left = earlier.predictions == earlier.labels
+        return dataclasses.replace(self, predictions=np.where(is_left, self.predictions, earlier.predictions))
+
     def first(self, images: int) -> "Outcome":
         """Of the first so many images alone; the numbers are kept."""
         kept = None if self.adversarial is None else self.adversarial[:images]

@@ -1,6 +1,7 @@
 """Results files: what was measured on a run's checkpoint, with its protocol, and the outcome of each image.
 
     read, write                a results file (.json) with the predictions beside it (.npz)
+    outcome                    what such a file has of one attack
     write_adversarial          adversarial images that were kept
     Partial, remove_partial    what an evaluation in progress has measured, from which it goes on after it was killed
 
@@ -50,6 +51,16 @@ def read(path: pathlib.Path, about: Mapping) -> dict:
     if faults:
         warn(f"{path}: damaged ({faults[0]}); what it held is measured again when it is asked for")
     return content
+
+
+def outcome(path: pathlib.Path, about: Mapping, attack: Attack) -> Outcome | None:
+    """The outcome of an attack that the results file at `path` has, of the same and with this protocol."""
+    content, arrays, _ = _read(path, about)
+    entry = content.get("attacks", {}).get(attack.name)
+    if entry is None or entry["protocol"] != attack.protocol:
+        return None
+    numbers = {name: entry[name] for name in NUMBERS if name in entry}
+    return Outcome(attack, arrays[attack.name], arrays["labels"], **numbers)
 
 
 def _read(path, about):

@@ -17,7 +17,7 @@ from madry_cifar.data import Split
 from madry_cifar.errors import UsageError
 from madry_cifar.evaluation import Evaluator
 from madry_cifar.tasks import Task
-from rvs_tf.attacks.autoattack import apgd
+from rvs_tf.attacks.autoattack import apgd, fab, square  # noqa: F401 (register names)
 
 STAGES = {
     "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),
