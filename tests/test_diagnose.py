@@ -16,7 +16,7 @@ from madry_cifar.checkpoints import Checkpoints
 from rvs_tf import diagnosis
 from rvs_tf.diagnosis import plot
 
-IMAGES = 24
+IMAGES = 16
 FILE = f"diagnosis_ckpt-7_test-{IMAGES}_eps-8_step-2_seed-0"
 
 
@@ -67,11 +67,12 @@ def error_line(err):
 
 def test_everything(run, runs, digits, tmp_path):
     output = tmp_path / "deep" / "diagnosis.json"
-    status, out, err = run("rvs_tf.diagnose", f"--train_dir={runs}/target", f"--surrogate_dir={runs}/other",
-                           f"--max_images={IMAGES}", f"--output={output}", "--batch_size=24")  # fmt: skip
+    sizes = (f"--max_images={IMAGES}", "--batch_size=16", "--epsilon=32")
+    status, out, err = run("rvs_tf.diagnose", f"--train_dir={runs}/target", f"--surrogate_dir={runs}/other", *sizes,
+                           f"--output={output}")  # fmt: skip
     assert status == 0, err
     content = json.loads(output.read_text())
-    [own] = (runs / "target" / "results").glob(f"{FILE}_from-other-*.json")
+    [own] = (runs / "target" / "results").glob(f"{FILE.replace('eps-8_step-2', 'eps-32_step-8')}_from-other-*.json")
     assert json.loads(own.read_text()) == content | {"surface": own.with_suffix(".png").name}
     assert content["surface"] == "diagnosis.png"
     assert out.splitlines()[-4:] == [str(path) for file in (own, output) for path in (file, file.with_suffix(".png"))]
@@ -79,7 +80,7 @@ def test_everything(run, runs, digits, tmp_path):
         assert size_of(picture) == (900, 1650)
 
     settings = {"schema_version": 1, "numbers": "measured", "checkpoint": 7, "split": "test", "images": IMAGES,
-                "provenance": digits.provenance, "epsilon": 8, "step_size": 2, "seed": 0}  # fmt: skip
+                "provenance": digits.provenance, "epsilon": 32, "step_size": 8, "seed": 0}  # fmt: skip
     assert content | settings == content
     assert content["surrogate"]["defense"] == "other"
     assert [check["name"] for check in content["checks"]] == list(diagnosis.CHECKS)

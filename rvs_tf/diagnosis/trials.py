@@ -1,6 +1,5 @@
 """The attacks that a diagnosis needs, each on the images that the network gets right as they are."""
 
-import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -62,19 +61,23 @@ class Case:
                  batch_size: int = 200):  # fmt: skip
         self.model, self.split, self.epsilon, self.seed = model, split, epsilon, seed
         self.batch_size = min(batch_size, len(split))
-        self._outcomes = {}
-        self._evaluators = {WHITE_BOX: self._evaluator(model), SURROGATE: surrogate and self._evaluator(surrogate)}
         self._forward = tf.function(lambda images: model(images, batch_norm="eval").logits, autograph=False)
-        self._outcomes["natural"] = self._evaluators[WHITE_BOX].run(attacks.attack("natural"), split)
+        natural = self._evaluator(model, len(split)).run(attacks.attack("natural"), split)
+        self._outcomes = {"natural": natural}
         self.right = {"natural": self._right("natural")}
-        if not self.right["natural"].any():
+        count = self.right["natural"].sum()
+        if not count:
             raise UsageError(f"--max_images={len(split)}: the network gets none of these images right, so there is "
                              "nothing to attack")  # fmt: skip
         self.logits = self.predict(split.images)
-        self._evaluators[RESCALED] = self._evaluator(Rescaled(model, self.margin))
+        attacked = {WHITE_BOX: model, SURROGATE: surrogate, RESCALED: Rescaled(model, self.margin)}
+        self._evaluators = {name: network and self._evaluator(network, count) for name, network in attacked.items()}
 
-    def _evaluator(self, attacked):
-        return Evaluator(self.model, attacked=attacked, batch_size=self.batch_size)
+    def _evaluator(self, attacked, count):
+        """For so many images to attack: in as few batches as may be, and filled up by no more than it takes."""
+        batches = max(-(-count // self.batch_size), 1)
+        fitting = 8 * -(-count // (8 * batches))
+        return Evaluator(self.model, attacked=attacked, batch_size=min(self.batch_size, max(fitting, 8)))
 
     def _right(self, name):
         return self._outcomes[name].predictions == self.split.labels
@@ -122,20 +125,22 @@ class Case:
                 advance(trial.cost * (len(outcome.labels) - done))
                 done = len(outcome.labels)
 
-            self._outcomes[name] = self._evaluators[trial.on].run(
-                trial.attack, self.split, seed=self.seed, earlier=self._left(trial.after), after_batch=after_batch
+            earlier = self._left(trial.after)
+            evaluator = self._evaluators[trial.on]
+            if trial.after:
+                evaluator = self._evaluator(evaluator.attacked, np.sum(earlier.predictions == earlier.labels))
+            self._outcomes[name] = evaluator.run(
+                trial.attack, self.split, seed=self.seed, earlier=earlier, after_batch=after_batch
             )
             self.right[name] = self._right(name)
             advance(trial.cost * (len(self.split) - done))  # where no image was left to attack
 
     def _left(self, names: Iterable[str]):
-        """The natural outcome, but with the errors of the trials of these names."""
-        natural = self._outcomes["natural"]
-        predictions = natural.predictions.copy()
-        for outcome in (self._outcomes[name] for name in names):
-            wrong = outcome.predictions != outcome.labels
-            predictions[wrong] = outcome.predictions[wrong]
-        return dataclasses.replace(natural, predictions=predictions)
+        """The outcome in which an image is wrong if it is without an attack, or after any of these trials."""
+        earlier = self._outcomes["natural"]
+        for name in names:
+            earlier = self._outcomes[name].after(earlier)
+        return earlier
 
 
 class Rescaled:
