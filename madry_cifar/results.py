@@ -1,7 +1,7 @@
 """Results files: what was measured on a run's checkpoint, with its protocol, and the outcome of each image.
 
     read, write                a results file (.json) with the predictions beside it (.npz)
-    outcome                    what such a file has of one attack
+    outcome, worst_case        what such a file has of one attack, and of several together
     write_adversarial          adversarial images that were kept
     Partial, remove_partial    what an evaluation in progress has measured, from which it goes on after it was killed
 
@@ -14,7 +14,7 @@ import math
 import os
 import pathlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -61,6 +61,20 @@ def outcome(path: pathlib.Path, about: Mapping, attack: Attack) -> Outcome | Non
         return None
     numbers = {name: entry[name] for name in NUMBERS if name in entry}
     return Outcome(attack, arrays[attack.name], arrays["labels"], **numbers)
+
+
+def worst_case(path: pathlib.Path, about: Mapping, names: Iterable[str]) -> dict | None:
+    """Accuracy in percent under the worst of these attacks for each image, as far as they are in an L∞ ball.
+
+    None if the results file at `path` has not at least two of them.
+    """
+    content, arrays, _ = _read(path, about)
+    entries = content.get("attacks", {})
+    counted = [name for name in names if name in entries and entries[name]["protocol"].get("norm", "linf") == "linf"]
+    if len([name for name in counted if name != "natural"]) < 2:
+        return None
+    right = np.all([arrays[name] == arrays["labels"] for name in counted], axis=0)
+    return {"accuracy": 100 * float(right.mean()), "attacks": counted}
 
 
 def _read(path, about):

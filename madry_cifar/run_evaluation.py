@@ -198,7 +198,8 @@ class Evaluation:
                 content = results.write(file, outcomes, about)
                 entries |= {name: content["attacks"][name] for name in outcomes}
         asked = {name: content["attacks"][name] for name in self.names}
-        return content | about | {"attacks": asked, "file": str(file)}
+        worst = results.worst_case(file, about, self.names)
+        return content | about | {"attacks": asked, "worst_case": worst, "file": str(file)}
 
     def _earlier(self, attack):
         """The outcome without an attack, if what is misclassified there is to be skipped; measured once."""

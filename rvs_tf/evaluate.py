@@ -2,10 +2,11 @@
 
   python -m rvs_tf.evaluate --train_dir=runs/rvs --attacks=natural,fgsm,pgd-7,pgd-20,cw-20
   python -m rvs_tf.evaluate --train_dir=runs/rvs --attacks=pgd-20 --epsilon=0,2,4,8 --output=epsilons.json
+  python -m rvs_tf.evaluate --train_dir=runs/rvs --attacks=pgd-20,pgd-20x10,autoattack
   python -m rvs_tf.evaluate --train_dir=runs/rvs --surrogate_dir=runs/at --advgan_dir=advgan/at
 
-The last one makes the adversarial images on another network. An evaluation that was killed goes on after its last batch
-when the same command is typed again.
+The last one makes the adversarial images on another network. docs/evaluation.md tells which attack is for what. An
+evaluation that was killed goes on after its last batch when the same command is typed again.
 """
 
 import os
@@ -132,6 +133,10 @@ def table(contents: Sequence[Mapping]) -> Table:
         for name, entry in content["attacks"].items():
             if content is first or "epsilon" in entry["protocol"]:  # what has no ε is told once
                 result.add_row(name, *_row(entry))
+            for stage, accuracy in entry["protocol"].get("accuracy_after", {}).items():
+                result.add_row(f"  after {stage}", f"{accuracy:.2f}", style="dim")
+        if worst := content.get("worst_case"):
+            result.add_row("worst of these", *_row(worst | {"images": content["images"], "protocol": {}}))
     return result
 
 
@@ -141,7 +146,8 @@ def _row(entry):
     sizes = [f"{protocol[key]:g}" if key in protocol else "" for key in ("epsilon", "steps", "step_size")]
     rate = entry.get("images_per_second")  # none where every batch compiled, or in a file of an earlier version
     speed = "–" if rate is None else f"{rate:.{0 if rate >= 10 else 2}f}"
-    return f"{entry['accuracy']:.2f}", f"{error:.2f}", *sizes, f"{entry['seconds']:.1f}", speed
+    seconds = f"{entry['seconds']:.1f}" if "seconds" in entry else ""
+    return f"{entry['accuracy']:.2f}", f"{error:.2f}", *sizes, seconds, speed
 
 
 def command() -> None:
