@@ -128,7 +128,7 @@ def table(contents: Sequence[Mapping]) -> Table:
     caption = "seconds: with compilation; images/s: those attacked, without the batches that compiled"
     result = Table(title=title, caption=caption, box=box.SIMPLE, title_justify="left", caption_justify="left")
     for column in ("attack", "accuracy %", "± std. error", "ε", "steps", "step size", "seconds", "images/s"):
-        result.add_column(column, justify="left" if column == "attack" else "right")
+        result.add_column(column, justify="left" if column == "attack" else "right", no_wrap=column == "attack")
     for content in contents:
         for name, entry in content["attacks"].items():
             if content is first or "epsilon" in entry["protocol"]:  # what has no ε is told once
