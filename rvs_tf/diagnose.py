@@ -130,7 +130,7 @@ def write(path: pathlib.Path, found: diagnosis.Diagnosis, about: Mapping[str, An
 
 def table(checks: list[diagnosis.Check], about: Mapping[str, Any]) -> Table:
     """The checks as a table for the terminal."""
-    title = f"{_title(about)}, of {about['provenance']}; ± are two standard errors"
+    title = f"{_title(about)} of {about['provenance']}; ± are two standard errors"
     result = Table(title=title, box=box.SIMPLE, title_justify="left")
     result.add_column("check", no_wrap=True)
     result.add_column("verdict", no_wrap=True)

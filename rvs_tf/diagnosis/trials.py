@@ -70,7 +70,7 @@ class Case:
             raise UsageError(f"--max_images={len(split)}: the network gets none of these images right, so there is "
                              "nothing to attack")  # fmt: skip
         self.logits = self.predict(split.images)
-        attacked = {WHITE_BOX: model, SURROGATE: surrogate, RESCALED: Rescaled(model, self.margin)}
+        attacked = {WHITE_BOX: model, SURROGATE: surrogate, RESCALED: Rescaled(model, self.margin or 1.0)}
         self._evaluators = {name: network and self._evaluator(network, count) for name, network in attacked.items()}
 
     def _evaluator(self, attacked, count):

@@ -238,6 +238,19 @@ def test_square_on_what_an_honest_attack_leaves(split):
     assert found.numbers["broken"] == 0 < found.numbers["left"] < 8
 
 
+def test_few_images_left_are_attacked_in_a_small_batch(split):
+    seen = []
+
+    def model(images, batch_norm="eval"):
+        seen.append(images.shape[0])
+        return plain(images)
+
+    left = check(model, split, "square", epsilon=14.0).numbers["left"]
+    assert 0 < left <= 8
+    assert seen[0] == 48
+    assert seen[-1] == 8
+
+
 def test_attacks_that_several_checks_need_run_once(split, monkeypatch):
     calls, original = [], Case.run
 
