@@ -41,7 +41,10 @@ class _Point:
 
 def of_table(work: Work, part: str, groups: Sequence) -> list[Finding]:
     """What the numbers of a table, its `tables.Group`s, show."""
-    checks = {"table2": (_steps_measured, _steps_published), "table3": (_black_box_measured, _black_box_published)}
+    checks = {
+        "table2": (_steps_measured, _steps_published, _ladder),
+        "table3": (_black_box_measured, _black_box_published),
+    }
     found = [finding for group in groups for cell in group.cells() for finding in _unlike(group, cell)]
     for check in checks.get(part, ()):
         found += [finding for group in groups for finding in check(work, group)]
@@ -66,7 +69,8 @@ def of_work(work: Work) -> list[Finding]:
     for run in work.runs:
         transfers = (work.transfer(run, name) for name in work.config.get("surrogates", ()))
         everything = itertools.chain(work.white_box(run), work.epsilons(run), *transfers)
-        checkpoints = sorted({m.about["checkpoint"] for m in everything})
+        diagnosed = [work.diagnosis(run)] if work.diagnosis(run) else []
+        checkpoints = sorted({about["checkpoint"] for about in [*(m.about for m in everything), *diagnosed]})
         if len(checkpoints) > 1:
             text = f"its numbers are of different checkpoints: {', '.join(map(str, checkpoints))}"
             found.append(Finding("warning", "measured", _name(run), text))
@@ -77,11 +81,15 @@ def _alike(one, other):
     return one.images == other.images and one.about["classifier_sha256"] == other.about["classifier_sha256"]
 
 
-def _steps_measured(work, group):
-    by_run = {}
+def _by_run(group):
+    found = {}
     for m in (m for cell in group.cells() for m in cell.measured):
-        by_run.setdefault(m.run, []).append(m)
-    for run, measured in by_run.items():
+        found.setdefault(m.run, []).append(m)
+    return found.items()
+
+
+def _steps_measured(work, group):
+    for run, measured in _by_run(group):
         for points in _families((m.attack, m.accuracy, m.images) for m in measured):
             yield from _rises(_name(run), points, "measured", "more steps")
 
@@ -101,6 +109,53 @@ def _families(entries) -> Iterator[list[_Point]]:
         if match := re.fullmatch(r"(pgd|cw)-(\d+)", attack):
             found.setdefault(match[1], []).append((int(match[2]), _Point(attack_label(attack), accuracy, images)))
     return ([point for _, point in sorted(points, key=lambda entry: entry[0])] for points in found.values())
+
+
+def _ladder(work, group):
+    """Attacks that are stronger than others by what they are: from more starts, or made of several."""
+    for run, measured in _by_run(group):
+        subject, by_attack = _name(run), {m.attack: m for m in measured if m.is_linf}
+        for points in _restarts(by_attack.values()):
+            yield from _rises(subject, points, "measured", "more random starts")
+        for whole in (m for m in by_attack.values() if "stages" in m.protocol):
+            yield from _not_the_strongest(subject, whole, by_attack)
+        if {"square", "apgd-ce"} <= by_attack.keys():
+            yield from _without_gradients(subject, by_attack["square"], by_attack["apgd-ce"])
+
+
+def _restarts(measured) -> Iterator[list[_Point]]:
+    """Attacks that differ in the number of random starts alone, by that number."""
+    found = {}
+    for m in measured:
+        stem, starts = re.fullmatch(r"(.*?)(?:x(\d+))?", m.attack, re.DOTALL).groups()
+        found.setdefault(stem, []).append((int(starts or 1), _Point(attack_label(m.attack), m.accuracy, m.images)))
+    return ([point for _, point in sorted(points, key=lambda entry: entry[0])] for points in found.values())
+
+
+def _not_the_strongest(subject, whole, by_attack):
+    """AutoAttack where it leaves more than one of its stages, which cannot be, or than another attack."""
+    others = {name: m for name, m in by_attack.items() if whole.accuracy - m.accuracy > ROUNDING}
+    for name in (name for name in whole.protocol["stages"] if name in others):
+        text = (f"{attack_label(whole.attack)} leaves {whole.accuracy:.2f} %, but {attack_label(name)}, a part of it, "
+                f"{others.pop(name).accuracy:.2f} % by itself: they were not measured alike")  # fmt: skip
+        yield Finding("warning", "measured", subject, text)
+    strongest = min(others.values(), key=lambda m: m.accuracy, default=whole)
+    excess = whole.accuracy - strongest.accuracy
+    if excess > TOLERANCE + ROUNDING:
+        level, noise = _judge(excess, whole, strongest)
+        text = (f"{attack_label(strongest.attack)} ({strongest.accuracy:.2f} % left) is stronger than "
+                f"{attack_label(whole.attack)} ({whole.accuracy:.2f} %), by {excess:.2f} points, {noise}")  # fmt: skip
+        yield Finding(level, "measured", subject, text)
+
+
+def _without_gradients(subject, square, apgd):
+    """Square where it leaves less accuracy than APGD-CE."""
+    excess = apgd.accuracy - square.accuracy
+    if excess > ROUNDING:
+        level, noise = _judge(excess, square, apgd)
+        text = (f"Square, which needs no gradients, is stronger ({square.accuracy:.2f} % left) than APGD-CE "
+                f"({apgd.accuracy:.2f} %), by {excess:.2f} points, {noise}")  # fmt: skip
+        yield Finding(level, "measured", subject, text + (": gradients are masked" if level == "warning" else ""))
 
 
 def _rises(subject, points, numbers, cause):

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from experiments import checks, published
-from experiments.measured import DISTANCES, EPSILON, WHITE_BOX, Work
+from experiments.measured import EPSILON, WHITE_BOX, Work
 from experiments.names import DEFENSES, dataset_label, row_label
+from experiments.result_files import DISTANCES
 from experiments.statement import Statement, about
 from experiments.tables import Cell
 

@@ -29,6 +29,11 @@ ATTACKS = {
     "table4": ["natural", "pgd-20", "cw-20"],
     "figure2": ["pgd-20"],
 }
+COLUMNS = {  # of Table II beside the paper's
+    "paper": [],
+    "extended": ["pgd-100x10", "multitargeted", "apgd-ce", "apgd-t", "fab-t", "square", "cw-l2-100", "autoattack"],
+}
+DIAGNOSED = 1000  # images at most: then two standard errors are some two points
 SURROGATES = ["natural", "at"]
 
 
@@ -39,6 +44,8 @@ def define_flags() -> None:
     define("Grid", "work_dir", None, "folder of runs, results and report; what is there is not done again (required)")
     define("Grid", "profile", "full", f"settings of experiments/profiles that flags override: {profiles}")
     define("Grid", "defenses", None, f"rows of Table II that are trained [{','.join(defense.REGISTRY)}]")
+    define("Grid", "columns", "paper", "of Table II: paper, or extended by AutoAttack and other strong attacks, with a "
+           "diagnosis of masked gradients for each run")  # fmt: skip
     define("Grid", "seeds", 1, "trainings of each row, with seeds from 0; tables show mean ± std", kind=int, minimum=1)
     define("Grid", "images", 0, "test images that are attacked, from the beginning; 0 is all", kind=int, minimum=0)
     define("Grid", "epsilons", ",".join(map(str, range(21))), "of Figure 2, in grey levels")
@@ -93,6 +100,8 @@ def configuration(parts: list[str]) -> dict[str, Any]:
     for name in datasets:
         if name not in data.NUM_CLASSES:
             raise unknown("dataset", name, data.NUM_CLASSES)
+    if FLAGS.columns not in COLUMNS:
+        raise unknown("columns", FLAGS.columns, COLUMNS)
     rows = _rows()
     trained = {row: None for part in parts for row in [*rows[part], *(SURROGATES if part == "table3" else [])]}
     runs = [run(dataset, row, seed) for dataset in datasets for row in trained for seed in range(FLAGS.seeds)]
@@ -110,7 +119,7 @@ def configuration(parts: list[str]) -> dict[str, Any]:
         "runs": [{key: value for key, value in entry.items() if key != "given"} for entry in runs],
         "rows": rows,
         "surrogates": SURROGATES,
-        "attacks": ATTACKS,
+        "attacks": ATTACKS | {"table2": [*ATTACKS["table2"], *COLUMNS[FLAGS.columns]]},
         "attack_flags": ["--epsilon=8", "--step_size=2", f"--max_images={FLAGS.images}",
                          f"--batch_size={FLAGS.attack_batch_size}"],
         "images": FLAGS.images,
@@ -122,7 +131,15 @@ def configuration(parts: list[str]) -> dict[str, Any]:
         "checkpoints": FLAGS.checkpoints,
         "diversity_images": FLAGS.diversity_images,
         "mem_mb": FLAGS.memory_mb,
-    }  # fmt: skip
+    } | _diagnosis()  # fmt: skip
+
+
+def _diagnosis():
+    """What `layout.diagnoses` and its rule need; nothing without the extended columns."""
+    if FLAGS.columns == "paper":
+        return {}
+    images = min(FLAGS.images or DIAGNOSED, DIAGNOSED)
+    return {"diagnosis_flags": ["--epsilon=8", f"--max_images={images}", f"--batch_size={FLAGS.attack_batch_size}"]}
 
 
 def _rows():

@@ -4,7 +4,7 @@ config.json       what was asked for: runs, attacks, sizes (Snakemake's configfi
 runs/ID/          a training: dataset/row-hash/seed-N; the hash is of the settings that differ from the defaults
 advgan/ID/xN/     an AdvGAN trained against that run's classifier, N times the channels
 results/ID/       what was measured on it: white-box-TABLE.json, from-SURROGATE.json (transfer), epsilons.json,
-                  diversity.json, latent.npz
+                  diversity.json, latent.npz; with --columns=extended diagnosis.json and .png
 report/           tables, figures, report.html
 """
 
@@ -42,6 +42,21 @@ def measured(config: dict, part: str) -> list[str]:
             names += [f"from-{row}.json" for row in config["surrogates"] if row != run["row"]]
         files += [f"results/{run['id']}/{name}" for name in names]
     return files
+
+
+def diagnoses(config: dict) -> list[str]:
+    """The files of the diagnoses of masked gradients that the report shows; none but with the extended columns."""
+    if "diagnosis_flags" not in config or "table2" not in config["parts"]:
+        return []
+    folders = [f"results/{run['id']}" for run in runs_of(config, "table2")]
+    return [f"{folder}/diagnosis.{ending}" for folder in folders for ending in ("json", "png")]
+
+
+def diagnosis_surrogate(config: dict, run: dict) -> str | None:
+    """The run that a diagnosis makes adversarial images on: AT's, whose images do more to robust networks, or else the
+    naturally trained one; None if the grid has neither but the run itself."""
+    trained = {r["row"]: r["id"] for r in config["runs"] if (r["dataset"], r["seed"]) == (run["dataset"], run["seed"])}
+    return next((trained[row] for row in ("at", "natural") if row in trained and row != run["row"]), None)
 
 
 FIGURE_FILES = {"figure2": ["epsilons.json"], "figure3": ["diversity.json"], "figure4": ["latent.npz"]}

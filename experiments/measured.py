@@ -7,20 +7,16 @@ missing and is named in `Work.problems`, a line each.
 import json
 import math
 import pathlib
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
+from experiments import result_files
+from experiments.result_files import DAMAGE, SCHEMA_VERSION
 from madry_cifar.errors import RunError, UsageError
 
-SCHEMA_VERSION = 1
 WHITE_BOX = "white-box"
 EPSILON = 8  # grey levels; all tables of the paper are at 8/255
-ABOUT = ("train_dir", "defense", "network", "checkpoint", "classifier_sha256", "provenance", "split")
-_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RecursionError, zipfile.BadZipFile)
 
 
 def transfer_from(surrogate: str) -> str:
@@ -50,6 +46,8 @@ class Measurement:
       protocol: of the attack, as its result file has it.
       about: what else the result file says: checkpoint, fingerprint, provenance, versions, surrogate, ...
       file: the result file, relative to the work folder.
+      linf: the largest change of a pixel in grey levels, if the file says so.
+      broken: number of adversarial images that were not finite, if it says so.
     """
 
     run: Run
@@ -60,11 +58,18 @@ class Measurement:
     protocol: Mapping[str, Any]
     about: Mapping[str, Any]
     file: str
+    linf: float | None = None
+    broken: int | None = None
 
     @property
     def epsilon(self) -> float | None:
-        """Radius in grey levels; None for an attack that has none."""
+        """Radius of the L∞ ball in grey levels; None for an attack that has none."""
         return self.protocol.get("epsilon")
+
+    @property
+    def is_linf(self) -> bool:
+        """Whether it is an attack, and within an L∞ ball."""
+        return self.attack != "natural" and self.protocol.get("norm", "linf") == "linf"
 
     @property
     def surrogate(self) -> Mapping[str, Any]:
@@ -159,11 +164,15 @@ class Work:
 
     def diversity(self, run: Run) -> dict | None:
         """The content of `diversity.json`, for Figure 3; its checkpoints in the order of training."""
-        return self._once(self.path(run, "diversity.json"), lambda path: _diversity(path, run))
+        return self._once(self.path(run, "diversity.json"), lambda path: result_files.read_diversity(path, run))
 
     def latent(self, run: Run) -> dict[str, Any] | None:
         """The arrays of `latent.npz` but for the features, and what it is about, for Figure 4."""
-        return self._once(self.path(run, "latent.npz"), lambda path: _latent(path, run))
+        return self._once(self.path(run, "latent.npz"), lambda path: result_files.read_latent(path, run))
+
+    def diagnosis(self, run: Run) -> dict | None:
+        """The content of `diagnosis.json`: the checks for masked gradients."""
+        return self._once(self.path(run, "diagnosis.json"), lambda path: result_files.read_diagnosis(path, run))
 
     def path(self, run: Run, name: str) -> pathlib.Path:
         """A result file of a run."""
@@ -171,19 +180,19 @@ class Work:
 
     def _measurements(self, run, surrogate, name):
         path = self.path(run, name)
-        contents = self._once(path, lambda path: _contents(path, run, surrogate)) or []
+        contents = self._once(path, lambda path: result_files.read_accuracies(path, run, surrogate)) or []
         setting = transfer_from(surrogate) if surrogate else WHITE_BOX
         found = []
         for content in contents:
             about = {key: value for key, value in content.items() if key != "attacks"}
             for attack, entry in content["attacks"].items():
                 try:
-                    accuracy, images, protocol = _entry(entry)
-                except _DAMAGE as error:
+                    told = result_files.check_entry(entry)
+                except DAMAGE as error:
                     self._problem(f"{path}: {attack} left out ({error})")
                     continue
                 file = path.relative_to(self.folder).as_posix()
-                found.append(Measurement(run, setting, attack, accuracy, images, protocol, about, file))
+                found.append(Measurement(run, setting, attack, about=about, file=file, **told))
         return found
 
     def _once(self, path, read):
@@ -192,7 +201,7 @@ class Work:
                 self._known[path] = read(path)
             except FileNotFoundError:
                 self._known[path] = None
-            except _DAMAGE as error:
+            except DAMAGE as error:
                 self._known[path] = None
                 self._problem(f"{path}: cannot be used, taken as missing ({_one_line(error)})")
         return self._known[path]
@@ -205,82 +214,3 @@ class Work:
 def _one_line(error):
     text = f"no {error}" if isinstance(error, KeyError) else str(error)
     return " ".join(text.split())[:200] or type(error).__name__
-
-
-def _contents(path, run, surrogate):
-    contents = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(contents, list):
-        raise ValueError("not a list of results")
-    for content in contents:
-        _check(content, run, ABOUT)
-        _check_surrogate(content, run, surrogate)
-        for name in ("attacks", "training_flags"):
-            content[name].items()
-    return contents
-
-
-def _check(content, run, needed):
-    """Raises for what is no measurement of this run."""
-    if content["schema_version"] != SCHEMA_VERSION:
-        raise ValueError(f"schema version {content['schema_version']}")
-    if content["numbers"] != "measured":
-        raise ValueError(f"its numbers are {content['numbers']}, not measured")
-    wanted, parts = pathlib.PurePath(run.id).parts, pathlib.PurePath(content["train_dir"]).parts
-    if parts[-len(wanted) :] != wanted:
-        raise ValueError(f"it is of another run, {content['train_dir']}")
-    for name in needed:
-        content[name]
-
-
-def _check_surrogate(content, run, row):
-    """Raises unless the attacks were made on the surrogate of this row; for none, on the run itself."""
-    surrogate = content.get("surrogate")
-    if not row and not surrogate:
-        return
-    parts = pathlib.PurePath(surrogate["train_dir"]).parts if surrogate else ()
-    if not row or parts[-3:-2] != (run.dataset,) or parts[-2].rpartition("-")[0] != row:
-        raise ValueError(f"its attacks were made on {surrogate['train_dir'] if surrogate else 'the run itself'}")
-
-
-def _entry(entry):
-    accuracy, images, protocol = entry["accuracy"], entry["images"], entry["protocol"]
-    if not (_is_number(accuracy) and 0 <= accuracy <= 100):
-        raise ValueError(f"accuracy {accuracy}")
-    if not (isinstance(images, int) and images > 0):
-        raise ValueError(f"{images} images")
-    protocol.items()
-    return float(accuracy), images, protocol
-
-
-def _is_number(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _diversity(path, run):
-    content = json.loads(path.read_text(encoding="utf-8"))
-    _check(content, run, ("network", "provenance", "split", "images", "draws"))
-    for entry in content["checkpoints"]:
-        values = [entry[kind][name] for kind in ("noise", "no_noise") for name in DISTANCES]
-        if not all(map(_is_number, values)):
-            raise ValueError(f"checkpoint {entry['checkpoint']}: {values}")
-    if not content["checkpoints"]:
-        raise ValueError("no checkpoints")
-    return content | {"checkpoints": sorted(content["checkpoints"], key=lambda entry: entry["checkpoint"])}
-
-
-DISTANCES = ("mean_distance", "mean_standard_deviation")
-
-
-def _latent(path, run):
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in ("checkpoints", "embedding", "labels", "natural")}
-        arrays["about"] = json.loads(str(file["about"]))
-    points = len(arrays["labels"])
-    expected = {"embedding": (len(arrays["checkpoints"]), points, 2), "natural": (points,)}
-    for name, shape in expected.items():
-        if arrays[name].shape != shape:
-            raise ValueError(f"{name} has shape {arrays[name].shape}, not {shape}")
-    if not (points and len(arrays["checkpoints"]) and np.isfinite(arrays["embedding"]).all()):
-        raise ValueError("no points, or some not finite")
-    _check({"schema_version": SCHEMA_VERSION, "numbers": "measured"} | arrays["about"], run, ("network", "provenance"))
-    return arrays

@@ -23,12 +23,13 @@ METHODS = {  # title, authors and link of the method
 def describe(work: Work, run: Run, statement: Statement) -> dict[str, Any]:
     """RobustBench's keys for a run. Accuracies are ours alone, as text like there: "94.17".
 
-    `reported` is the lowest accuracy under the white-box attacks that were run; RobustBench's own measure,
-    AutoAttack, stays null until it was run.
+    `reported` is the lowest accuracy under the white-box attacks in the L∞ ball that were run; RobustBench's own
+    measure, AutoAttack's standard version, stays null until it was run.
     """
     measured = work.at_epsilon(run)
     title, authors, link = METHODS.get(run.row, (DEFENSES.get(run.row, run.row), None, None))
-    attacked = [m for name, m in measured.items() if name != "natural"]
+    attacked = [m for m in measured.values() if m.is_linf]
+    standard = [m for m in attacked if m.protocol.get("version") == "standard"]
     strongest = min(attacked, key=lambda m: m.accuracy, default=None)
     about = next((m.about for m in measured.values()), {})
     return {
@@ -43,7 +44,7 @@ def describe(work: Work, run: Run, statement: Statement) -> dict[str, Any]:
         "eps": f"{EPSILON}/255",
         "clean_acc": _percent(measured.get("natural")),
         "reported": _percent(strongest),
-        "autoattack_acc": _percent(measured.get("autoattack")),
+        "autoattack_acc": _percent(standard[0] if standard else None),
         "external": None,
         "unreliable": None,
         "footnote": _footnote(run, statement, strongest),

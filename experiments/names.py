@@ -22,7 +22,18 @@ ABLATIONS = {  # Table IV, and what we add to it
     "rvs": "OT-Reg + OT (RvS)",
     "paired": "OT-Reg + paired distance (not in the paper)",
 }
-_FAMILIES = ("natural", "fgsm", "fgsm-rs", "pgd", "cw", "advgan", "autoattack")
+_ATTACKS = {  # that are not called by their name in capital letters; {} is the number at its end
+    "natural": "Natural",
+    "multitargeted": "MultiTargeted",
+    "square": "Square",
+    "cw-l2": "C&W L2 ({}), radius 127.5",  # RADIUS of rvs_tf/attacks/carlini_wagner.py, and not ε
+    "autoattack-rand": "AutoAttack rand",
+    "autoattack-plus": "AutoAttack plus",
+    "autoattack": "AutoAttack",
+}
+# the paper's columns, in its order, then the others
+_FAMILIES = ("natural", "fgsm", "fgsm-rs", "pgd", "cw", "advgan", "multitargeted", "apgd-ce", "apgd-dlr", "apgd-t",
+             "fab-t", "square", "cw-l2", "autoattack-rand", "autoattack-plus", "autoattack")  # fmt: skip
 
 
 def dataset_label(dataset: str) -> str:
@@ -42,16 +53,29 @@ def setting_label(setting: str) -> str:
 
 
 def attack_label(attack: str) -> str:
-    """PGD-20, AdvGAN ×8 final, ..."""
+    """PGD-20, PGD-100 ×10, AdvGAN ×8 final, ..."""
     if attack.startswith("advgan"):
         return re.sub(r"-x(\d+)", r" ×\1", attack.replace("advgan", "AdvGAN")).replace("-final", " final")
-    return {"natural": "Natural", "autoattack": "AutoAttack"}.get(attack, attack.upper())
+    family, number, restarts = _parts(attack)
+    starts = f" ×{restarts}" if restarts > 1 else ""
+    stem = attack.removesuffix(f"x{restarts}") if starts else attack
+    return (_ATTACKS.get(family, "").format(number or 1000) or stem.upper()) + starts
 
 
 def attack_order(attack: str) -> tuple:
     """The place of an attack among the others, for sorting: the paper's order, the wider AdvGAN last, then others."""
     if match := re.fullmatch(r"advgan(?:-x(\d+))?(-final)?", attack):
         return _FAMILIES.index("advgan"), int(match[1] or 1), bool(match[2]), attack
-    stem, _, steps = attack.rpartition("-")
-    family, number = (stem, int(steps)) if steps.isdigit() else (attack, 0)
-    return _FAMILIES.index(family) if family in _FAMILIES else len(_FAMILIES), number, False, attack
+    family, number, restarts = _parts(attack)
+    return _FAMILIES.index(family) if family in _FAMILIES else len(_FAMILIES), number, restarts, attack
+
+
+def is_of_paper(attack: str) -> bool:
+    """Whether the paper has such an attack, with some number of steps."""
+    return bool(re.fullmatch(r"natural|fgsm(-rs)?|(pgd|cw)-\d+|advgan.*", attack))
+
+
+def _parts(attack):
+    """pgd, 100 and 10 of pgd-100x10: family, steps (or 0) and restarts (or 1)."""
+    family, number, restarts = re.fullmatch(r"(.*?)(?:-(\d+))?(?:x([2-9]|[1-9]\d+))?", attack, re.DOTALL).groups()
+    return family, int(number or 0), int(restarts or 1)

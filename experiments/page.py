@@ -10,15 +10,23 @@ import jinja2
 
 from experiments import checks, figures, model_info, published, tables
 from experiments.measured import WHITE_BOX, Measurement, Work
-from experiments.names import attack_label, attack_order, dataset_label, row_label, setting_label
+from experiments.names import attack_label, attack_order, dataset_label, is_of_paper, row_label, setting_label
 from experiments.statement import Statement
 from experiments.writers import write_file
 
 TEMPLATES = pathlib.Path(__file__).with_name("templates")
-LOSSES = {"xent": "cross-entropy", "cw": "margin of the logits (CW, κ = 50)"}
+LOSSES = {
+    "xent": "cross-entropy",
+    "cw": "margin of the logits (CW, κ = 50)",
+    "ce": "cross-entropy",
+    "dlr": "difference of logits ratio (DLR)",
+    "dlr-targeted": "DLR, toward a class",
+    "margin": "margin of the logits",
+}
 # of a protocol, what has a column of its own in the report's table of attacks, or is too long for one
-_COLUMNS = ("norm", "epsilon", "loss", "steps", "step_size", "random_start", "restarts")
-_NOT_SHOWN = (*_COLUMNS, "pixel_range", "batch_norm", "accuracy_by_checkpoint", "checkpoint", "train_dir")
+_COLUMNS = ("norm", "epsilon", "radius", "loss", "steps", "step_size", "random_start", "restarts")
+_NOT_SHOWN = (*_COLUMNS, "pixel_range", "batch_norm", "accuracy_by_checkpoint", "checkpoint", "train_dir",
+              "accuracy_after", "stops_at_error")  # fmt: skip
 
 
 def write(work: Work, statement: Statement, folder: pathlib.Path) -> None:
@@ -27,6 +35,7 @@ def write(work: Work, statement: Statement, folder: pathlib.Path) -> None:
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined)  # fmt: skip
     environment.filters["attack"] = lambda name: attack_label(name).replace("-", "\u2011")  # not broken at the hyphen
+    environment.filters |= {"row": row_label, "dataset": dataset_label}
     environment.filters["url"] = urllib.parse.quote
     environment.filters["number"] = lambda value: f"{value:,}"
     page = environment.get_template("report.html.j2").render(_content(work, statement, folder))
@@ -44,6 +53,9 @@ def _content(work, statement, folder) -> dict[str, Any]:
         "figures": [(figures.build(work, part, statement), *_inline(folder / f"{part}.png")) for part in drawn],
         "missing": [part for part in work.parts if part not in {*drawn, *(t.part for t in of_tables)}],
         "attacks": _attacks(measured),
+        "extended": not all(is_of_paper(m.attack) for m in measured),
+        "staged": _staged(measured),
+        "diagnoses": [found for run in work.runs if (found := _diagnosis(work, run))],
         "findings": checks.of_work(work),
         "runs": [_run(work, run, statement) for run in work.runs],
         "marks": [(published.MARKS.get(mark, "no mark"), text) for mark, text in published.MEANINGS.items()],
@@ -76,7 +88,7 @@ def _attacks(measured: list[Measurement]) -> list[dict[str, Any]]:
     lines: dict[str, dict] = {}
     for m in measured:
         protocol = {name: value for name, value in m.protocol.items() if name in _COLUMNS and name != "epsilon"}
-        further = {name: value for name, value in m.protocol.items() if name not in _NOT_SHOWN}
+        further = {name: _text(value) for name, value in m.protocol.items() if name not in _NOT_SHOWN}
         key = json.dumps([m.attack, protocol, further], sort_keys=True, default=str)
         line = lines.setdefault(key, {"attack": m.attack, "protocol": protocol, "further": further, "epsilons": set(),
                                       "images": set(), "settings": set()})  # fmt: skip
@@ -85,10 +97,40 @@ def _attacks(measured: list[Measurement]) -> list[dict[str, Any]]:
         line["settings"].add(m.setting)
         line["loss"] = LOSSES.get(protocol.get("loss"), protocol.get("loss"))
     for line in lines.values():
-        line["epsilons"] = _span(sorted(e for e in line["epsilons"] if e is not None))
+        radius = line["protocol"].get("radius")
+        line["epsilons"] = f"L2: {radius:g}" if radius else _span(sorted(e for e in line["epsilons"] if e is not None))
         line["images"] = _listed(line["images"])
         line["settings"] = ", ".join(map(setting_label, sorted(line["settings"], key=lambda s: (s != WHITE_BOX, s))))
     return sorted(lines.values(), key=lambda line: attack_order(line["attack"]))
+
+
+def _text(value):
+    """What a protocol says, for people; a list is of attacks."""
+    return ", ".join(map(attack_label, value)) if isinstance(value, list) else value
+
+
+def _staged(measured: list[Measurement]) -> dict[str, list[Measurement]]:
+    """Measurements of attacks that are several ones after another, by the attack (AutoAttack's versions)."""
+    found = {}
+    for m in measured:
+        if "accuracy_after" in m.protocol:
+            found.setdefault(m.attack, []).append(m)
+    return found
+
+
+def _diagnosis(work, run):
+    """What the report tells of a run's diagnosis; None if it has none."""
+    content = work.diagnosis(run)
+    if content is None:
+        return None
+    surrogate = (content.get("surrogate") or {}).get("defense")
+    plot = work.path(run, content["surface"]) if content.get("surface") else None
+    return content | {
+        "label": row_label(run.row),
+        "of": f"{dataset_label(run.dataset)}, seed {run.seed}",
+        "surrogate": row_label(surrogate) if surrogate else "none",
+        "plot": _inline(plot) if plot and plot.exists() else None,
+    }
 
 
 def _listed(numbers):

@@ -3,11 +3,14 @@
 import csv
 import io
 import json
+import struct
+import zlib
 
 import numpy as np
 
-from experiments import statement, tables, writers
+from experiments import grid, statement, tables, writers
 from experiments.measured import Work
+from madry_cifar import attacks
 
 PROVENANCE = "cifar10 3.0.2 (tensorflow-datasets), JPEG-recompressed images: not the original pixels"
 MARKDOWN_SIGNS = str.maketrans("", "", "\\")
@@ -77,7 +80,13 @@ class WorkFolder:
     def entry(self, attack, accuracy, epsilon=8.0):
         """A result under an attack, with its protocol."""
         protocol = {}
-        if attack != "natural":
+        if attack in grid.COLUMNS["extended"]:
+            protocol = dict(attacks.attack(attack, epsilon=epsilon).protocol)
+            stages = protocol.get("stages", ())
+            if stages:  # each breaks one point more
+                after = {name: accuracy + len(stages) - 1 - place for place, name in enumerate(stages)}
+                protocol["accuracy_after"] = {"natural": 80.0} | after
+        elif attack != "natural":
             family, _, steps = attack.rpartition("-")
             protocol = {"norm": "linf", "epsilon": epsilon}
             if family in ("pgd", "cw"):
@@ -102,6 +111,18 @@ class WorkFolder:
         about = self.about(row, seed, **changes)
         contents = [about | {"attacks": {"pgd-20": self.entry("pgd-20", a, float(e))}} for e, a in accuracies.items()]
         self.path(row, "epsilons.json", seed).write_text(json.dumps(contents))
+
+    def diagnosis(self, row, verdicts, seed=0, **changes):
+        """Writes diagnosis.json, with a check for each verdict, and its plot."""
+        checks = [
+            {"name": name, "question": f"Is {name} well?", "verdict": verdict, "evidence": f"{name}: 12.5 ± 3.1",
+             "numbers": {"difference": 12.5}}
+            for name, verdict in verdicts.items()
+        ]  # fmt: skip
+        content = self.about(row, seed) | {"epsilon": 8.0, "checks": checks, "verdict": f"of {row}: see below"}
+        content |= {"surface": "diagnosis.png"} | changes
+        self.path(row, "diagnosis.json", seed).write_text(json.dumps(content))
+        self.path(row, "diagnosis.png", seed).write_bytes(png(640, 4))
 
     def diversity(self, row, distances, seed=0):
         """Writes diversity.json: (mean distance, mean standard deviation) by step, with noise; half of it without."""
@@ -140,6 +161,17 @@ class WorkFolder:
         self.diversity("rvs", {400: (0.5, 0.1), 4000: (0.3, 0.1)})
         self.latent("rvs")
         return self
+
+
+def png(width, height):
+    """A black picture."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    data = zlib.compress(bytes(height * (1 + width)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
 def cell(table, row, attack, group=0):

@@ -68,6 +68,51 @@ def test_slow_drift_over_steps_is_seen(grid):
     assert "from 20.00 % (PGD-7) to 26.00 % (PGD-100)" in finding.text
 
 
+def test_a_ladder_in_order(grid):
+    """Each attack at least as strong as what it contains; and an attack in another ball, which says nothing of it."""
+    strong = {"pgd-100": 30.0, "pgd-100x10": 29.0, "cw-100": 27.0, "multitargeted": 26.5, "apgd-ce": 28.0}
+    grid.white_box(
+        "rvs", {**strong, "apgd-t": 26.0, "fab-t": 26.6, "square": 33.0, "cw-l2-100": 1.0, "autoattack": 25.9}
+    )
+    assert findings(grid, "table2") == []
+
+
+def test_autoattack_leaves_no_more_than_a_part_of_it(grid):
+    grid.white_box("rvs", {"apgd-ce": 28.0, "apgd-t": 25.9, "autoattack": 26.0})
+    (finding,) = findings(grid, "table2")
+    assert (finding.level, finding.subject) == ("warning", "CIFAR-10, RvS (seed 0)")
+    assert "AutoAttack leaves 26.00 %, but APGD-T, a part of it, 25.90 % by itself" in finding.text
+
+
+@pytest.mark.parametrize(("accuracy", "level"), [(25.8, None), (25.0, "note"), (21.0, "warning")])
+def test_autoattack_beside_other_attacks(grid, accuracy, level):
+    # 2 standard errors of a difference near 25 % of 1,000 images are 3.8 points
+    grid.white_box("rvs", {"apgd-t": 28.0, "multitargeted": accuracy, "pgd-100": 30.0, "autoattack": 26.0})
+    found = findings(grid, "table2")
+    assert [finding.level for finding in found] == ([level] if level else [])
+    for finding in found:
+        assert f"MultiTargeted ({accuracy:.2f} % left) is stronger than AutoAttack (26.00 %)" in finding.text
+
+
+@pytest.mark.parametrize(("square", "level"), [(28.0, None), (27.0, "note"), (20.0, "warning")])
+def test_square_below_apgd(grid, square, level):
+    grid.white_box("rvs", {"apgd-ce": 28.0, "square": square})
+    found = findings(grid, "table2")
+    assert [finding.level for finding in found] == ([level] if level else [])
+    for finding in found:
+        assert f"Square, which needs no gradients, is stronger ({square:.2f} % left) than APGD-CE" in finding.text
+        assert finding.text.endswith(": gradients are masked") == (level == "warning")
+
+
+@pytest.mark.parametrize(("many", "level"), [(30.2, None), (31.0, "note"), (40.0, "warning")])
+def test_accuracy_over_restarts(grid, many, level):
+    grid.white_box("rvs", {"pgd-100": 30.0, "pgd-100x10": many})
+    found = findings(grid, "table2")
+    assert [finding.level for finding in found] == ([level] if level else [])
+    for finding in found:
+        assert f"rises with more random starts, from 30.00 % (PGD-100) to {many:.2f} % (PGD-100 ×10)" in finding.text
+
+
 def test_the_papers_own_numbers_are_checked_as_such(tmp_path):
     grid = WorkFolder(tmp_path / "cifar100", dataset="cifar100")
     (finding,) = findings(grid, "table3", "published")
@@ -123,3 +168,7 @@ def test_one_checkpoint_for_all_numbers_of_a_run(grid):
     grid.epsilons("rvs", {0: 80.0}, checkpoint=5000)
     (finding,) = checks.of_work(Work(grid.folder))
     assert "4000, 5000" in finding.text
+    grid.epsilons("rvs", {0: 80.0})
+    grid.diagnosis("rvs", {"square": "ok"}, checkpoint=6000)
+    (finding,) = checks.of_work(Work(grid.folder))
+    assert "4000, 6000" in finding.text

@@ -110,6 +110,24 @@ def test_an_option_that_is_new_renames_no_folder(configure, monkeypatch):
     assert names(configure(*SMALL, "--novel=4"))[2] != before[2]
 
 
+def test_columns_of_table_2(configure):
+    paper = configure(*SMALL, parts=["table2", "table3"])
+    assert configure(*SMALL, "--columns=paper", parts=["table2", "table3"]) == paper
+    assert paper["attacks"] == grid.ATTACKS
+    assert "diagnosis_flags" not in paper
+    extended = configure(*SMALL, "--columns=extended", "--images=300", parts=["table2", "table3"])
+    assert extended["runs"] == paper["runs"]  # what is trained is the same
+    added = [name for name in extended["attacks"]["table2"] if name not in paper["attacks"]["table2"]]
+    assert added == ["pgd-100x10", "multitargeted", "apgd-ce", "apgd-t", "fab-t", "square", "cw-l2-100", "autoattack"]
+    assert {**extended["attacks"], "table2": paper["attacks"]["table2"]} == paper["attacks"]
+
+
+@pytest.mark.parametrize(("images", "diagnosed"), [(0, 1000), (300, 300), (5000, 1000)])
+def test_a_thousand_images_are_diagnosed_at_most(configure, images, diagnosed):
+    config = configure(*SMALL, "--columns=extended", f"--images={images}")
+    assert f"--max_images={diagnosed}" in config["diagnosis_flags"]
+
+
 def test_profile_is_overridden_by_flags(configure):
     config = configure("--profile=smoke", "--steps=30", "--learning_rate_boundaries=20")
     assert settings(config, "rvs").items() >= {"steps": "30", "width": "1", "learning_rate_boundaries": "20"}.items()
@@ -156,6 +174,7 @@ def test_checkpoints_are_spread_over_the_training_and_kept(configure):
     [
         (["--dataset=cifar"], "--dataset=cifar: unknown; did you mean 'cifar10'"),
         (["--defenses=natural,rsv"], "--defenses=rsv: unknown; did you mean 'rvs'"),
+        (["--columns=extendet"], "--columns=extendet: unknown; did you mean 'extended'"),
         (["--profile=smok"], "--profile=smok: unknown; did you mean 'smoke'"),
         (["--epsilons=0,x"], "--epsilons=0,x: must be numbers with commas"),
         (["--epsilons=0,-1"], "--epsilons=-1: must be from 0 to 255"),

@@ -21,6 +21,23 @@ def test_files_of_a_table_and_a_figure():
     assert layout.measured(CONFIG, "figure4") == [f"results/digits/rvs-0/seed-{seed}/latent.npz" for seed in (0, 1)]
 
 
+def test_diagnoses_go_with_the_extended_table():
+    assert layout.diagnoses(CONFIG | {"parts": ["table2"]}) == []
+    extended = CONFIG | {"parts": ["table2"], "diagnosis_flags": []}
+    files = layout.diagnoses(extended)
+    assert len(files) == 2 * 6
+    assert "results/digits/rvs-0/seed-1/diagnosis.png" in files
+    assert layout.diagnoses(extended | {"parts": ["table3"]}) == []
+
+
+def test_a_diagnosis_has_another_run_of_the_same_seed_as_surrogate():
+    surrogates = {run["id"]: layout.diagnosis_surrogate(CONFIG, run) for run in RUNS}
+    assert surrogates["digits/rvs-0/seed-1"] == "digits/at-0/seed-1"
+    assert surrogates["digits/natural-0/seed-0"] == "digits/at-0/seed-0"
+    assert surrogates["digits/at-0/seed-0"] == "digits/natural-0/seed-0"
+    assert layout.diagnosis_surrogate({"runs": RUNS[4:]}, RUNS[4]) is None
+
+
 def test_a_surrogate_has_the_same_seed():
     assert layout.surrogate_of(CONFIG, RUNS[5], "at")["id"] == "digits/at-0/seed-1"
 

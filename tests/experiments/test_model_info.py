@@ -51,6 +51,21 @@ def test_autoattack_once_it_is_measured(grid):
     grid.white_box("rvs", {"natural": 80.0, "pgd-20": 30.0, "autoattack": 20.0})
     info = described(grid)
     assert (info["autoattack_acc"], info["reported"]) == ("20.00", "20.00")
+    assert "under AutoAttack, the strongest" in info["footnote"]
+
+
+def test_another_version_is_not_autoattack(grid):
+    grid.white_box("rvs", {"pgd-20": 30.0, "autoattack": 20.0})
+    path = grid.path("rvs", "white-box-table2.json")
+    path.write_text(path.read_text().replace('"version": "standard"', '"version": "rand"'))
+    assert described(grid)["autoattack_acc"] is None
+
+
+def test_an_attack_in_another_ball_is_not_reported(grid):
+    grid.white_box("rvs", {"natural": 80.0, "pgd-20": 30.0, "cw-l2-100": 5.0})
+    info = described(grid)
+    assert info["reported"] == "30.00"
+    assert "PGD-20" in info["footnote"]
 
 
 def test_published_numbers_are_not_in_it(grid):

@@ -1,15 +1,21 @@
 """The estimate of a plan: how much work each job is, with the steps' times given."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 
 from experiments import plan
-from experiments.grid import ATTACKS
+from experiments.grid import ATTACKS, COLUMNS
+from madry_cifar import attacks
+from rvs_tf.diagnosis import CHECKS
 
 FLAGS = ["--defense=rvs", "--depth=10", "--width=1", "--steps=100", "--batch_size=8", "--learning_rates=0.1",
          "--learning_rate_boundaries=", "--ot=paired"]  # fmt: skip
 RUN = {"id": "digits/rvs-0/seed-0", "dataset": "digits", "row": "rvs", "seed": 0, "flags": FLAGS}
 CONFIG = {"runs": [RUN], "attacks": ATTACKS, "images": 0, "epsilons": [0, 8, 16], "draws": 10, "checkpoints": 4,
-          "diversity_images": 50, "advgan_flags": ["--epochs=3", "--max_train_images=1000"]}  # fmt: skip
+          "diversity_images": 50, "diagnosis_flags": ["--max_images=50"],
+          "advgan_flags": ["--epochs=3", "--max_train_images=1000"]}  # fmt: skip
 
 
 @pytest.fixture
@@ -37,6 +43,7 @@ def clock(monkeypatch, tmp_path):
         ("attack_over_epsilon", "results/{}/epsilons.json", 3 * 359 * 61 * 0.1),
         ("diversity", "results/{}/diversity.json", 4 * 2 * 50 * 10 * 0.1),
         ("latent_space", "results/{}/latent.npz", 2 * 10 * 10 * 0.1),
+        ("diagnose", "results/{}/diagnosis.json", 50 * 2400 * 0.3),
         ("table2", "report/table2.md", 0),
     ],
 )
@@ -49,6 +56,42 @@ def test_what_is_trained_already_is_not_counted(clock, tmp_path):
     checkpoint.parent.mkdir(parents=True)
     checkpoint.touch()
     assert clock.seconds("train", f"runs/{RUN['id']}/trained") == pytest.approx(40 * 8 * 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "thirds"),
+    [
+        ("natural", 1),
+        ("pgd-100", 3 * 100 + 1),
+        ("pgd-100x10", 3 * 100 * 10 + 1),
+        ("apgd-ce", 3 * 100 + 1),
+        ("apgd-t", 3 * 100 * 9 + 1),
+        ("fab-t", 3 * 100 * 9 + 1),
+        ("multitargeted", 3 * 100 * 9 + 1),
+        ("square", 5000 + 1),
+        ("cw-l2-100", 3 * 9 * 100 + 1),  # nine constants
+        ("autoattack", 3 * (100 + 900 + 900) + 5000 + 4),
+        ("autoattack-rand", 2 * (3 * 100 * 20 + 1)),  # gradients averaged over 20 passes
+    ],
+)
+def test_gradients_of_an_attack(name, thirds):
+    assert plan.gradients(attacks.attack(name)) == pytest.approx(thirds / 3)
+
+
+def test_stages_that_are_columns_are_not_counted_twice():
+    names = COLUMNS["extended"]
+    assert plan.gradients(attacks.attack("autoattack"), known=names) == 0
+    assert plan.gradients(attacks.attack("autoattack"), known=["square"]) == pytest.approx(1901)
+    each = sum(plan.gradients(attacks.attack(name)) for name in names if name != "autoattack")
+    assert sum(plan.gradients(attacks.attack(name), known=names) for name in names) == pytest.approx(each)
+
+
+def test_the_diagnosis_is_counted_as_it_counts_itself():
+    case = SimpleNamespace(epsilon=8.0, has_surrogate=True, logits=np.zeros([1, 10]))
+    trials = {}
+    for question in CHECKS.values():
+        trials |= question.trials(case)
+    assert pytest.approx(sum(trial.cost for trial in trials.values()), rel=0.05) == plan.DIAGNOSIS
 
 
 def test_steps_are_measured():

@@ -1,5 +1,6 @@
 """The report command from end to end, and the page that it writes."""
 
+import base64
 import html.parser
 import json
 import pathlib
@@ -9,7 +10,7 @@ import sys
 import urllib.parse
 
 import pytest
-from work_folder import PROVENANCE, WorkFolder
+from work_folder import PROVENANCE, WorkFolder, png
 
 from experiments import report
 from experiments.measured import Work
@@ -175,6 +176,64 @@ def test_protocols_and_provenance_are_on_the_page(made):
     for word in ("cifar10/rvs-0a1b2c3d/seed-0", "sha-of-rvs-0", "step 4,000", "tensorflow 2.21.0", "git 0123abc",
                  "--depth=10", "clean 80.00, reported 28.00, AutoAttack not measured", PROVENANCE):  # fmt: skip
         assert word in runs
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory):
+    """A work folder with the extended columns and diagnoses of two runs, and the page of its report."""
+    grid = WorkFolder(tmp_path_factory.mktemp("extended") / "work", parts=["table2"])
+    grid.white_box("rvs", {"natural": 80.0, "pgd-20": 50.0, "apgd-ce": 44.0, "cw-l2-100": 12.0, "autoattack": 40.0})
+    grid.diagnosis("rvs", {"steps": "ok", "square": "suspect", "black-box": "not measured"},
+                   surrogate={"defense": "at"})  # fmt: skip
+    grid.diagnosis("at", {"steps": "note"}, surface=None)
+    report.write(Work(grid.folder), ["table2", "html"])
+    return grid, Page(page(grid))
+
+
+def test_verdicts_and_evidence_of_each_diagnosis(extended):
+    parsed = extended[1]
+    text = " ".join(parsed.sections["masking"].split())
+    assert "Of rvs: see below." in text
+    assert "1,000 test images of" in text
+    assert "surrogate: AT" in text
+    for row in ("steps ok Is steps well? steps: 12.5 ± 3.1", "square suspect Is square well? square: 12.5 ± 3.1",
+                "black-box not measured Is black-box well?", "steps note Is steps well?"):  # fmt: skip
+        assert row in text
+    pictures = [link for attribute, link in parsed.links if attribute == "src"]
+    assert pictures == ["data:image/png;base64," + base64.b64encode(png(640, 4)).decode()]
+    assert ("href", "#masking") in parsed.links
+    assert parsed.banners["masking"].strip() == "reduced run, not the paper's experiment"
+
+
+def test_accuracy_after_each_stage_of_autoattack(extended):
+    text = " ".join(extended[1].sections["attacks"].split())
+    assert "AutoAttack: accuracy after each of its attacks" in text
+    stages = "Natural APGD‑CE APGD‑T FAB‑T Square"
+    assert f"Run images largest change not finite {stages} CIFAR-10, RvS, seed 0" in text
+    assert "1,000 8.000 – 80.00 43.00 42.00 41.00 40.00" in text
+
+
+def test_protocols_of_strong_attacks(extended):
+    text = " ".join(extended[1].sections["attacks"].split())
+    assert "C&W L2 (100), radius 127.5 L2: 127.5 100 – margin and distance no 1 1,000 white-box searches: 9" in text
+    assert "AutoAttack 8 – – – – 1 1,000 white-box version: standard; stages: APGD-CE, APGD-T, FAB-T, Square" in text
+    assert "AutoAttack 40.00" in " ".join(extended[1].sections["runs"].split())
+
+
+def test_without_extended_columns_nothing_is_said_of_them(made):
+    text = page(made)
+    for word in ("masking", "AutoAttack leaves", "AutoAttack must", "Not in the paper", "after each of its"):
+        assert word not in text
+
+
+def test_a_damaged_diagnosis_is_told_and_left_out(invoke, tmp_path):
+    grid = WorkFolder(tmp_path / "work", parts=["table2"])
+    grid.diagnosis("rvs", {"steps": "wonderful"})
+    grid.diagnosis("at", {"steps": "ok"}, surface="../../elsewhere.png")
+    _, err = make(invoke, grid)
+    assert "masking" not in Page(page(grid)).sections
+    found = {line.partition("cannot be used, taken as missing ")[2] for line in err.splitlines()}
+    assert found == {"(check steps: verdict wonderful)", "(its plot ../../elsewhere.png is not beside it)"}
 
 
 def test_warnings_are_on_the_page_and_on_the_terminal(invoke, tmp_path):

@@ -107,6 +107,18 @@ def test_a_changed_attack_is_measured_again_without_training(copied):
     assert jobs == [("attack_over_epsilon", "at"), ("attack_over_epsilon", "rvs"), ("figure2",), ("report",)]
 
 
+def test_extended_columns_add_measurements_alone(copied, run):
+    status, out, err = run(*SMOKE, "--columns=extended", f"--work_dir={copied}", "--plan")
+    assert (status, err) == (0, "")
+    assert "as if every image withstood every attack" in out
+    jobs = re.findall(r"^  (\w+)  \S*?(?:digits/(\w+)-\w+/seed-0/([\w.-]+))?$", out, re.MULTILINE)
+    rows = ("at", "natural", "rvs")
+    expected = [("evaluate", row, "white-box-table2.json") for row in rows]
+    expected += [("diagnose", row, "diagnosis.json") for row in rows]
+    assert sorted(job for job in jobs if job[1]) == sorted(expected)
+    assert {job[0] for job in jobs if not job[1]} == {"table2", "report"}
+
+
 def test_a_changed_setting_trains_what_has_it(copied, run):
     given = ("--label_smoothing=0.3", f"--work_dir={copied}", "--plan")
     status, out, err = run(*SMOKE, *given)

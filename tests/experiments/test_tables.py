@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from work_folder import WorkFolder, build, cell, lines, records
 
+from experiments import grid as grid_module
 from experiments import published, tables
+from experiments.names import attack_label
 
 
 @pytest.fixture
@@ -82,6 +84,34 @@ def test_the_order_of_the_columns(tmp_path):
         *("natural", "fgsm", "fgsm-rs", "pgd-7", "pgd-10", "pgd-20", "pgd-50", "pgd-100", "cw-20", "cw-100"),
         *("advgan", "advgan-final", "advgan-x8", "advgan-x8-final"),
     ]
+
+
+def test_extended_columns(tmp_path):
+    """Behind the paper's, whose numbers stand beside its own attacks alone."""
+    accuracies = {name: 30.0 for name in grid_module.COLUMNS["extended"]}
+    wanted = grid_module.ATTACKS["table2"] + grid_module.COLUMNS["extended"]
+    grid = WorkFolder(tmp_path / "work", attacks={"table2": wanted}, advgan_widths=[1])
+    grid.white_box("rvs", {"natural": 80.0, "pgd-20": 50.0} | accuracies)
+    table, work = build(grid)
+    (group,) = table.groups
+    assert group.attacks == [
+        *("natural", "fgsm", "fgsm-rs", "pgd-7", "pgd-10", "pgd-20", "pgd-100", "pgd-100x10", "cw-20", "cw-100"),
+        *("advgan", "advgan-final", "multitargeted", "apgd-ce", "apgd-t", "fab-t", "square", "cw-l2-100", "autoattack"),
+    ]
+    for row, kind, entries in lines(table):
+        for attack in grid_module.COLUMNS["extended"]:
+            shown = entries[attack_label(attack)]
+            assert shown == ("30.00 ± 1.45" if (row, kind) == ("RvS", "measured") else "–")
+    assert work.problems == []
+    for words in ("Not in the paper", "127.5 grey levels, 0.5 of the pixels' range", "ε = 8/255 (but C&W L2)"):
+        assert words in table.caption
+
+
+def test_the_papers_columns_have_the_papers_caption(grid):
+    grid.white_box("rvs", {"natural": 80.0, "pgd-20": 50.0})
+    caption = build(grid)[0].caption
+    assert caption.startswith("Accuracy in percent, L∞ attacks with ε = 8/255, PGD and CW in steps of 2/255. Lines")
+    assert caption.endswith(tables.NOTES["table2"])
 
 
 def test_table_three_has_a_group_for_each_surrogate(grid):

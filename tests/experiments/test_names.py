@@ -1,0 +1,55 @@
+"""What attacks are called, and their order."""
+
+import re
+
+import pytest
+
+from experiments import grid, names
+from madry_cifar import attacks
+from rvs_tf.attacks import carlini_wagner
+
+LABELS = {
+    "natural": "Natural",
+    "fgsm-rs": "FGSM-RS",
+    "pgd-20": "PGD-20",
+    "pgd-100x10": "PGD-100 ×10",
+    "cw-100": "CW-100",
+    "advgan-x8-final": "AdvGAN ×8 final",
+    "multitargeted": "MultiTargeted",
+    "apgd-ce": "APGD-CE",
+    "apgd-cex5": "APGD-CE ×5",
+    "apgd-dlr": "APGD-DLR",
+    "apgd-t": "APGD-T",
+    "fab-t": "FAB-T",
+    "square": "Square",
+    "cw-l2-100": "C&W L2 (100), radius 127.5",
+    "cw-l2": "C&W L2 (1000), radius 127.5",
+    "autoattack": "AutoAttack",
+    "autoattack-rand": "AutoAttack rand",
+    "box1": "BOX1",
+}
+
+
+@pytest.mark.parametrize(("attack", "label"), LABELS.items())
+def test_labels(attack, label):
+    assert names.attack_label(attack) == label
+
+
+def test_the_label_of_the_l2_attack_has_its_radius_and_steps():
+    assert f"radius {carlini_wagner.RADIUS:g}" in LABELS["cw-l2"]
+    assert attacks.attack("cw-l2").protocol["steps"] == 1000
+
+
+def test_every_extended_column_is_an_attack_with_a_label():
+    for name in grid.COLUMNS["extended"]:
+        assert attacks.attack(name).name == name
+        assert not names.is_of_paper(name)
+        assert re.search("[×a-z]|-[A-Z]", names.attack_label(name))
+    assert all(names.is_of_paper(name) for of_part in grid.ATTACKS.values() for name in of_part)
+    assert names.is_of_paper("advgan-x8-final")
+
+
+def test_the_order_is_the_papers_and_then_of_strength():
+    expected = ["natural", "pgd-20", "pgd-100", "pgd-100x5", "pgd-100x10", "cw-20", "advgan", "advgan-x8", "apgd-ce",
+                "apgd-cex5", "apgd-t", "square", "cw-l2-100", "cw-l2-1000", "autoattack", "another"]  # fmt: skip
+    assert sorted(reversed(expected), key=names.attack_order) == expected
