@@ -42,6 +42,7 @@ setup(
         "console_scripts": [
             "rvs-train = rvs_tf.train:command",
             "rvs-evaluate = rvs_tf.evaluate:command",
+            "rvs-diagnose = rvs_tf.diagnose:command",
             "rvs-export = rvs_tf.export:command",
             "rvs-train-advgan = rvs_tf.train_advgan:command",
             "rvs-diversity = rvs_tf.analysis.diversity:command",

@@ -210,12 +210,15 @@ class Evaluator:
         Rows are consecutive, or `packed`: then each gets its seed from where it is in the split.
         """
         padded = np.pad(rows, (0, self.batch_size - len(rows)), mode="edge")
+        labels = split.labels[padded]
+        if attack.protocol.get("stops_at_error"):
+            labels[len(rows) :] = -1  # never right: so no work is done on the copies
         place = padded % self.batch_size
         seeds = np.stack(np.broadcast_arrays(seed, padded - place, place), axis=1) if packed else [seed, rows[0]]
         function, settings = self._function(attack.run)
         traced = function.experimental_get_tracing_count()
         adversarial, predictions, broken, finite = function(
-            split.images[padded], split.labels[padded], tf.constant(seeds, tf.int64), **settings
+            split.images[padded], labels, tf.constant(seeds, tf.int64), **settings
         )
         if not finite:
             raise RunError(

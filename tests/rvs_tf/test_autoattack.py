@@ -107,3 +107,20 @@ def test_images_that_are_not_finite_are_counted():
     assert outcome.broken == (images > 160).any(axis=(1, 2, 3)).sum() > 0
     assert outcome.accuracy == 100
     np.testing.assert_array_equal(outcome.adversarial, images)
+
+
+def test_the_padding_of_a_batch_costs_nothing():
+    """Five images in a batch of 32: Square asks for eight, their number rounded up, and not for 32."""
+    linear, asked = Linear(), []
+
+    def unbreakable(images, batch_norm="eval"):
+        tf.py_function(lambda size: asked.append(int(size)), [tf.shape(images)[0]], [])
+        return linear(tf.stop_gradient(images) * 0 + 200)
+
+    images, _ = linear.images(5)
+    labels = np.argmax(unbreakable(images).logits, axis=1).astype(np.int32)
+    asked.clear()
+    outcome = Evaluator(unbreakable, batch_size=32).run(attacks.attack("square"), Split(images, labels))
+    assert outcome.accuracy == 100
+    assert asked[:2] == [32, 32]  # which are right; the stripes
+    assert set(asked[2:-1]) == {8}
