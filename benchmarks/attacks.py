@@ -41,7 +41,7 @@ Attacker = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 def ours(network, sizes: dict, batch_size: int) -> Attacker:
     """Our PGD."""
-    return _by_batch(lambda images, labels: attacks.pgd(network, images, labels, **sizes), batch_size)
+    return by_batch(lambda images, labels: attacks.pgd(network, images, labels, **sizes), batch_size)
 
 
 def foolbox(network, sizes: dict, batch_size: int) -> Attacker:
@@ -55,7 +55,7 @@ def foolbox(network, sizes: dict, batch_size: int) -> Attacker:
         criterion = foolbox.criteria.Misclassification(tf.constant(labels, tf.int64))
         return attack.run(model, tf.constant(images), criterion, epsilon=sizes["epsilon"])
 
-    return _by_batch(perturb, batch_size)
+    return by_batch(perturb, batch_size)
 
 
 def art(network, sizes: dict, batch_size: int) -> Attacker:
@@ -76,7 +76,9 @@ def art(network, sizes: dict, batch_size: int) -> Attacker:
     ).generate
 
 
-def _by_batch(perturb, batch_size):
+def by_batch(perturb: Callable, batch_size: int) -> Attacker:
+    """Of what maps a batch of images and labels to a tensor of adversarial images."""
+
     def attack(images, labels):
         starts = range(0, len(images), batch_size)
         batches = (slice(start, start + batch_size) for start in starts)
@@ -93,7 +95,7 @@ def attackers(classifier: WideResNet, sizes: dict, batch_size: int) -> dict[str,
 
     found = {"ours": ours(classifier, sizes, batch_size)}
     for name, make in (("Foolbox", foolbox), ("ART", art)):
-        if not _is_installed(PEERS[name][0]):
+        if not is_installed(PEERS[name][0]):
             found[f"{name}: not installed"] = None
             continue
         found[name] = make(logits, sizes, batch_size)
@@ -101,7 +103,8 @@ def attackers(classifier: WideResNet, sizes: dict, batch_size: int) -> dict[str,
     return found
 
 
-def _is_installed(module):
+def is_installed(module: str) -> bool:
+    """Whether a module of a peer can be imported."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # ART misses PyTorch
@@ -170,6 +173,25 @@ def subject() -> tuple[WideResNet, data.Dataset]:
     return classifier, dataset
 
 
+def trained(classifier: WideResNet) -> dict:
+    """What the network of `subject` is, for a benchmark's settings."""
+    steps = FLAGS.train_dir or f"{FLAGS.train_steps} steps"
+    return {"depth": classifier.depth, "width": classifier.width, "trained": steps}
+
+
+def define_subject_flags() -> None:
+    """The flags that `subject` reads."""
+    define = flags.define
+    define(
+        "Benchmark", "train_dir", None, "run whose latest network and test images are used, instead of the next three"
+    )
+    define("Benchmark", "depth", 10, "of the network, 6n + 4", kind=int)
+    define("Benchmark", "width", 1, "of the network", kind=int, minimum=1)
+    define("Benchmark", "train_steps", 60, "of natural training on digits; with 0, accuracies say nothing", kind=int,
+           minimum=0)  # fmt: skip
+    define("Benchmark", "data_dir", None, "where the data set of --train_dir is now [as the run was trained]")
+
+
 def main() -> None:
     """Measures as the flags say, and prints."""
     if FLAGS.images % FLAGS.batch_size:
@@ -181,16 +203,11 @@ def main() -> None:
     sizes = {"epsilon": FLAGS.epsilon, "step_size": FLAGS.step_size, "steps": FLAGS.steps}
     split = dataset.test.take(slice(FLAGS.images))
     rows = measure(classifier, split, sizes, FLAGS.batch_size, FLAGS.repeats)
-    network = {
-        "depth": classifier.depth,
-        "width": classifier.width,
-        "trained": FLAGS.train_dir or f"{FLAGS.train_steps} steps",
-    }
     counts = {name: FLAGS[name].value for name in ("images", "batch_size", "repeats")}
     about = {
         "benchmark": "attacks",
         "machine": machine.describe(*(distribution for _, distribution in PEERS.values())),
-        "settings": network | sizes | counts | {"dataset": dataset.name},
+        "settings": trained(classifier) | sizes | counts | {"dataset": dataset.name},
     }
     note = {} if FLAGS.train_dir or FLAGS.train_steps else {"note": RANDOM}
     report.show(about | note | {"attacks": rows}, FLAGS.json)
@@ -199,14 +216,7 @@ def main() -> None:
 def command() -> None:
     """Entry point."""
     define = flags.define
-    define(
-        "Benchmark", "train_dir", None, "run whose latest network and test images are used, instead of the next three"
-    )
-    define("Benchmark", "depth", 10, "of the network, 6n + 4", kind=int)
-    define("Benchmark", "width", 1, "of the network", kind=int, minimum=1)
-    define("Benchmark", "train_steps", 60, "of natural training on digits; with 0, accuracies say nothing", kind=int,
-           minimum=0)  # fmt: skip
-    define("Benchmark", "data_dir", None, "where the data set of --train_dir is now [as the run was trained]")
+    define_subject_flags()
     define("Benchmark", "epsilon", 8.0, "radius of the L∞ ball, in grey levels of 255", kind=float, minimum=0)
     define("Benchmark", "step_size", 2.0, "size of a step, in grey levels", kind=float, minimum=0)
     define("Benchmark", "steps", 20, "of PGD", kind=int, minimum=1)

@@ -1,0 +1,168 @@
+"""Times AutoAttack (`standard`) beside ART's on one network: seconds, robust accuracy, forward and backward passes.
+
+  python -m benchmarks.autoattack                                           # WRN-10-1, digits, 1,000 images
+  python -m benchmarks.autoattack --train_dir=runs/at --images=200 --peers=ART,original
+
+The images are attacked in rounds, each its share of them, in which ours and the peers take turns. What is compiled, is
+compiled in the first; seconds are of all rounds, the rate and the ratio medians of the rounds. A pass is counted for
+each image of a batch that goes through the network, by a counter in its graph, and also where it only judges. ART's
+AutoAttack is made as near to `standard` as it goes: what it runs is printed. `original` is the code of AutoAttack's
+authors, as packaged by torchattacks, on a PyTorch wrapper of the network. With --json, one JSON object on the last
+line.
+"""
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+from absl import flags as absl_flags
+
+import rvs_tf  # noqa: F401 (registers its attacks)
+from benchmarks import agreement, machine, peers, report
+from benchmarks import attacks as benchmark
+from madry_cifar import attacks, flags
+from madry_cifar.data import Dataset, Split
+from madry_cifar.errors import UsageError, unknown
+from madry_cifar.evaluation import Evaluator
+
+FLAGS = absl_flags.FLAGS
+OURS = "ours"
+
+
+class Counted:
+    """A network that counts the images that pass through it.
+
+    Attributes:
+      forward, backward: how many did, and for how many a gradient was passed back to the image.
+    """
+
+    def __init__(self, network: Callable):
+        self._network = network
+        self.forward, self.backward = (tf.Variable(0, trainable=False, dtype=tf.int64) for _ in range(2))
+
+    def __call__(self, images, batch_norm="eval"):
+        self.forward.assign_add(tf.shape(images, tf.int64)[0])
+        return self._network(self._passed(images), batch_norm=batch_norm)
+
+    def _passed(self, images):
+        @tf.custom_gradient
+        def passed(images):
+            def gradient(upstream):
+                self.backward.assign_add(tf.shape(upstream, tf.int64)[0])
+                return upstream
+
+            return tf.identity(images), gradient
+
+        return passed(images)
+
+    def take(self) -> np.ndarray:
+        """The two numbers since the last time."""
+        counts = np.array([self.forward.numpy(), self.backward.numpy()])
+        for counter in (self.forward, self.backward):
+            counter.assign(0)
+        return counts
+
+
+def pool(dataset: Dataset, count: int) -> Split:
+    """The first `count` images, of the test split and then of the training split."""
+    splits = [split for split in (dataset.test, dataset.train) if split is not None]
+    together = Split(*(np.concatenate([getattr(split, name) for split in splits]) for name in ("images", "labels")))
+    if count > len(together):
+        raise UsageError(f"--images={count}: {dataset.name} has {len(together)} images")
+    return together.take(slice(count))
+
+
+def measure(subject: peers.Subject, split: Split, packages: list[str], rounds: int) -> dict:
+    """`attacks`: a row for ours and each peer; `ran`: what these ran; `accuracy_after`: of ours, after each stage."""
+    counted = Counted(subject.network)
+    subject = subject._replace(network=counted)
+    standard = attacks.attack("autoattack", epsilon=subject.epsilon)
+    evaluator = Evaluator(counted, batch_size=subject.batch_size, keep_adversarial=True)
+    chosen = [peer for peer in peers.find(standard.name) if peer.package in packages]
+    running = {peer.package: peer.make(subject) for peer in chosen if peers.is_installed(peer.package)}
+    shares = [split.take(rows) for rows in np.array_split(np.arange(len(split)), rounds)]
+    results = {name: [] for name in (OURS, *running)}
+    after = []
+    for number, share in enumerate(shares):
+        judge = agreement.Judge(subject.network, share, subject.batch_size)
+        for name, result in results.items():
+            print(f"round {number + 1} of {rounds}: {name}", file=sys.stderr, flush=True)
+            counted.take()
+            started = time.perf_counter()
+            if name == OURS:
+                outcome = agreement.ours(evaluator, standard, share, subject.seed)
+                adversarial = outcome.adversarial
+                after.append(outcome.attack.protocol["accuracy_after"])
+            else:
+                adversarial = running[name](judge.images, judge.labels)
+            seconds, passes = time.perf_counter() - started, counted.take()
+            robust = judge.right & ~judge.broken(adversarial, *agreement.ball(standard.protocol))
+            result.append((seconds, passes, robust))
+    rows = [_row(name, result, results[OURS]) for name, result in results.items()]
+    rows += [dict.fromkeys(rows[0]) | {"attack": f"{peer.package}: not installed"}
+             for peer in chosen if peer.package not in running]  # fmt: skip
+    ran = [{"attack": peer.package, "runs": peer.settings, "differs_from_ours": peer.differs}
+           for peer in chosen if peer.package in running]  # fmt: skip
+    weights = [len(share) for share in shares]
+    means = {stage: float(np.average([each[stage] for each in after], weights=weights)) for stage in after[0]}
+    return {"attacks": rows, "ran": ran, "accuracy_after": means}
+
+
+def _row(name, rounds, of_ours):
+    seconds, passes, robust = zip(*rounds, strict=True)
+    count = sum(map(len, robust))
+    forward, backward = sum(passes) / count
+    return {
+        "attack": name,
+        "seconds": sum(seconds),
+        "images_per_second": statistics.median(len(part) / time for time, _, part in rounds),
+        "times_ours": statistics.median(one / other for one, (other, *_) in zip(seconds, of_ours, strict=True)),
+        "robust_accuracy": 100 * float(np.mean(np.concatenate(robust))),
+        "forward_passes_per_image": float(forward),
+        "backward_passes_per_image": float(backward),
+    }
+
+
+def main() -> None:
+    """Measures as the flags say, and prints."""
+    packages = [peer.package for peer in peers.find("autoattack")]
+    chosen = FLAGS.peers.split(",") if FLAGS.peers else []
+    for package in chosen:
+        if package not in packages:
+            raise unknown("peers", package, packages)
+    if FLAGS.rounds > FLAGS.images:
+        raise UsageError(f"--rounds={FLAGS.rounds}: must be at most --images={FLAGS.images}")
+    network, dataset = benchmark.subject()
+    sizes = {name: FLAGS[name].value for name in ("epsilon", "batch_size", "seed")}
+    subject = peers.Subject(network, **sizes)
+    found = measure(subject, pool(dataset, FLAGS.images), chosen, FLAGS.rounds)
+    counts = {name: FLAGS[name].value for name in ("images", "rounds")}
+    about = {
+        "benchmark": "autoattack",
+        "machine": machine.describe(*(each for _, distributions in map(peers.PACKAGES.get, chosen)
+                                      for each in distributions)),
+        "settings": benchmark.trained(network) | sizes | counts | {"dataset": dataset.name},
+    }  # fmt: skip
+    note = {} if FLAGS.train_dir or FLAGS.train_steps else {"note": benchmark.RANDOM}
+    report.show(about | note | found, FLAGS.json)
+
+
+def command() -> None:
+    """Entry point."""
+    define = flags.define
+    benchmark.define_subject_flags()
+    define("Benchmark", "epsilon", 8.0, "radius of the L∞ ball, in grey levels of 255", kind=float, minimum=0)
+    define("Benchmark", "images", 1000, "attacked: of the test split, then of the training split", kind=int, minimum=1)
+    define("Benchmark", "batch_size", 250, "images attacked at once", kind=int, minimum=1)
+    define("Benchmark", "rounds", 2, "in which the images are attacked, each its share of them", kind=int, minimum=1)
+    define("Benchmark", "peers", "ART", "with commas: ART, original")
+    define("Benchmark", "seed", 0, "of the random numbers on both sides", kind=int, minimum=0)
+    define("Benchmark", "json", False, "print one JSON object on the last line", kind=bool)
+    flags.run(main, __doc__)
+
+
+if __name__ == "__main__":
+    command()
