@@ -76,7 +76,7 @@ def pool(dataset: Dataset, count: int) -> Split:
 
 
 def measure(subject: peers.Subject, split: Split, packages: list[str], rounds: int) -> dict:
-    """`attacks`: a row for ours and each peer; `ran`: what these ran; `accuracy_after`: of ours, after each stage."""
+    """`attacks`: a row for ours and each peer; `accuracy_after` each stage of ours; `peers`: what these ran."""
     counted = Counted(subject.network)
     subject = subject._replace(network=counted)
     standard = attacks.attack("autoattack", epsilon=subject.epsilon)
@@ -108,7 +108,7 @@ def measure(subject: peers.Subject, split: Split, packages: list[str], rounds: i
            for peer in chosen if peer.package in running]  # fmt: skip
     weights = [len(share) for share in shares]
     means = {stage: float(np.average([each[stage] for each in after], weights=weights)) for stage in after[0]}
-    return {"attacks": rows, "ran": ran, "accuracy_after": means}
+    return {"attacks": rows, "accuracy_after": [means], "peers": ran}
 
 
 def _row(name, rounds, of_ours):

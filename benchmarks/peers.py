@@ -2,7 +2,7 @@
 
     find(name)           the peers of our attack `name`; what they run and in what they differ is told by each
     art_autoattack       ART's AutoAttack, as near to `standard` as it goes
-    original (in_torch)  the code of AutoAttack's authors, as packaged by torchattacks
+    in_torch             the code of AutoAttack's authors, as packaged by torchattacks
 
 Foolbox has no APGD, FAB or Square. Its Fast Minimum Norm attack, another search for the smallest perturbation, stands
 beside FAB. ART's APGD asks for a name that Keras 3 has no longer; it is given that, and runs as it is.
@@ -25,7 +25,7 @@ from madry_cifar.attacks import PIXEL_RANGE
 
 PACKAGES = {  # what is imported, and the distributions that have it
     "original": (("torch", "torchattacks"), ("torch", "torchattacks")),
-    "ART": (("art.attacks.evasion",), ("adversarial-robustness-toolbox",)),
+    "ART": (("art.attacks.evasion", "multiprocess"), ("adversarial-robustness-toolbox",)),  # its AutoAttack needs both
     "Foolbox": (("foolbox",), ("foolbox",)),
 }
 STEPS, TARGETS, QUERIES = 100, 9, 5000  # of AutoAttack's versions, whose attacks these are
@@ -207,8 +207,8 @@ BY_NAME = {  # pattern of our name: peers, whose `make` gets what the pattern ca
     ),
     "apgd-t": (
         Peer("original", "APGDT, 100 steps, 9 targets", in_torch.APGD, in_torch.apgd_targeted),
-        Peer("ART", "APGD, targeted, 100 steps, 9 targets", f"{ART_APGD}; has no targeted DLR: it minimises the "
-             "untargeted one of the target; an error that is not the target does not count", art_targeted),
+        Peer("ART", "APGD, targeted, 100 steps, 9 targets", f"{ART_APGD}; has no targeted DLR: it takes the "
+             "untargeted one of the target, and another error does not count", art_targeted),
     ),
     "fab-t": (
         Peer("original", "FAB, multi_targeted, 100 steps, 9 targets", "", in_torch.fab),
@@ -218,7 +218,7 @@ BY_NAME = {  # pattern of our name: peers, whose `make` gets what the pattern ca
     ),
     "square": (
         Peer("original", "Square, 5000 queries", in_torch.SQUARE, in_torch.square),
-        Peer("ART", "SquareAttack, 5000 queries", in_torch.SQUARE,
+        Peer("ART", "SquareAttack, 5000 queries", f"{in_torch.SQUARE}; three passes for a query",
              lambda subject: _generate(_art_square(subject))),
     ),
     r"cw-l2(?:-(\d+))?": (
@@ -227,9 +227,12 @@ BY_NAME = {  # pattern of our name: peers, whose `make` gets what the pattern ca
              lambda subject, steps: _foolbox(subject, "L2CarliniWagnerAttack", steps=int(steps or 1000))),
     ),
     "autoattack": (
-        Peer("original", "APGD, APGDT, FAB, Square as above", f"{in_torch.APGD}", in_torch.autoattack),
-        Peer("ART", "AutoAttack of APGD (cross_entropy; difference_logits_ratio, then targeted), Square",
-             "no FAB; the targeted attack also runs without a target first; as above", art_autoattack),
+        Peer("original", "APGD (ce), APGDT, FAB, Square with the published settings",
+             f"{in_torch.APGD}; {in_torch.SQUARE}", in_torch.autoattack),
+        Peer("ART", "AutoAttack three times: APGD (cross_entropy); APGD (difference_logits_ratio), then targeted at "
+             "each class; SquareAttack, 5000 queries", "no FAB, and no targeted DLR; the second attack also runs "
+             f"without a target; {ART_APGD}; {in_torch.SQUARE}",
+             art_autoattack),
     ),
 }  # fmt: skip
 

@@ -36,6 +36,7 @@ COMMANDS = {  # of each part, by the name of its JSON; where it is all of a part
                  "--jit_compile", "--nokeras", "--repeats=20"],
     "attacks-small": ["attacks"],
     "attacks-large": ["attacks", *LARGE, "--images=8", "--batch_size=8", "--train_steps=0", "--repeats=2"],
+    "autoattack": ["autoattack"],
     "scaling": ["scaling", f"--plot={KEPT / 'scaling'}"],
     "estimate": ["estimate"],
 }  # fmt: skip

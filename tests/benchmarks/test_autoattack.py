@@ -62,12 +62,12 @@ def test_what_is_measured(invoke, monkeypatch, trained, digits, short):
     assert (art["forward_passes_per_image"], art["backward_passes_per_image"]) == (2, 0)
     assert 1 <= ours["backward_passes_per_image"] <= 4  # one step for those that are right, then three
     assert ours["forward_passes_per_image"] > ours["backward_passes_per_image"]
-    after = result["accuracy_after"]
+    (after,) = result["accuracy_after"]
     assert list(after) == ["natural", "pgd-1", "pgd-3"]
     assert art["robust_accuracy"] == pytest.approx(after["natural"])
     assert ours["robust_accuracy"] == pytest.approx(after["pgd-3"])
     assert after["natural"] > after["pgd-1"] > after["pgd-3"]
-    assert result["ran"] == [{"attack": "ART", "runs": "nothing", "differs_from_ours": "much"}]
+    assert result["peers"] == [{"attack": "ART", "runs": "nothing", "differs_from_ours": "much"}]
 
 
 def test_without_peers(invoke, monkeypatch, short):
