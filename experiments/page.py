@@ -3,6 +3,7 @@
 import base64
 import json
 import pathlib
+import re
 import urllib.parse
 from typing import Any
 
@@ -34,12 +35,18 @@ def write(work: Work, statement: Statement, folder: pathlib.Path) -> None:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined)  # fmt: skip
-    environment.filters["attack"] = lambda name: attack_label(name).replace("-", "\u2011")  # not broken at the hyphen
+    environment.filters["attack"] = _unbroken
     environment.filters |= {"row": row_label, "dataset": dataset_label}
     environment.filters["url"] = urllib.parse.quote
     environment.filters["number"] = lambda value: f"{value:,}"
     page = environment.get_template("report.html.j2").render(_content(work, statement, folder))
     write_file(folder / "report.html", page)
+
+
+def _unbroken(attack):
+    """The label of an attack, of which no line ends after a hyphen and, if it has a comma, only there."""
+    label = attack_label(attack).replace("-", "\u2011")
+    return re.sub(r"(?<!,) ", "\u00a0", label) if "," in label else label
 
 
 def _content(work, statement, folder) -> dict[str, Any]:

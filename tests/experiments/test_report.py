@@ -214,7 +214,7 @@ def test_accuracy_after_each_stage_of_autoattack(extended):
 
 
 def test_protocols_of_strong_attacks(extended):
-    text = " ".join(extended[1].sections["attacks"].split())
+    text = " ".join(extended[1].sections["attacks"].split())  # no-break spaces too
     assert "C&W L2 (100), radius 127.5 L2: 127.5 100 – margin and distance no 1 1,000 white-box searches: 9" in text
     assert "AutoAttack 8 – – – – 1 1,000 white-box version: standard; stages: APGD-CE, APGD-T, FAB-T, Square" in text
     assert "AutoAttack 40.00" in " ".join(extended[1].sections["runs"].split())
