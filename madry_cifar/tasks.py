@@ -50,8 +50,12 @@ def telling(outcome: Outcome, **protocol) -> Outcome:
 
 
 def _altogether(stages, attack):
-    """The outcome of an attack whose stages had these outcomes, each starting from the one before."""
-    sums = {name: sum(getattr(stage, name) for stage in stages)
-            for name in ("broken", "seconds", "compiled_images", "compiled_seconds")}  # fmt: skip
-    linf = max(stage.linf for stage in stages)
-    return dataclasses.replace(stages[-1], attack=attack, linf=linf, attacked=stages[0].attacked, **sums)
+    """The outcome of an attack whose stages had these outcomes, each starting from the one before.
+
+    It has no images per second, as each stage attacks other numbers of images: all count as compiled.
+    """
+    attacked, linf = stages[0].attacked, max(stage.linf for stage in stages)
+    sums = {name: sum(getattr(stage, name) for stage in stages) for name in ("broken", "seconds", "compiled_seconds")}
+    return dataclasses.replace(
+        stages[-1], attack=attack, attacked=attacked, compiled_images=attacked, linf=linf, **sums
+    )

@@ -102,17 +102,20 @@ def test_autoattack_that_was_interrupted_goes_on(evaluate, folder, attacked, sto
     assert 0 < entries[0]["accuracy"] < entries[0]["protocol"]["accuracy_after"]["natural"]
 
 
-def test_a_stage_that_was_measured_is_taken(evaluate, folder, attacked):
-    assert evaluate("--attacks=autoattack")[0] == 0
+@pytest.mark.parametrize("batch_size", [16, 40])  # one batch, and more
+def test_a_stage_that_was_measured_is_taken(evaluate, folder, attacked, batch_size):
+    size = f"--batch_size={batch_size}"
+    assert evaluate("--attacks=autoattack", size)[0] == 0
     alone = results(folder)
     attacked.clear()
-    assert evaluate("--attacks=natural,apgd-ce,square,autoattack")[0] == 0
+    assert evaluate("--attacks=natural,apgd-ce,square,autoattack", size)[0] == 0
     together = results(folder)
-    assert attacked["natural"] == 3
-    assert attacked["apgd-ce"] == 3  # once, though it is both an attack and a stage
+    assert attacked["natural"] == -(-IMAGES // batch_size)
+    assert attacked["apgd-ce"] == attacked["natural"]  # once, though it is both an attack and a stage
     np.testing.assert_array_equal(alone[1]["autoattack"], together[1]["autoattack"])
     entries = [content["attacks"]["autoattack"] for content, _ in (alone, together)]
     assert entries[0]["protocol"] == entries[1]["protocol"]
+    assert [entry["images_per_second"] for entry in entries] == [None, None]
     wrong = np.stack([together[1][name] != together[1]["labels"] for name in STAGES])
     np.testing.assert_array_equal(together[1]["autoattack"] != together[1]["labels"], wrong.any(axis=0))
 
