@@ -4,7 +4,6 @@ import functools
 import inspect
 from types import SimpleNamespace
 
-import foolbox
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -148,12 +147,16 @@ def test_an_image_does_not_depend_on_its_company(sixteen):
     """Bit for bit."""
     model = Linear(shape=(6, 6, 3))
     images, labels = model.images(32, shape=(6, 6, 3))
-    run = tf.function(functools.partial(module.run, model, steps=30, radius=8.0), autograph=False)
+    run = tf.function(functools.partial(module.run, model, steps=60, radius=12.0), autograph=False)
     whole = run(tf.constant(images), tf.constant(labels), tf.constant([3, 64], tf.int64)).numpy()
     rows = np.r_[8:24, 0:16]
     packed = run(tf.constant(images[rows]), tf.constant(labels[rows]), tf.constant([9, 0], tf.int64)).numpy()
     np.testing.assert_array_equal(packed, whole[rows])
-    assert 4 < is_wrong(model, whole, labels).sum() < 28
+    broken = np.flatnonzero(is_wrong(model, whole, labels))
+    assert 4 < len(broken) < 28
+    for row in broken[:4]:  # with none but itself: no other image keeps Adam going once this one is near enough
+        alone = run(tf.constant(images[[row] * 32]), tf.constant(labels[[row] * 32]), tf.constant([3, 64], tf.int64))
+        np.testing.assert_array_equal(alone, whole[[row] * 32])
 
 
 def test_the_network_is_in_the_graph_twice_and_left_where_the_loss_stays():
@@ -187,6 +190,7 @@ class Hidden:
 
 def test_as_near_as_foolboxs():
     """With as many steps; Foolbox stops early only where the whole batch's loss falls no more."""
+    foolbox = pytest.importorskip("foolbox")
     model = Hidden()
     images = tf.constant(np.random.default_rng(2).uniform(0, 255, size=(8, 4, 4, 3)), tf.float32)
     labels = tf.argmax(model(images).logits, axis=1).numpy()
