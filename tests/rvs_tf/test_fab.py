@@ -1,5 +1,7 @@
 """FAB against linear programming, and on a linear classifier, whose nearest errors are known."""
 
+import functools
+
 import hypothesis
 import numpy as np
 import pytest
@@ -80,11 +82,12 @@ def test_what_is_within_epsilon_is_found(linear):
 
 def test_on_a_trained_network_no_weaker_than_pgd(trained, digits, monkeypatch):
     monkeypatch.setattr(fab, "TARGETS", 2)
-    images, labels = digits.test.images[:24].astype(np.float32), digits.test.labels[:24]
+    monkeypatch.setattr(fab, "fab_toward", functools.partial(fab.fab_toward, steps=30))
+    images, labels = digits.test.images[:16].astype(np.float32), digits.test.labels[:16]
     by_fab = np.argmax(trained(attacked(trained, images, labels, 4.0)).logits, axis=1) == labels
     adversarial = attacks.pgd(trained, images, labels, epsilon=4.0, step_size=1.0, steps=20)
     by_pgd = np.argmax(trained(adversarial).logits, axis=1) == labels
-    assert 3 <= by_pgd.sum() <= 21
+    assert 3 <= by_pgd.sum() <= 13
     assert by_fab.sum() <= by_pgd.sum() + 1
 
 
