@@ -10,12 +10,13 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-# On a CPU an image's result may depend on whether it is among the last few of a batch that is no multiple of this
-_MULTIPLE = 8
+# Rows of fewer or other numbers may be rounded otherwise on a CPU: batch norm's last ones unless there are a multiple
+# of 8, and the gradient of a dense layer where there are only 8
+_MULTIPLE = 16
 
 
 def packed(wanted: tf.Tensor) -> tf.Tensor:
-    """The rows [R] int64 in which `wanted` [B] is true (at least one), the last repeated up to a multiple of eight."""
+    """The rows [R] int64 in which `wanted` [B] is true (at least one), the last repeated up to a multiple of 16."""
     rows = tf.where(wanted)[:, 0]
     count = tf.size(rows)
     return tf.gather(rows, tf.minimum(tf.range(-(-count // _MULTIPLE) * _MULTIPLE), count - 1))

@@ -25,8 +25,8 @@ def images_of(values):
 def test_packed_rows(wanted):
     rows = attempts.packed(tf.constant(wanted)).numpy()
     expected = np.flatnonzero(wanted)
-    assert len(rows) % 8 == 0
-    assert len(rows) - len(expected) < 8
+    assert len(rows) % 16 == 0
+    assert len(rows) - len(expected) < 16
     np.testing.assert_array_equal(rows[: len(expected)], expected)
     assert set(rows[len(expected) :]) <= {expected[-1]}
 

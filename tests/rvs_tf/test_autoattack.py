@@ -110,7 +110,7 @@ def test_images_that_are_not_finite_are_counted():
 
 
 def test_the_padding_of_a_batch_costs_nothing():
-    """Five images in a batch of 32: Square asks for eight, their number rounded up, and not for 32."""
+    """Five images in a batch of 32: Square asks for 16, their number rounded up, and not for 32."""
     linear, asked = Linear(), []
 
     def unbreakable(images, batch_norm="eval"):
@@ -123,4 +123,4 @@ def test_the_padding_of_a_batch_costs_nothing():
     outcome = Evaluator(unbreakable, batch_size=32).run(attacks.attack("square"), Split(images, labels))
     assert outcome.accuracy == 100
     assert asked[:2] == [32, 32]  # which are right; the stripes
-    assert set(asked[2:-1]) == {8}
+    assert set(asked[2:-1]) == {16}

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from linear import Linear
 
-from madry_cifar import attacks, attempts
+from madry_cifar import attacks
 from madry_cifar.errors import UsageError
 from rvs_tf.attacks import carlini_wagner as module
 from rvs_tf.attacks.carlini_wagner import carlini_wagner
@@ -20,12 +20,6 @@ def attacked(model, images, labels, **settings):
     run = tf.function(functools.partial(carlini_wagner, model), autograph=False)
     numbers = {name: tf.constant(value) for name, value in settings.items()}
     return [values.numpy() for values in run(tf.constant(images), tf.constant(labels), **numbers)]
-
-
-@pytest.fixture
-def sixteen(monkeypatch):
-    """Packs images to sixteen rows at least: TensorFlow multiplies matrices of eight in another order on CPUs."""
-    monkeypatch.setattr(attempts, "_MULTIPLE", 16)
 
 
 def norms(values):
@@ -109,7 +103,7 @@ def test_the_constant_grows_tenfold(searches, constant):
     assert 4 < np.isfinite(distances).sum() < 20
 
 
-def test_images_that_are_wrong_or_near_enough_are_left_alone(sixteen):
+def test_images_that_are_wrong_or_near_enough_are_left_alone():
     model, images, labels, exact = two_classes(16)
     labels[:4] = 1 - labels[:4]
     radius = float(np.median(exact))
@@ -143,7 +137,7 @@ def test_the_attack_finds_errors_within_half_of_the_pixels_range():
     assert (exact > 127.5).sum() > 4
 
 
-def test_an_image_does_not_depend_on_its_company(sixteen):
+def test_an_image_does_not_depend_on_its_company():
     """Bit for bit."""
     model = Linear(shape=(6, 6, 3))
     images, labels = model.images(32, shape=(6, 6, 3))
