@@ -63,6 +63,7 @@ def _attacker(subject, make) -> Attacker:
     import torch
     import torchattacks
 
+    torch.set_num_threads(1)  # its threads wait busily, on the cores that TensorFlow needs
     module = network_in_torch(subject.network)
     settings = {"model": module, "norm": "Linf", "eps": subject.epsilon / 255, "n_restarts": 1, "seed": subject.seed}
     attack = make(torchattacks, settings)
