@@ -62,24 +62,36 @@ def square(model, images: tf.Tensor, labels: tf.Tensor, seed, *, epsilon, querie
         point = tf.where(was_wrong[:, tf.newaxis, tf.newaxis, tf.newaxis], images, stripes)
         return point, lead(logits, labels), was_wrong | _is_wrong(logits, labels)
 
-    def query(number, point, leads, wrong):
-        rows = attempts.packed(~wrong)
+    def queries_until_a_tenth_falls(number, *state):
+        """Gathering and putting back the images that are left costs as much as a small network does."""
+        rows = attempts.packed(~state[-1])
+        around, true = tf.gather(images, rows), tf.gather(labels, rows)
+
+        def go_on(number, point, leads, wrong):
+            return (number < queries) & (10 * tf.math.count_nonzero(wrong) < tf.size(rows, tf.int64))
+
+        number, *part = tf.while_loop(
+            go_on,
+            lambda number, *part: (number + 1, *query(number, rows, around, true, *part)),
+            (number, *(tf.gather(values, rows) for values in state)),
+            parallel_iterations=1,
+        )
+        return number, *(attempts.put(values, rows, new) for values, new in zip(state, part, strict=True))
+
+    def query(number, rows, around, true, point, leads, wrong):
         draws = tf.gather(draw(tf.cast(number, tf.int64), 2 + channels), rows)
         window = _window(draws[:, :2], side[number], height, width)
         change = 2 * signs(draws[:, 2:])[:, tf.newaxis, tf.newaxis]  # from one side of the ball to the other
-        around, before, true, lead_before = (tf.gather(values, rows) for values in (images, point, labels, leads))
-        candidate = project(tf.where(window, before + change, before), around, epsilon)
+        candidate = project(tf.where(window, point + change, point), around, epsilon)
         logits = model(candidate, batch_norm="eval").logits
-        is_wrong, new_lead = _is_wrong(logits, true), lead(logits, true)
-        is_better = is_wrong | (new_lead < lead_before)
-        after = tf.where(is_better[:, tf.newaxis, tf.newaxis, tf.newaxis], candidate, before)
-        new_lead = tf.where(is_better, new_lead, lead_before)
-        return (number + 1, attempts.put(point, rows, after), attempts.put(leads, rows, new_lead),
-                attempts.put(wrong, rows, is_wrong))  # fmt: skip
+        is_wrong, new_leads = _is_wrong(logits, true), lead(logits, true)
+        is_better = ~wrong & (is_wrong | (new_leads < leads))
+        point = tf.where(is_better[:, tf.newaxis, tf.newaxis, tf.newaxis], candidate, point)
+        return point, tf.where(is_better, new_leads, leads), wrong | is_wrong
 
     return tf.while_loop(
         lambda number, point, leads, wrong: (number < queries) & ~tf.reduce_all(wrong),
-        query,
+        queries_until_a_tenth_falls,
         (0, *begin()),
         parallel_iterations=1,
     )[1]
