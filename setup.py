@@ -34,7 +34,8 @@ setup(
         "gpu": ["tensorflow[and-cuda]>=2.16,<2.22"],
         "profile": ["xprof"],  # TensorBoard's Profile tab
         # independent implementations that tests and benchmarks compare with
-        "peers": ["foolbox>=3.3.4", "POT>=0.9.4", "adversarial-robustness-toolbox>=1.20"],
+        "peers": ["foolbox>=3.3.4", "POT>=0.9.4", "adversarial-robustness-toolbox>=1.20", "multiprocess"],
+        "peers-original": ["torch", "torchattacks>=3.5.1"],
         "peers-sinkhorn": ["torch", "geomloss>=0.3", "ott-jax>=0.5"],
         "dev": ["pytest>=8", "pytest-xdist", "hypothesis", "scipy", "ruff==0.17.6", "pre-commit"],
     },
