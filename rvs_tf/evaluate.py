@@ -126,7 +126,8 @@ def table(contents: Sequence[Mapping]) -> Table:
     if any(entry["protocol"].get("skip_misclassified") for entry in first["attacks"].values()):
         title += "; those misclassified without an attack are not attacked"
     caption = "seconds: with compilation; images/s: those attacked, without the batches that compiled"
-    result = Table(title=title, caption=caption, box=box.SIMPLE, title_justify="left", caption_justify="left")
+    result = Table(title=title, caption=caption, box=box.SIMPLE, title_justify="left", caption_justify="left",
+                   pad_edge=False, collapse_padding=True)  # fmt: skip
     for column in ("attack", "accuracy %", "± std. error", "ε", "steps", "step size", "seconds", "images/s"):
         result.add_column(column, justify="left" if column == "attack" else "right", no_wrap=column == "attack")
     for content in contents:
