@@ -51,8 +51,9 @@ class Counted:
         @tf.custom_gradient
         def passed(images):
             def gradient(upstream):
-                self.backward.assign_add(tf.shape(upstream, tf.int64)[0])
-                return upstream
+                count = self.backward.assign_add(tf.shape(upstream, tf.int64)[0])
+                with tf.control_dependencies([count]):  # else it is pruned from the gradient of a compiled function
+                    return tf.identity(upstream)
 
             return tf.identity(images), gradient
 

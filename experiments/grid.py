@@ -213,10 +213,11 @@ def _given_settings():
 
 
 def _preset(dataset, name):
-    """The preset of a defence for a data set, if there is one; RvS's is that of the paper's text."""
+    """The preset of a defence for a data set, if there is one: RvS's is that of the paper's text, others are like it."""
     short = dataset.removesuffix("_cropped")
-    path = HERE / "presets" / f"{short}_{'paper' if name == 'rvs' else name}.flags"
-    values = read_flagfile(path) if path.exists() else {}
+    kinds = ["paper"] if name == "rvs" else [f"{name}_rvs", name]
+    paths = [HERE / "presets" / f"{short}_{kind}.flags" for kind in kinds]
+    values = next((read_flagfile(path) for path in paths if path.exists()), {})
     return {key: value for key, value in values.items() if key not in ("dataset", "defense", "keep")}
 
 

@@ -6,6 +6,7 @@ DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "svhn_cropped": "SVH
 DEFENSES = {  # by row, as the paper calls them; what it calls "Ours" is RvS here, so that nobody takes it for ours
     "natural": "Natural",
     "at": "AT",
+    "trades": "TRADES",
     "bilateral": "Bilateral",
     "featscatter": "FeatScatter",
     "adv_interp": "Adv-interp",

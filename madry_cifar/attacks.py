@@ -25,15 +25,17 @@ PIXEL_RANGE = (0.0, 255.0)
 
 
 def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Cross-entropy [B] of `logits` [B, K] with integer `labels` [B]."""
+    """Cross-entropy [B] of `logits` [B, K] with `labels`: integer classes [B], or soft ones [B, K]."""
+    if labels.shape.rank == 2:
+        return tf.nn.softmax_cross_entropy_with_logits(labels=labels, logits=logits)
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
 
 
 def lead(scores: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """s_y − max_{j≠y} s_j [B]: by how much the true class leads; `scores` [B, K] are logits or probabilities."""
-    is_true = tf.one_hot(labels, tf.shape(scores)[1], on_value=True, off_value=False, dtype=tf.bool)
-    true = tf.reduce_sum(tf.where(is_true, scores, 0), axis=1)
-    return true - tf.reduce_max(tf.where(is_true, scores.dtype.min, scores), axis=1)
+    mask = attempts.is_true(labels, scores)
+    true = tf.reduce_sum(tf.where(mask, scores, 0), axis=1)
+    return true - tf.reduce_max(tf.where(mask, scores.dtype.min, scores), axis=1)
 
 
 def margin(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
@@ -64,10 +66,15 @@ def _draws(shape, seed, *args):
     return tf.foldl(fill, tf.reshape(distinct, [-1, 2]), initializer=tf.zeros(shape, args[-1]))
 
 
-def random_start(images: tf.Tensor, epsilon, seed) -> tf.Tensor:
-    """A point drawn uniformly from the ε-ball around `images`, clipped to the range of pixels."""
+def noisy(images: tf.Tensor, epsilon, seed) -> tf.Tensor:
+    """A point drawn uniformly from the ε-ball around `images`, which may be outside the range of pixels."""
     noise = replicas.draw(_draws, tf.shape(images), seed, -1, 1, images.dtype)
-    return tf.clip_by_value(images + _number(epsilon, images.dtype) * noise, *PIXEL_RANGE)
+    return images + _number(epsilon, images.dtype) * noise
+
+
+def random_start(images: tf.Tensor, epsilon, seed) -> tf.Tensor:
+    """The same, clipped to the range of pixels."""
+    return tf.clip_by_value(noisy(images, epsilon, seed), *PIXEL_RANGE)
 
 
 def _number(value, dtype):
@@ -79,7 +86,7 @@ def sign_steps(loss: Callable[[tf.Tensor], tf.Tensor], images: tf.Tensor, start:
                steps) -> tf.Tensor:  # fmt: skip
     """From `start`, goes `steps` times by `step_size` along the sign of the gradient of `loss`, projecting each time.
 
-    `loss` maps images [B, H, W, C] to a loss per image [B], to be maximised.
+    `loss` maps images [B, H, W, C] to a loss per image [B], or to one of the batch [], to be maximised.
     """
     epsilon, step_size = _number(epsilon, images.dtype), _number(step_size, images.dtype)
 

@@ -27,6 +27,11 @@ def put(values: tf.Tensor, rows: tf.Tensor, new: tf.Tensor) -> tf.Tensor:
     return tf.tensor_scatter_nd_update(values, rows[:, tf.newaxis], new)
 
 
+def is_true(labels: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
+    """[B, K]: whether an entry of `scores` [B, K] is that of the true class of `labels` [B]."""
+    return tf.one_hot(labels, tf.shape(scores)[1], on_value=True, off_value=False, dtype=tf.bool)
+
+
 def is_wrong(model, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """Whether the model gets each image wrong, [B]."""
     predicted = tf.argmax(model(images, batch_norm="eval").logits, axis=1, output_type=labels.dtype)
@@ -67,8 +72,9 @@ def first_error(model, images: tf.Tensor, labels: tf.Tensor, attempt: Callable, 
 def ranked(model, images: tf.Tensor, labels: tf.Tensor, count: int) -> tf.Tensor:
     """The `count` classes other than the true one with the largest logits, [B, count], the largest first."""
     logits = model(images, batch_norm="eval").logits
-    is_true = tf.one_hot(labels, logits.shape[1], on_value=True, off_value=False, dtype=tf.bool)
-    return tf.math.top_k(tf.where(is_true, logits.dtype.min, logits), min(count, logits.shape[1] - 1)).indices
+    return tf.math.top_k(
+        tf.where(is_true(labels, logits), logits.dtype.min, logits), min(count, logits.shape[1] - 1)
+    ).indices
 
 
 def reseeded(seed, number) -> tf.Tensor:

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from madry_cifar.errors import RunError, UsageError
-from madry_cifar.model import WideResNet
+from madry_cifar.model import WideResNet, network_of
 from madry_cifar.optimizers import Optimizer
 from madry_cifar.run_folder import read_flags
 
@@ -171,6 +171,4 @@ def load_classifier(train_dir: str | os.PathLike, checkpoint: int | str | None =
       UsageError: when the folder holds no run or no such checkpoint.
       RunError: when the checkpoint is damaged.
     """
-    flags = read_flags(train_dir)
-    classifier = WideResNet(flags["depth"], flags["width"], flags["num_classes"])
-    return load_network(classifier, "classifier", train_dir, checkpoint)
+    return load_network(network_of(read_flags(train_dir)), "classifier", train_dir, checkpoint)

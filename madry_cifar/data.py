@@ -12,7 +12,7 @@ from madry_cifar import original_files, replicas
 from madry_cifar.errors import RunError, UsageError, unknown
 from madry_cifar.randomness import draw_seed, uniform
 
-PADDING = 2  # per side; the released code pads 32 to 36, where most later code pads by 4
+PADDING = 2  # of images before a crop, per side: the released code pads 32 to 36, where most later code pads by 4
 NUM_CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100, "svhn_cropped": 10}
 
 
@@ -40,6 +40,7 @@ class Dataset:
       validation: held out of the training images; None when nothing was.
       augmented: whether training images are cropped and flipped (the CIFAR sets only).
       provenance: one line that belongs beside every number.
+      crop_padding, crop_fill: for a crop, pixels are added on each side, of this grey level.
     """
 
     name: str
@@ -49,10 +50,19 @@ class Dataset:
     num_classes: int
     augmented: bool
     provenance: str
+    crop_padding: int = PADDING
+    crop_fill: int = 0
+
+    def augment(self, images: tf.Tensor, seed: int, step) -> tf.Tensor:
+        """Training images [B, H, W, C] as a step sees them: `augment`ed, or as they are."""
+        if not self.augmented:
+            return images
+        return augment(images, seed, step, self.crop_padding, self.crop_fill)
 
 
 def load(name: str = "digits", *, data_dir: str | None = None, download: bool = False,
-         validation_size: int = 0, max_train_images: int = 0, train: bool = True) -> Dataset:  # fmt: skip
+         validation_size: int = 0, max_train_images: int = 0, train: bool = True,
+         crop_padding: int = PADDING, crop_fill: int = 0) -> Dataset:  # fmt: skip
     """Loads a data set into memory.
 
     Args:
@@ -64,14 +74,19 @@ def load(name: str = "digits", *, data_dir: str | None = None, download: bool = 
         are compared on the same images.
       max_train_images: how many of the training images there are at all, from the beginning; 0 is all of them.
       train: whether to read the training images (and with them those held out), which takes the longest.
+      crop_padding, crop_fill: of a set whose training images are cropped.
 
     Raises:
-      UsageError: unknown name, data not prepared and no `download`, more held out than there is.
+      UsageError: unknown name, data not prepared and no `download`, more held out than there is, a padding or fill
+        other than the default for a set that is not cropped.
       RunError: labels or images that the data set cannot hold.
     """
     if name not in NUM_CLASSES:
         raise unknown("dataset", name, NUM_CLASSES)
-    num_classes = NUM_CLASSES[name]
+    num_classes, augmented = NUM_CLASSES[name], name.startswith("cifar")
+    for option, value, default in (("crop_padding", crop_padding, PADDING), ("crop_fill", crop_fill, 0)):
+        if value != default and not augmented:
+            raise UsageError(f"--{option}={value}: images of {name} are not cropped; leave it out")
     if name == "digits":
         *images, test, provenance = _digits()
     elif folder := original_files.find(name, data_dir):
@@ -84,7 +99,7 @@ def load(name: str = "digits", *, data_dir: str | None = None, download: bool = 
     for split in (*images, test):
         check_labels(split.labels, num_classes, name)
     held_out, trained_on = _hold_out(*images, validation_size, name) if train else (None, None)
-    return Dataset(name, trained_on, test, held_out, num_classes, name.startswith("cifar"), provenance)
+    return Dataset(name, trained_on, test, held_out, num_classes, augmented, provenance, crop_padding, crop_fill)
 
 
 def _hold_out(images, size, name):
@@ -202,14 +217,14 @@ class Batches:
         return self._order[position * self.batch_size : (position + 1) * self.batch_size]
 
 
-def augment(images: tf.Tensor, seed: int, step) -> tf.Tensor:
-    """A random crop of each image [B, H, W, C] padded with zeros, and a flip of every other one on average.
+def augment(images: tf.Tensor, seed: int, step, padding: int = PADDING, fill: int = 0) -> tf.Tensor:
+    """A random crop of each image [B, H, W, C] padded with `fill`, and a flip of every other one on average.
 
     Each image draws its own offsets and flip, from (seed, step).
     """
     batch, height, width, _ = tf.unstack(tf.shape(images))
-    padded = tf.pad(images, [[0, 0], [PADDING, PADDING], [PADDING, PADDING], [0, 0]])
-    offsets = (draw_seed(seed, step, "augmentation"), 0, 2 * PADDING + 1, tf.int32)
+    padded = tf.pad(images, [[0, 0], [padding, padding], [padding, padding], [0, 0]], constant_values=fill)
+    offsets = (draw_seed(seed, step, "augmentation"), 0, 2 * padding + 1, tf.int32)
     draws = replicas.draw(uniform, [2, batch, 1], *offsets, axis=1)
     flips = replicas.draw(uniform, [batch, 1], draw_seed(seed, step, "flip"), 0, 2, tf.int32)
     rows = draws[0] + tf.range(height)

@@ -107,21 +107,24 @@ class Defense(Training):
         return Momentum([v.value for v in network.trainable_variables], schedule, self.options.momentum)
 
     def weight_decay(self) -> tf.Tensor:
-        """The classifier's weight decay term: the factor times the sum of kernel²/2 (`l2_loss`) over its kernels."""
-        return self.options.weight_decay * tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels(self.classifier)])
+        """The classifier's weight decay term: the factor times the sum of weight²/2 (`l2_loss`) over its kernels.
+
+        Or over all its weights, as `weight_decay_on` says.
+        """
+        everything = [variable.value for variable in self.classifier.trainable_variables]
+        decayed = everything if self.options.weight_decay_on == "all" else kernels(self.classifier)
+        return self.options.weight_decay * tf.add_n([tf.nn.l2_loss(weight) for weight in decayed])
 
 
-@register
-class Natural(Defense):
-    """Training on the images as they are, with the recipe of the MadryLab code."""
+class OnExamples(Defense):
+    """A defence whose step is one on the cross-entropy of examples that it makes of the natural ones."""
 
-    name = "natural"
+    @abc.abstractmethod
+    def examples(self, images, labels, step) -> tuple[tf.Tensor, tf.Tensor]:
+        """The images [B, 32, 32, 3] to train on, and their labels: classes [B], or soft ones [B, K]."""
 
     def train_step(self, images, labels, step):
-        return self.fit(images, labels, step)
-
-    def fit(self, images, labels, step):
-        """One step on the cross-entropy of `images`, with weight decay."""
+        images, labels = self.examples(images, labels, step)
         with tf.GradientTape() as tape:
             logits = self.classifier(images, batch_norm="train").logits
             cross_entropy = tf.reduce_mean(attacks.cross_entropy(logits, labels))
@@ -129,6 +132,22 @@ class Natural(Defense):
             total = cross_entropy + weight_decay
         self.minimize("classifier", total, tape, step)
         return {"total": total, "cross_entropy": cross_entropy, "weight_decay": weight_decay}
+
+    def adversarial_images(self, images, labels, step):
+        return self.examples(images, labels, step)[0]
+
+
+@register
+class Natural(OnExamples):
+    """Training on the images as they are, with the recipe of the MadryLab code."""
+
+    name = "natural"
+
+    def examples(self, images, labels, step):
+        return images, labels
+
+    def adversarial_images(self, images, labels, step):
+        return None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -147,20 +166,21 @@ class AdversarialTrainingOptions(Options):
 
 
 @register
-class AdversarialTraining(Natural):
+class AdversarialTraining(OnExamples):
     """PGD adversarial training (Madry et al.): the images of each step are those that maximise the cross-entropy."""
 
     name = "at"
     Options = AdversarialTrainingOptions
 
-    def train_step(self, images, labels, step):
-        return self.fit(self._attack(images, labels, step, self.options.attack_batch_norm), labels, step)
+    def examples(self, images, labels, step):
+        return self.attack(images, labels, step, self.options.attack_batch_norm), labels
 
     def adversarial_images(self, images, labels, step):
         mode = self.options.attack_batch_norm
-        return self._attack(images, labels, step, "frozen" if mode == "train" else mode)
+        return self.attack(images, labels, step, "frozen" if mode == "train" else mode)
 
-    def _attack(self, images, labels, step, batch_norm):
+    def attack(self, images, labels, step, batch_norm: str):
+        """The images that PGD makes of `images`, with the classifier's batch norm in that mode."""
         return attacks.pgd(
             self.classifier,
             images,

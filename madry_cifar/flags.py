@@ -73,6 +73,9 @@ def given_options(defense: type, section: str = "Defence") -> Options:
     foreign = sorted(set(given) - {field.name for field in dataclasses.fields(defense.Options)})
     if foreign:
         raise UsageError(f"--{foreign[0]}={given[foreign[0]]}: does not apply to --defense={defense.name}")
+    for one, other in (("epochs", "steps"), ("learning_rate_epochs", "learning_rate_boundaries")):
+        if given.get(one) and other in given:
+            raise UsageError(f"--{one}={given[one]}: in place of --{other}, which is given too; leave one of them out")
     return options_of(defense, given)
 
 

@@ -107,12 +107,15 @@ class Conv(keras.layers.Layer):
     """A convolution with "SAME" padding and no bias; its kernel is [size, size, in, out].
 
     With `transposed=True` the transposed one, whose kernel is [size, size, out, in] and which multiplies height and
-    width by `stride`.
+    width by `stride`. With `symmetric=True` as many zeros are added before as behind, as in PyTorch; "SAME" adds those
+    that a stride of 2 leaves over behind alone.
     """
 
-    def __init__(self, filters: int, size: int = 3, stride: int = 1, transposed: bool = False, **kwargs):
+    def __init__(self, filters: int, size: int = 3, stride: int = 1, transposed: bool = False,
+                 symmetric: bool = False, **kwargs):  # fmt: skip
         super().__init__(**kwargs)
         self.filters, self.size, self.stride, self.transposed = filters, size, stride, transposed
+        self.symmetric = symmetric
 
     def build(self, input_shape):
         ends = (self.filters, input_shape[-1]) if self.transposed else (input_shape[-1], self.filters)
@@ -121,7 +124,9 @@ class Conv(keras.layers.Layer):
     def call(self, inputs):
         kernel = tf.cast(self.kernel.value, inputs.dtype)
         if not self.transposed:
-            return tf.nn.conv2d(inputs, kernel, self.stride, "SAME")
+            zeros = [self.size // 2] * 2
+            padding = [[0, 0], zeros, zeros, [0, 0]] if self.symmetric else "SAME"
+            return tf.nn.conv2d(inputs, kernel, self.stride, padding)
         batch, height, width, _ = tf.unstack(tf.shape(inputs))
         shape = tf.stack([batch, height * self.stride, width * self.stride, self.filters])
         outputs = tf.nn.conv2d_transpose(inputs, kernel, shape, self.stride, "SAME")
@@ -129,8 +134,8 @@ class Conv(keras.layers.Layer):
         return tf.ensure_shape(outputs, [None, height * self.stride, width * self.stride, self.filters])
 
     def get_config(self):
-        own = {"filters": self.filters, "size": self.size, "stride": self.stride, "transposed": self.transposed}
-        return super().get_config() | own
+        names = ("filters", "size", "stride", "transposed", "symmetric")
+        return super().get_config() | {name: getattr(self, name) for name in names}
 
 
 class Dense(keras.layers.Layer):
@@ -168,12 +173,12 @@ def kernels(network: keras.Model) -> list[tf.Variable]:
     return [v.value for v in network.trainable_variables if v.name == "kernel"]
 
 
-def initialize(network: keras.Model, seed: int) -> None:
+def initialize(network: keras.Model, seed: int, dense_gain: float = 1.0) -> None:
     """Fills a network's kernels as the released code does; every other variable keeps its constant start.
 
     Convolutions: N(0, 2 / (size · size · last axis)), the last axis being the outputs of a convolution and the inputs
-    of a transposed one. Dense layers: uniform of variance 1 / inputs, that is U(±sqrt(3 / inputs)). The draw depends
-    on `seed` and the variable's place in the network alone.
+    of a transposed one. Dense layers: uniform of variance `dense_gain` / inputs, that is U(±sqrt(3 gain / inputs)).
+    The draw depends on `seed` and the variable's place in the network alone.
     """
     for index, kernel in enumerate(kernels(network)):
         draw, shape = (seed, index), kernel.shape.as_list()
@@ -181,5 +186,5 @@ def initialize(network: keras.Model, seed: int) -> None:
             deviation = (2.0 / (shape[0] * shape[1] * shape[3])) ** 0.5
             kernel.assign(deviation * normal(shape, draw, kernel.dtype))
         else:
-            bound = (3.0 / shape[0]) ** 0.5
+            bound = (3.0 * dense_gain / shape[0]) ** 0.5
             kernel.assign(uniform(shape, draw, -bound, bound, kernel.dtype))

@@ -13,7 +13,7 @@ from madry_cifar import attacks, checkpoints, data, flags, results, run_folder
 from madry_cifar.errors import UsageError
 from madry_cifar.evaluation import Evaluator, fingerprint, skipping
 from madry_cifar.files import alone
-from madry_cifar.model import WideResNet
+from madry_cifar.model import WideResNet, network_of
 from madry_cifar.tasks import Task
 
 FLAGS = absl_flags.FLAGS
@@ -63,7 +63,7 @@ class Subject:
         if "defense" not in self.flags:
             raise UsageError(f"--train_dir={train_dir}: holds an attack that was trained, and no classifier")
         self.provenance = run_folder.read_provenance(train_dir)
-        self.classifier = WideResNet(*(self.flags[name] for name in ("depth", "width", "num_classes")))
+        self.classifier = network_of(self.flags)
 
     def load(self, checkpoint) -> dict[str, Any]:
         """Loads the weights of a checkpoint (step, path, or None for the latest); returns what tells it from others."""

@@ -35,7 +35,20 @@ MAY_CHANGE = frozenset(
     ]
 )
 # Settings that came after the first runs were made, and what those runs had instead.
-ADDED = {"max_train_images": 0, "ot_weight": 1.0, "precision": "float32", "sync_bn": False}
+ADDED = {
+    "max_train_images": 0,
+    "ot_weight": 1.0,
+    "precision": "float32",
+    "sync_bn": False,
+    "architecture": "madry",
+    "input_scaling": "standardize",
+    "batch_norm_epsilon": 1e-3,
+    "crop_padding": 2,
+    "crop_fill": 0,
+    "epochs": 0,
+    "learning_rate_epochs": [],
+    "weight_decay_on": "kernels",
+}
 
 
 def create(train_dir: str, flags: dict[str, Any], provenance: str | None = None) -> pathlib.Path:

@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from madry_cifar import replicas
-from madry_cifar.data import Dataset, augment
+from madry_cifar.data import Dataset
 from madry_cifar.defense import Training
 from madry_cifar.errors import UsageError
 
@@ -24,7 +24,7 @@ class Steps:
 
     def __init__(self, training: Training, dataset: Dataset, *, strategy: tf.distribute.Strategy,
                  jit_compile: bool = False, steps_per_call: int = 1):  # fmt: skip
-        self.training, self.augmented, self.strategy = training, dataset.augmented, strategy
+        self.training, self.augment, self.strategy = training, dataset.augment, strategy
         self.steps_per_call, self.jit_compile = steps_per_call, jit_compile
         self.replicas, batch_size = strategy.num_replicas_in_sync, training.options.batch_size
         if batch_size % self.replicas:
@@ -75,9 +75,7 @@ class Steps:
         return self.strategy.experimental_distribute_values_from_function(copy)
 
     def _batch(self, rows, step, images, labels):
-        images = tf.gather(images, rows)
-        if self.augmented:
-            images = augment(images, self.training.seed, step)
+        images = self.augment(tf.gather(images, rows), self.training.seed, step)
         return tf.cast(images, self.training.classifier.variable_dtype), tf.gather(labels, rows)
 
     def _one(self, rows, step):

@@ -16,7 +16,7 @@ from madry_cifar import attacks, data, defense, flags, run_folder, strategies
 from madry_cifar.errors import UsageError, unknown
 from madry_cifar.evaluation import Evaluator
 from madry_cifar.layers import synchronize
-from madry_cifar.model import WideResNet, check_size
+from madry_cifar.model import LEAKINESS, SCALINGS, check_size, network_of
 from madry_cifar.options import Options
 from madry_cifar.trainer import Schedule, Trainer
 
@@ -37,8 +37,17 @@ def define_settings() -> None:
     """The flags of how to train, on what, and what is written on the way."""
     define = flags.define
     flags.define_data_flags()
+    define("Data", "crop_padding", data.PADDING, "pixels added to each side of an image before a crop: 2 in the "
+           "released code, 4 in most others", kind=int, minimum=0, maximum=32)  # fmt: skip
+    define("Data", "crop_fill", 0, "grey level of these pixels", kind=int, minimum=0, maximum=255)
     define("Network", "depth", 34, "6n + 4 layers: 28 in the paper's text, 34 in the released code", kind=int)
     define("Network", "width", 10, "widening factor", kind=int, minimum=1)
+    define("Network", "architecture", "madry", "madry (LeakyReLU, shortcuts without weights; released code), or "
+           "standard (ReLU, shortcuts of 1×1 convolutions; TRADES, FeatScatter, Adv-interp)")  # fmt: skip
+    define("Network", "input_scaling", "standardize", "of pixels, inside the network: standardize (each image; "
+           "released code), signed (to [-1, 1]) or unit (to [0, 1])")  # fmt: skip
+    define("Network", "batch_norm_epsilon", 1e-3, "added to the variance: 1e-3 in the released code, 1e-5 in PyTorch",
+           kind=float, minimum=1e-10)  # fmt: skip
     define("Network", "precision", "float32", "of the convolutions: float32, or bfloat16 (weights, batch norm's "
            "statistics, features, losses and optimal transport stay float32)")  # fmt: skip
     define("Run", "jit_compile", "auto", "compile the step with XLA: true, false, or auto (on a single GPU)")
@@ -77,13 +86,14 @@ def main() -> None:
     options = flags.given_options(defense_class)
     jit_compile, evaluation_attacks = check_flags(options)
     profile_steps = _profile_steps(FLAGS.profile_steps)
-    names = ["data_dir", "download", "validation_size", "max_train_images"]
+    names = ["data_dir", "download", "validation_size", "max_train_images", "crop_padding", "crop_fill"]
     dataset = data.load(FLAGS.dataset, **flags.configuration(names))
-    data.Batches(len(dataset.train), options.batch_size, FLAGS.seed)  # refuses a batch larger than the data
+    batches = data.Batches(len(dataset.train), options.batch_size, FLAGS.seed)  # refuses a batch larger than the data
+    options = options.in_steps(batches.steps_per_epoch)
     settings = settings_of(options, dataset.num_classes)
     with strategy.scope():
         dtype = PRECISIONS[FLAGS.precision]
-        classifier = WideResNet(FLAGS.depth, FLAGS.width, dataset.num_classes, seed=FLAGS.seed, dtype=dtype)
+        classifier = network_of(settings, seed=FLAGS.seed, dtype=dtype)
         subject = defense_class(classifier, options, FLAGS.seed)
     if FLAGS.sync_bn:
         for network in subject.networks.values():
@@ -124,8 +134,9 @@ def check_flags(options: Options) -> tuple[bool, list[attacks.Attack]]:
         check_size(FLAGS.depth, FLAGS.width, 2)
     except ValueError as error:
         raise UsageError(f"--{error}") from None
-    if FLAGS.precision not in PRECISIONS:
-        raise unknown("precision", FLAGS.precision, PRECISIONS)
+    for name, choices in (("precision", PRECISIONS), ("architecture", LEAKINESS), ("input_scaling", SCALINGS)):
+        if FLAGS[name].value not in choices:
+            raise unknown(name, FLAGS[name].value, choices)
     return _jit_compile(FLAGS.jit_compile), _evaluation_attacks(options)
 
 
@@ -170,11 +181,10 @@ def _profile_steps(value):
 
 
 def _evaluation_attacks(options):
-    """The attacks of the periodic evaluation, at the ε and step that the defence trains with, if it has them."""
+    """The attacks of the periodic evaluation, at the ε that the defence trains with, if it has one."""
     names = [name for name in FLAGS.eval_attacks.split(",") if name]
-    sizes = {"epsilon": getattr(options, "epsilon", 8.0), "step_size": getattr(options, "attack_step_size", 2.0)}
     try:
-        return [attacks.attack(name, **sizes) for name in names]
+        return [attacks.attack(name, epsilon=getattr(options, "epsilon", 8.0)) for name in names]
     except UsageError as error:
         raise UsageError(str(error).replace("--attacks", "--eval_attacks")) from None
 

@@ -11,7 +11,8 @@ from madry_cifar.optimizers import PiecewiseConstant
 from madry_cifar.options import Options, option
 from madry_cifar.randomness import draw_seed, normal, uniform
 from rvs_tf.generator import Generator
-from rvs_tf.losses import smooth_labels, soft_cross_entropy
+from rvs_tf.labels import smooth_labels
+from rvs_tf.losses import soft_cross_entropy
 from rvs_tf.perturbation import perturb
 from sinkhorn_tf import sinkhorn_distance
 

@@ -182,8 +182,8 @@ def _training_batch(subject: Subject, step: int) -> tuple[np.ndarray, np.ndarray
     """The images and labels that the run takes at `step`, and what to call them."""
     settings = subject.flags
     size, seed = FLAGS.batch_size or settings["batch_size"], settings["seed"]
-    options = {name: settings.get(name, 0) for name in ("validation_size", "max_train_images")}
-    dataset = _dataset(subject, **options)
+    names = ("validation_size", "max_train_images", "crop_padding", "crop_fill")
+    dataset = _dataset(subject, **{name: settings[name] for name in names if name in settings})
     if dataset:
         return *batch(dataset, step, size, seed), f"{size} training images of {dataset.provenance}"
     draws = np.random.default_rng(seed)

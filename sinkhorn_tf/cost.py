@@ -20,10 +20,14 @@ def squared_euclidean_cost(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     Raises:
       ValueError: when the shapes are not [n, d] and [m, d].
     """
+    return _squared_euclidean_cost(*_checked(x, y))
+
+
+def _checked(x, y):
     x, y = tf.convert_to_tensor(x), tf.convert_to_tensor(y)
     if x.shape.rank != 2 or y.shape.rank != 2 or not x.shape[1:].is_compatible_with(y.shape[1:]):
         raise ValueError(f"x and y must be [n, d] and [m, d]. Received: x.shape={x.shape}, y.shape={y.shape}")
-    return _squared_euclidean_cost(x, y)
+    return x, y
 
 
 @tf.custom_gradient
@@ -42,6 +46,22 @@ def _squared_euclidean_cost(x, y):
         return tf.cast(of_a, x.dtype), tf.cast(of_b, y.dtype)
 
     return cost, gradient
+
+
+def cosine_cost(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    """C_ij = max(0, 1 − cos(x_i, y_j)), the cost of Feature Scattering.
+
+    Arguments, result and errors as of `squared_euclidean_cost`, and computed in float64 for the same reason. A product
+    of lengths below 1e-6 counts as that much, as in the PyTorch code.
+    """
+    x, y = _checked(x, y)
+    a, b = tf.cast(x, tf.float64), tf.cast(y, tf.float64)
+    lengths_of_a, lengths_of_b = (tf.sqrt(tf.maximum(tf.reduce_sum(points**2, axis=1), 1e-24)) for points in (a, b))
+    lengths = tf.maximum(lengths_of_a[:, tf.newaxis] * lengths_of_b, 1e-6)
+    return tf.cast(tf.maximum(1 - tf.matmul(a, b, transpose_b=True) / lengths, 0), x.dtype)
+
+
+COSTS = {"squared_euclidean": squared_euclidean_cost, "cosine": cosine_cost}
 
 
 def _by_products(a, b):

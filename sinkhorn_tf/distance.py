@@ -15,63 +15,71 @@ backward pass needs only the potentials, O(iterations · (n + m)), and runs the 
 
 import tensorflow as tf
 
-from sinkhorn_tf.cost import squared_euclidean_cost
+from sinkhorn_tf.cost import COSTS
 from sinkhorn_tf.iterations import iterate, reverse, spread
 
 GRADIENTS = ("unrolled", "implicit", "envelope")
 DAMPING = 1e-12  # of the implicit system, relative to its diagonal; singular by a constant, and at a permutation by all
 
 
-def sinkhorn_distance(x, y, *, regularization: float = 0.01, iterations: int = 100,
-                      gradient: str = "unrolled") -> tf.Tensor:  # fmt: skip
-    """⟨P, C⟩ between two batches of points with squared Euclidean costs and uniform weights (Eq. 7 of the paper).
+def sinkhorn_distance(x, y, *, regularization: float = 0.01, iterations: int = 100, gradient: str = "unrolled",
+                      cost: str = "squared_euclidean", threshold: float = 0.0) -> tf.Tensor:  # fmt: skip
+    """⟨P, C⟩ between two batches of points with uniform weights (Eq. 7 of the paper).
 
     Args:
       x: [n, d] points; in RvS the features of natural images.
       y: [m, d] points of the same type; in RvS the features of perturbed images.
       regularization: ε > 0, in units of the costs.
-      iterations: number of iterations, at least 1; there is no stopping rule.
+      iterations: number of iterations, at least 1; the most of them, with a threshold.
       gradient: "unrolled", through all iterations (the released code), right after any number of them; "implicit", of
         the plan that the iterations tend to, by solving for it, right once they have converged (the plan's rows sum
         to 1/n); or "envelope", with the plan taken as constant, right only where it does not react to the costs, as
         at a permutation. The distance has no entropy, so no envelope theorem holds for it. docs/sinkhorn.md has their
         differences.
+      cost: "squared_euclidean" (RvS) or "cosine" (Feature Scattering); see `sinkhorn_tf.cost`.
+      threshold: an iteration that changes u, the potential −ε·f in units of the costs, by less than this, summed over
+        x, is the last. 0, as in RvS, is without such a rule; Feature Scattering has 0.1.
 
     Returns:
       A scalar of the points' type.
 
     Raises:
-      ValueError: for shapes that do not fit, a regularisation that is not positive, less than one iteration, or an
-        unknown gradient.
+      ValueError: for shapes that do not fit, a regularisation that is not positive, less than one iteration, a
+        negative threshold, or an unknown gradient or cost.
     """
     if gradient not in GRADIENTS:
         raise ValueError(f"gradient must be one of {GRADIENTS}. Received: gradient={gradient!r}")
-    _check(regularization, iterations)
-    return _transport_cost(squared_euclidean_cost(x, y), regularization, iterations, gradient)
+    _check(regularization, iterations, cost, threshold)
+    return _transport_cost(COSTS[cost](x, y), regularization, iterations, gradient, threshold)
 
 
-def transport_plan(x, y, *, regularization: float = 0.01, iterations: int = 100) -> tf.Tensor:
+def transport_plan(x, y, *, regularization: float = 0.01, iterations: int = 100, cost: str = "squared_euclidean",
+                   threshold: float = 0.0) -> tf.Tensor:  # fmt: skip
     """The plan P [n, m] of `sinkhorn_distance`, not differentiable. Its columns sum to 1/m; its rows tend to 1/n."""
-    _check(regularization, iterations)
-    scores = tf.stop_gradient(squared_euclidean_cost(x, y)) / -regularization
-    fs, _, last = iterate(scores, iterations)
+    _check(regularization, iterations, cost, threshold)
+    scores = tf.stop_gradient(COSTS[cost](x, y)) / -regularization
+    fs, _, last = iterate(scores, iterations, threshold / regularization)
     return _plan(scores, fs[last])
 
 
-def _check(regularization, iterations):
+def _check(regularization, iterations, cost, threshold):
+    if cost not in COSTS:
+        raise ValueError(f"cost must be one of {tuple(COSTS)}. Received: cost={cost!r}")
     if not regularization > 0:
         raise ValueError(f"regularization must be positive. Received: regularization={regularization}")
     if iterations < 1:
         raise ValueError(f"iterations must be at least 1. Received: iterations={iterations}")
+    if not threshold >= 0:
+        raise ValueError(f"threshold must be at least 0. Received: threshold={threshold}")
 
 
-def _transport_cost(cost, regularization, iterations, gradient):
+def _transport_cost(cost, regularization, iterations, gradient, threshold):
     """⟨P, C⟩ as a function of the costs [n, m], with the gradient of that name."""
 
     @tf.custom_gradient
     def function(cost):
         scores = cost / -regularization
-        fs, gs, last = iterate(scores, iterations)
+        fs, gs, last = iterate(scores, iterations, threshold / regularization)
         plan = _plan(scores, fs[last])
 
         def of_cost(upstream):
@@ -81,7 +89,8 @@ def _transport_cost(cost, regularization, iterations, gradient):
             if gradient == "implicit":
                 return upstream * (plan - pull + _reaction(plan, pull))
             by_f, by_g = (-tf.reduce_sum(pull, axis, keepdims=True) for axis in (1, 0))
-            return upstream * (plan - pull - reverse(scores, fs, gs, last, by_f, by_g))
+            taken = last + 1 if threshold else iterations  # without a threshold, those left out would repeat the last
+            return upstream * (plan - pull - reverse(scores, fs, gs, last, by_f, by_g, taken))
 
         return tf.reduce_sum(plan * cost), of_cost
 

@@ -7,23 +7,25 @@ numbers. `scores` are −C/ε [n, m], potentials are f [n, 1] and g [1, m].
 import tensorflow as tf
 
 
-def iterate(scores: tf.Tensor, iterations: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+def iterate(scores: tf.Tensor, iterations: int, threshold: float = 0.0) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """The potentials of each iteration, f [iterations, n, 1] and g [iterations + 1, 1, m] (from zeros); the last index.
 
     An iteration that leaves g unchanged bit for bit would only be repeated from there on, so the loop ends: the
-    result is exactly that of all the iterations. What would follow the last index is not filled in.
+    result is exactly that of all the iterations. With a `threshold`, an iteration that changes f by less, summed over
+    its entries, is the last. What would follow the last index is not filled in.
     """
-    g = tf.zeros_like(scores[:1])
+    f, g = -tf.math.log(tf.cast(tf.size(scores), scores.dtype)) * tf.ones_like(scores[:, :1]), tf.zeros_like(scores[:1])
     fs = tf.TensorArray(scores.dtype, iterations, element_shape=scores[:, :1].shape)
     gs = tf.TensorArray(scores.dtype, iterations + 1, element_shape=g.shape).write(0, g)
 
-    def iteration(t, _, g, fs, gs):
-        f = _log_mean_exp(scores - g, axis=1)
-        new = _log_mean_exp(scores - f, axis=0)
-        return t + 1, tf.reduce_any(new != g), new, fs.write(t, f), gs.write(t + 1, new)
+    def iteration(t, _, f, g, fs, gs):
+        new_f = _log_mean_exp(scores - g, axis=1)
+        new_g = _log_mean_exp(scores - new_f, axis=0)
+        goes_on = tf.reduce_sum(tf.abs(new_f - f)) >= threshold if threshold else tf.reduce_any(new_g != g)
+        return t + 1, goes_on, new_f, new_g, fs.write(t, new_f), gs.write(t + 1, new_g)
 
-    done, _, _, fs, gs = tf.while_loop(
-        lambda t, changed, *_: changed, iteration, (0, True, g, fs, gs), maximum_iterations=iterations
+    done, *_, fs, gs = tf.while_loop(
+        lambda t, goes_on, *_: goes_on, iteration, (0, True, f, g, fs, gs), maximum_iterations=iterations
     )
     return fs.stack(), gs.stack(), done - 1
 
@@ -39,10 +41,10 @@ def spread(amounts: tf.Tensor, scores: tf.Tensor, axis: int) -> tf.Tensor:
     return weights * (amounts / tf.reduce_sum(weights, axis, keepdims=True))
 
 
-def reverse(scores: tf.Tensor, fs: tf.Tensor, gs: tf.Tensor, last: tf.Tensor, f_bar: tf.Tensor,
-            g_bar: tf.Tensor) -> tf.Tensor:  # fmt: skip
-    """The gradient [n, m] for the scores, through all iterations, of what has the gradients f_bar, g_bar for the last
-    potentials.
+def reverse(scores: tf.Tensor, fs: tf.Tensor, gs: tf.Tensor, last: tf.Tensor, f_bar: tf.Tensor, g_bar: tf.Tensor,
+            iterations: int | tf.Tensor) -> tf.Tensor:  # fmt: skip
+    """The gradient [n, m] for the scores, through that many iterations, of what has the gradients f_bar, g_bar for the
+    last potentials.
 
     With A = softmax_j(S_ij − g_j) and B = softmax_i(S_ij − f_i), an iteration has df/dg = −A, df/dS = A, dg/df = −B
     and dg/dS = B. Iterations after `last` repeat it. Once the gradient for g vanishes, so does all that is to come.
@@ -56,7 +58,6 @@ def reverse(scores: tf.Tensor, fs: tf.Tensor, gs: tf.Tensor, last: tf.Tensor, f_
         g_bar = -tf.reduce_sum(by_f, axis=0, keepdims=True)
         return t - 1, tf.reduce_any(g_bar != 0), tf.zeros_like(f_bar), g_bar, scores_bar + by_g + by_f
 
-    iterations = fs.shape[0]
-    state = (tf.constant(iterations - 1), True, f_bar, g_bar, tf.zeros_like(scores))
+    state = (tf.convert_to_tensor(iterations) - 1, True, f_bar, g_bar, tf.zeros_like(scores))
     *_, scores_bar = tf.while_loop(lambda t, alive, *_: alive, step_back, state, maximum_iterations=iterations)
     return scores_bar

@@ -10,7 +10,7 @@ from absl import flags as absl_flags
 from madry_cifar import checkpoints, data, flags, run_folder
 from madry_cifar.errors import RunError, UsageError
 from madry_cifar.evaluation import fingerprint
-from madry_cifar.model import WideResNet
+from madry_cifar.model import network_of
 from rvs_tf.analysis.perturber import Perturber
 from rvs_tf.defense import RobustnessViaSynthesis
 from rvs_tf.generator import Generator
@@ -64,7 +64,7 @@ class Analysis:
                                   download=FLAGS.download, train=False)  # fmt: skip
         self.test = self._dataset.test
         self.perturber = Perturber(
-            WideResNet(*(self.run_flags[name] for name in ("depth", "width", "num_classes"))),
+            network_of(self.run_flags),
             Generator(),
             epsilon=self.run_flags["epsilon"],
             group_size=self.run_flags["batch_size"],

@@ -13,10 +13,10 @@ def plain(classifier: WideResNet) -> keras.Model:
     unbiased one.
     """
     images = keras.Input((32, 32, 3), name="images")
-    outputs = _copy(classifier.init_conv, _standardized(images))
+    outputs = _copy(classifier.init_conv, _SCALINGS[classifier.input_scaling](images))
     for unit in classifier.units:
         outputs = _unit(unit, outputs)
-    outputs = keras.layers.LeakyReLU(LEAKINESS)(_copy(classifier.norm_last, outputs))
+    outputs = keras.layers.LeakyReLU(LEAKINESS[classifier.architecture])(_copy(classifier.norm_last, outputs))
     features = keras.layers.GlobalAveragePooling2D(name="features")(outputs)
     return keras.Model(images, _copy(classifier.logits, features), name=classifier.name)
 
@@ -28,13 +28,23 @@ def _standardized(images):
     return centred * keras.ops.rsqrt(keras.ops.maximum(variance, 1 / (32 * 32 * 3)))
 
 
+_SCALINGS = {
+    "standardize": _standardized,
+    "signed": keras.layers.Rescaling(1 / 127.5, -1),
+    "unit": keras.layers.Rescaling(1 / 255),
+}
+
+
 def _unit(unit: ResidualUnit, inputs):
     """As `ResidualUnit.call`."""
-    outputs = keras.layers.LeakyReLU(LEAKINESS)(_copy(unit.norm1, inputs, unit.name))
+    activation = keras.layers.LeakyReLU(LEAKINESS[unit.architecture])
+    outputs = activation(_copy(unit.norm1, inputs, unit.name))
     shortcut = outputs if unit.shared_activation else inputs
     outputs = _copy(unit.conv1, outputs, unit.name)
-    outputs = keras.layers.LeakyReLU(LEAKINESS)(_copy(unit.norm2, outputs, unit.name))
+    outputs = activation(_copy(unit.norm2, outputs, unit.name))
     outputs = _copy(unit.conv2, outputs, unit.name)
+    if unit.projection:
+        return outputs + _copy(unit.projection, shortcut, unit.name)
     if unit.stride > 1:
         shortcut = keras.layers.AveragePooling2D(unit.stride)(shortcut)
     missing = unit.filters - shortcut.shape[-1]
@@ -47,7 +57,10 @@ def _copy(layer, inputs, place: str | None = None):
     """What Keras's layer with the weights of ours makes of `inputs`."""
     name = f"{place}_{layer.name}" if place else layer.name
     if isinstance(layer, Conv):
-        twin = keras.layers.Conv2D(layer.filters, layer.size, layer.stride, "same", use_bias=False, name=name)
+        if layer.symmetric:
+            inputs = keras.layers.ZeroPadding2D(layer.size // 2)(inputs)
+        padding = "valid" if layer.symmetric else "same"
+        twin = keras.layers.Conv2D(layer.filters, layer.size, layer.stride, padding, use_bias=False, name=name)
     elif isinstance(layer, BatchNorm):
         twin = keras.layers.BatchNormalization(momentum=layer.decay, epsilon=layer.epsilon, name=name)
     elif isinstance(layer, Dense):

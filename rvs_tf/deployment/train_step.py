@@ -20,7 +20,7 @@ from madry_cifar import checkpoints, data, defense
 from madry_cifar.defense import Defense
 from madry_cifar.errors import RunError
 from madry_cifar.files import write_json
-from madry_cifar.model import WideResNet
+from madry_cifar.model import network_of
 from madry_cifar.train import PRECISIONS
 from rvs_tf.deployment import stablehlo
 
@@ -31,15 +31,14 @@ def rebuild(settings: Mapping) -> Defense:
     names = {field.name for field in dataclasses.fields(defense_class.Options)}
     given = {name: value for name, value in settings.items() if name in names}
     options = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-    sizes = [settings[name] for name in ("depth", "width", "num_classes")]
-    classifier = WideResNet(*sizes, dtype=PRECISIONS[settings.get("precision", "float32")])
+    classifier = network_of(settings, dtype=PRECISIONS[settings.get("precision", "float32")])
     return defense_class(classifier, defense_class.Options(**options), settings["seed"])
 
 
 def batch(dataset: data.Dataset, step: int, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The batch that a training of `seed` takes at `step`: images [B, 32, 32, 3] float32, labels [B] int32."""
     drawn = dataset.train.take(data.Batches(len(dataset.train), size, seed)(step))
-    images = data.augment(tf.constant(drawn.images), seed, step) if dataset.augmented else drawn.images
+    images = dataset.augment(tf.constant(drawn.images), seed, step)
     return np.asarray(images, np.float32), drawn.labels
 
 

@@ -11,10 +11,18 @@ import pytest
 from absl import flags as absl_flags
 
 import rvs_tf  # noqa: F401 (registers RvS)
+from experiments import grid
 from madry_cifar import defense, flags, train
 
 PRESETS = sorted((pathlib.Path(__file__).parents[2] / "experiments" / "presets").glob("*.flags"))
 FLAGS = absl_flags.FLAGS
+
+
+def parts(preset):
+    """Data set, kind and defence of a preset's name: cifar10, trades_rvs and trades of cifar10_trades_rvs.flags."""
+    data_set, _, kind = preset.stem.partition("_")
+    name = re.sub("_(original|rvs)$", "", kind)
+    return data_set, kind, "rvs" if name in ("paper", "released", "smoke") else name
 
 
 @pytest.fixture
@@ -39,9 +47,15 @@ def test_a_preset_says_what_it_is_and_is_taken(preset, training_flags):
     assert f"--flagfile=experiments/presets/{preset.name}" in given
     FLAGS(["train", f"--flagfile={preset}"])
     options = flags.given_options(defense.find(FLAGS.defense))
-    data_set, kind = preset.stem.split("_")
+    data_set, kind, defense_name = parts(preset)
     assert FLAGS.dataset.startswith(data_set)
-    assert FLAGS.defense == (kind if kind in ("natural", "at") else "rvs")
+    assert FLAGS.defense == defense_name
+    if kind.endswith("_rvs"):  # on the footing of RvS's preset of the paper's text
+        own = defense_name, FLAGS.dataset, FLAGS.depth, FLAGS.width, FLAGS.architecture, FLAGS.input_scaling
+        assert own == (defense_name, FLAGS.dataset, 28, 10, "madry", "standardize")
+        paper = grid.read_flagfile(preset.with_name(f"{data_set}_paper.flags"))
+        for name in ("steps", "batch_size", "epsilon", "learning_rates", "learning_rate_boundaries"):
+            assert grid.read_flagfile(preset)[name] == paper[name], name
     if kind == "paper":
         assert (FLAGS.depth, FLAGS.width) == (28, 10)
         assert (options.uniform_noise, options.latent_draws) == (False, 1)
@@ -64,8 +78,8 @@ def published(data_set, defense):
 
 @pytest.mark.parametrize("preset", [p for p in PRESETS if not p.stem.endswith("smoke")], ids=lambda path: path.stem)
 def test_expected_numbers_are_the_published_ones(preset):
-    data_set, kind = preset.stem.split("_")
-    numbers = published(data_set, kind if kind in ("natural", "at") else "rvs")
+    data_set, kind, defense_name = parts(preset)
+    numbers = published(data_set, defense_name)
     (line,) = (line.split("Expected:")[1] for line in preset.read_text().splitlines() if "Expected:" in line)
     told = {}
     for names, values in re.findall(r"(nat|FGSM|AdvGAN|PGD-[\d/]+|CW-[\d/]+) ([\d./]+)", line):

@@ -315,3 +315,19 @@ def test_augmentation_depends_on_seed_and_step(augmented):
     assert np.array_equal(result(1, 2), result(1, tf.constant(2, tf.int64)))
     for other in (result(1, 3), result(2, 2)):
         assert np.mean(np.any(result(1, 2) != other, axis=(1, 2, 3))) > 0.5
+
+
+@pytest.mark.parametrize(("padding", "fill"), [(0, 0), (1, 7), (4, 128)])
+def test_crops_of_other_paddings_and_fills(padding, fill):
+    image = np.arange(1, 25, dtype=np.uint8).reshape(3, 4, 2)
+    padded = np.pad(image, [(padding, padding), (padding, padding), (0, 0)], constant_values=fill)
+    places = range(2 * padding + 1)
+    crops = [padded[row : row + 3, column : column + 4] for row in places for column in places]
+    possible = {crop.tobytes() for crop in crops} | {crop[:, ::-1].tobytes() for crop in crops}
+    found = data.augment(np.repeat(image[np.newaxis], 4000, axis=0), 1, 2, padding, fill).numpy()
+    assert {image.tobytes() for image in found} == possible
+
+
+def test_a_padding_for_images_that_are_not_cropped():
+    with pytest.raises(UsageError, match="--crop_padding=4: images of digits are not cropped; leave it out"):
+        data.load("digits", crop_padding=4)

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from madry_cifar import Outputs, WideResNet
+from madry_cifar.model import SCALINGS
 
 
 @pytest.fixture
@@ -145,3 +146,71 @@ def test_sizes_that_no_such_network_has_are_refused(arguments, message):
 def test_unknown_mode_of_batch_norm_is_refused(images):
     with pytest.raises(ValueError, match=r"batch_norm must be one of .*Received: batch_norm='training'"):
         WideResNet(10, 1, 10)(images, batch_norm="training")
+
+
+# --- The standard architecture
+
+
+@pytest.mark.parametrize(("depth", "weights"), [(28, 36_479_194), (34, 46_160_474)])
+def test_size_of_the_standard_network(depth, weights):
+    """As counted by others for PyTorch's WRN-28-10 and WRN-34-10 with ten classes."""
+    network = WideResNet(depth, 10, architecture="standard")
+    assert count(variable.shape for variable in network.trainable_variables) == weights
+
+
+def standard_in_torch(network, images):
+    """Features and logits by PyTorch's functions, in the order of xternalz' WideResNet-pytorch."""
+    torch = pytest.importorskip("torch")
+    functional = torch.nn.functional
+
+    def kernel(layer):
+        return torch.tensor(layer.kernel.numpy()).permute(3, 2, 0, 1)
+
+    def norm(layer, values):
+        gamma, beta, mean, variance = (torch.tensor(value) for value in layer.get_weights())
+        values = functional.batch_norm(values, mean, variance, gamma, beta, eps=layer.epsilon)
+        return torch.relu(values)
+
+    values = functional.conv2d(torch.tensor(images).permute(0, 3, 1, 2), kernel(network.init_conv), padding=1)
+    for unit in network.units:
+        activated = norm(unit.norm1, values)
+        inner = functional.conv2d(activated, kernel(unit.conv1), stride=unit.stride, padding=1)
+        inner = functional.conv2d(norm(unit.norm2, inner), kernel(unit.conv2), padding=1)
+        equal = values.shape[1] == inner.shape[1]
+        values = inner + (values if equal else functional.conv2d(activated, kernel(unit.projection),
+                                                                 stride=unit.stride))  # fmt: skip
+    features = norm(network.norm_last, values).mean(dim=(2, 3))
+    top, bias = (torch.tensor(value) for value in network.logits.get_weights())
+    return features.numpy(), (features @ top + bias).numpy()
+
+
+@pytest.mark.parametrize(("depth", "width"), [(10, 1), (16, 2)])
+def test_outputs_of_the_standard_network_are_those_in_pytorch(images, depth, width):
+    settings = {"architecture": "standard", "input_scaling": "signed", "batch_norm_epsilon": 1e-5}
+    network = WideResNet(depth, width, 7, dtype="float64", **settings)
+    draws = np.random.default_rng(2)
+    for variable in network.variables:
+        if len(variable.shape) == 1:  # batch norm and bias, which start as constants
+            variable.assign(draws.uniform(0.5, 1.5, variable.shape))
+    for found, expected in zip(network(images), standard_in_torch(network, images / 127.5 - 1), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(("scaling", "black", "white"), [("signed", -1, 1), ("unit", 0, 1)])
+def test_scaling_of_the_pixels(scaling, black, white):
+    for grey, value in ((0.0, black), (255.0, white)):
+        scaled = SCALINGS[scaling](tf.constant([grey, 127.5], tf.float64))
+        np.testing.assert_allclose(scaled, [value, (black + white) / 2], atol=1e-15)
+
+
+@pytest.mark.parametrize(("name", "value"), [("architecture", "resnet"), ("input_scaling", "imagenet")])
+def test_unknown_names_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name}={value}: must be one of "):
+        WideResNet(10, 1, **{name: value})
+
+
+def test_the_initial_logits_of_the_standard_network_are_those_of_pytorch():
+    """U(±1/√inputs), while MadryLab's have a variance of 1/inputs."""
+    kernel = WideResNet(10, 10, architecture="standard").logits.kernel.numpy()
+    assert 0.98 < abs(kernel).max() * np.sqrt(640) <= 1
+    assert abs(kernel.std() * np.sqrt(640) - 1 / np.sqrt(3)) < 0.02

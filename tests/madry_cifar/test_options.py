@@ -20,6 +20,12 @@ REFUSED = [
     (Options, {"learning_rates": (0.1, float("nan"), 0.1)}, "--learning_rates=nan: must be a finite number"),
     (Options, {"learning_rates": (0.1,)}, "--learning_rates, --learning_rate_boundaries: 1 learning rates need 0"),
     (Options, {"learning_rate_boundaries": (5,)}, "--learning_rate_boundaries: 3 learning rates need 2 boundaries"),
+    (
+        Options,
+        {"learning_rate_epochs": (5,)},
+        "--learning_rates, --learning_rate_epochs: 3 learning rates need 2 bound",
+    ),
+    (Options, {"weight_decay_on": "biases"}, "--weight_decay_on=biases: must be one of kernels, all"),
     (Options, {"learning_rate_boundaries": (5, 5)}, "--learning_rate_boundaries: .* must rise"),
     (AdversarialTrainingOptions, {"epsilon": -1.0}, "--epsilon=-1.0: must be at least 0"),
     (AdversarialTrainingOptions, {"attack_steps": -1}, "--attack_steps=-1: must be at least 0"),
@@ -99,3 +105,17 @@ def test_kinds_of_fields():
     assert kinds["generator_loss"] == (str, False)
     assert kinds["learning_rates"] == (float, True)
     assert kinds["learning_rate_boundaries"] == (int, True)
+
+
+def test_epochs_are_counted_in_steps():
+    """As PyTorch's scripts do it: at the first step of epoch 60, counted from 0, the rate is the second one."""
+    given = Options(epochs=200, learning_rate_epochs=(60, 90))
+    with pytest.raises(ValueError, match="must first be counted in steps"):
+        given.schedule()
+    options = given.in_steps(390)
+    assert options.steps == 78_000
+    schedule = options.schedule()
+    rates = [schedule(step) for step in (0, 60 * 390 - 1, 60 * 390, 90 * 390 - 1, 90 * 390)]
+    assert rates == [0.1, 0.1, 0.01, 0.01, 0.001]
+    assert options.in_steps(390) == options
+    assert Options().in_steps(390) == Options()

@@ -8,7 +8,8 @@ from madry_cifar import WideResNet
 from madry_cifar.layers import kernels, standardize
 from rvs_tf import RobustnessViaSynthesis
 from rvs_tf.defense import Draw, RvSOptions
-from rvs_tf.losses import smooth_labels, soft_cross_entropy
+from rvs_tf.labels import smooth_labels
+from rvs_tf.losses import soft_cross_entropy
 from rvs_tf.perturbation import perturb
 from sinkhorn_tf import sinkhorn_distance
 

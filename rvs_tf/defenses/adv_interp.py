@@ -1,0 +1,62 @@
+"""Adversarial interpolation (Zhang and Xu, 2019): images moved towards another's features, labels away from its class.
+
+Released code: Adv-Interp/adv_interp `adv_interp.py`.
+"""
+
+import dataclasses
+
+import tensorflow as tf
+
+from madry_cifar import attacks, replicas
+from madry_cifar.defense import OnExamples, register
+from madry_cifar.options import Options, option
+from madry_cifar.randomness import draw_seed
+from rvs_tf.labels import interpolation_labels
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdvInterpOptions(Options):
+    """Defaults: the settings of the released script."""
+
+    epsilon: float = option(8.0, "radius of the L∞ ball, in grey levels of 255", minimum=0)
+    label_share: float = option(
+        0.5, "ε_y: share of the label that goes to all classes but the partner's", minimum=0, maximum=1
+    )
+
+
+@register
+class AdvInterp(OnExamples):
+    """Trains on one step of ε that lowers the cosine distance of the features to those of a partner.
+
+    The partner of an image is the one at its place in the reversed batch; in a batch of odd size the middle one is its
+    own.
+    """
+
+    name = "adv_interp"
+    Options = AdvInterpOptions
+
+    def examples(self, images, labels, step):
+        partners, partner_labels = (self._reversed(batch) for batch in (images, labels))
+        aim = tf.math.l2_normalize(self._features(partners), axis=1)
+
+        def closeness(images):
+            found = tf.math.l2_normalize(self._features(images), axis=1)
+            return -tf.nn.relu(1 - tf.reduce_sum(found * aim, axis=1))
+
+        perturbed = attacks.sign_steps(
+            closeness,
+            images,
+            attacks.noisy(images, self.options.epsilon, draw_seed(self.seed, step, "attack start")),
+            epsilon=self.options.epsilon,
+            step_size=self.options.epsilon,
+            steps=1,
+        )
+        share, dtype = self.options.label_share, self.classifier.variable_dtype
+        classes = self.classifier.num_classes
+        return perturbed, interpolation_labels(labels, partner_labels, classes, share, dtype)
+
+    def _features(self, images):
+        return self.classifier(images, batch_norm="eval").features
+
+    def _reversed(self, batch):
+        return replicas.own(replicas.gather(batch)[::-1])

@@ -1,0 +1,75 @@
+"""Feature Scattering (Zhang and Wang, NeurIPS 2019): perturbed batches far from the natural one, by optimal transport.
+
+Released code: Haichao-Zhang/FeatureScatter `attack_methods.py`, `ot.py`. The paper speaks of features; the code takes
+logits.
+"""
+
+import dataclasses
+
+from madry_cifar import attacks, replicas
+from madry_cifar.defense import OnExamples, register
+from madry_cifar.errors import UsageError
+from madry_cifar.options import Options, option
+from madry_cifar.randomness import draw_seed
+from rvs_tf.labels import smooth_labels
+from sinkhorn_tf import sinkhorn_distance
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FeatScatterOptions(Options):
+    """Defaults: the settings of the released script."""
+
+    epsilon: float = option(8.0, "radius of the L∞ ball, in grey levels of 255", minimum=0)
+    attack_steps: int = option(1, "steps of the attack trained on", minimum=0)
+    attack_step_size: float = option(8.0, "size of such a step, in grey levels", minimum=0)
+    label_smoothing: float = option(0.5, "share of the label given to the wrong classes", minimum=0, maximum=1)
+    scattered: str = option(
+        "logits", "what is moved apart: logits (released code) or features (paper)", choices=("logits", "features")
+    )
+    sinkhorn_regularization: float = option(0.01, "of the optimal transport distance", minimum=1e-6)
+    sinkhorn_iterations: int = option(100, "of the optimal transport distance, at most", minimum=1)
+    sinkhorn_threshold: float = option(
+        0.1, "its last iteration is the first that changes the potential u by less, summed; 0: all", minimum=0
+    )
+
+
+@register
+class FeatScatter(OnExamples):
+    """Trains on one step that raises the transport distance, with cosine costs, from the natural batch; no labels."""
+
+    name = "featscatter"
+    Options = FeatScatterOptions
+
+    def __init__(self, classifier, options=None, seed=0):
+        super().__init__(classifier, options, seed)
+        smoothing, classes = self.options.label_smoothing, classifier.num_classes
+        if smoothing >= (classes - 1) / classes:
+            raise UsageError(f"--label_smoothing={smoothing}: must be below {(classes - 1) / classes:.2g}, or the true "
+                             f"one of {classes} classes is not ahead of the others")  # fmt: skip
+
+    def examples(self, images, labels, step):
+        natural = replicas.gather(self._scattered(images))
+        perturbed = attacks.sign_steps(
+            lambda images: self.distance(natural, replicas.gather(self._scattered(images))),
+            images,
+            attacks.noisy(images, self.options.epsilon, draw_seed(self.seed, step, "attack start")),
+            epsilon=self.options.epsilon,
+            step_size=self.options.attack_step_size,
+            steps=self.options.attack_steps,
+        )
+        smoothing, dtype = self.options.label_smoothing, self.classifier.variable_dtype
+        return perturbed, smooth_labels(labels, self.classifier.num_classes, smoothing, dtype)
+
+    def distance(self, natural, perturbed):
+        """The transport distance between two batches of logits or features, of all replicas."""
+        return sinkhorn_distance(
+            natural,
+            perturbed,
+            cost="cosine",
+            regularization=self.options.sinkhorn_regularization,
+            iterations=self.options.sinkhorn_iterations,
+            threshold=self.options.sinkhorn_threshold,
+        )
+
+    def _scattered(self, images):
+        return getattr(self.classifier(images, batch_norm="eval"), self.options.scattered)
