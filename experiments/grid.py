@@ -213,7 +213,7 @@ def _given_settings():
 
 
 def _preset(dataset, name):
-    """The preset of a defence for a data set, if there is one: RvS's is that of the paper's text, others are like it."""
+    """The preset of a defence for a data set, if there is one: RvS's is the paper's text's, others are like it."""
     short = dataset.removesuffix("_cropped")
     kinds = ["paper"] if name == "rvs" else [f"{name}_rvs", name]
     paths = [HERE / "presets" / f"{short}_{kind}.flags" for kind in kinds]
