@@ -23,7 +23,7 @@ REFUSED = [
     (
         Options,
         {"learning_rate_epochs": (5,)},
-        "--learning_rates, --learning_rate_epochs: 3 learning rates need 2 bound",
+        "--learning_rates, --learning_rate_epochs: 3 learning rates need 2",
     ),
     (Options, {"weight_decay_on": "biases"}, "--weight_decay_on=biases: must be one of kernels, all"),
     (Options, {"learning_rate_boundaries": (5, 5)}, "--learning_rate_boundaries: .* must rise"),
