@@ -28,9 +28,13 @@ def batch(batch_size: int) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def ours(settings: Mapping[str, Any]) -> tf.types.experimental.PolymorphicFunction:
-    """The iteration of the defence that the settings of `benchmarks.step` name, as a function of its number."""
+    """The iteration of the defence that the settings of `benchmarks.step` name, as a function of its number.
+
+    With "options", values by name, it has these.
+    """
     classifier = WideResNet(settings["depth"], settings["width"], dtype=PRECISIONS[settings["precision"]])
-    subject = defense.find(settings["defense"])(classifier)
+    kind = defense.find(settings["defense"])
+    subject = kind(classifier, kind.Options(**settings.get("options", {})))
     images, labels = batch(settings["batch_size"])
     specification = [tf.TensorSpec([], tf.int64)]
     return tf.function(lambda step: dict(subject.train_step(images, labels, step)), specification, autograph=False,

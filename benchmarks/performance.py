@@ -34,6 +34,7 @@ COMMANDS = {  # of each part, by the name of its JSON; where it is all of a part
     "step-large": ["step", *LARGE, "--batch_size=8", "--precision=float32,bfloat16"],
     "step-gpu": ["step", "--depth=28", "--width=10", "--batch_size=64", "--precision=float32,bfloat16",
                  "--jit_compile", "--nokeras", "--repeats=20"],
+    "defenses": ["defenses"],
     "attacks-small": ["attacks"],
     "attacks-large": ["attacks", *LARGE, "--images=8", "--batch_size=8", "--train_steps=0", "--repeats=2"],
     "autoattack": ["autoattack"],

@@ -184,7 +184,7 @@ def run(dataset: str, row: str, seed: int) -> dict[str, Any]:
     kind = defense.find(name)
     options = {field.name for field in dataclasses.fields(kind.Options)}
     given = {key: value for key, value in _given_settings().items() if key in options | _common_settings()}
-    settings = _preset(dataset, name) | given | VARIANTS.get(row, {})
+    settings = preset(dataset, name) | given | VARIANTS.get(row, {})
     steps = int(settings.get("steps", kind.Options().steps))
     settings = {"checkpoint_every": str(max(1, steps // FLAGS.checkpoints)), "keep": "0"} | settings
     changed = _check(kind, settings, options)
@@ -212,8 +212,11 @@ def _given_settings():
             for name in names if FLAGS[name].present}  # fmt: skip
 
 
-def _preset(dataset, name):
-    """The preset of a defence for a data set, if there is one: RvS's is the paper's text's, others are like it."""
+def preset(dataset: str, name: str) -> dict[str, str]:
+    """The flags, as text, of a defence's preset for a data set, if there is one.
+
+    RvS's is that of the paper's text, and those of the methods beside it are on the same footing.
+    """
     short = dataset.removesuffix("_cropped")
     kinds = ["paper"] if name == "rvs" else [f"{name}_rvs", name]
     paths = [HERE / "presets" / f"{short}_{kind}.flags" for kind in kinds]

@@ -15,7 +15,7 @@ class TwoLayers(keras.Model):
     """Features [B, 6] and logits [B, classes] of images [B, 4, 4, 1]; float64.
 
     Attributes:
-      passes: the batch-norm mode and the number of images of every call, in order; calls in a compiled loop are noted once.
+      passes: the batch-norm mode and the number of images of every call; those in a compiled loop are noted once.
     """
 
     def __init__(self, classes=5, seed=0):

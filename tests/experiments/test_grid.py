@@ -45,7 +45,10 @@ def settings(config, row):
 
 def test_rows_have_the_presets_of_their_defence(configure):
     config = configure("--dataset=cifar10")
-    assert [run["row"] for run in config["runs"]] == ["natural", "at", "rvs"]
+    assert sorted(run["row"] for run in config["runs"]) == sorted(REGISTRY)
+    for name in ("trades", "bilateral", "featscatter", "adv_interp", "adv_vertex"):  # on RvS's footing
+        expected = {"defense": name, "depth": "28", "steps": "179000", "batch_size": "64"}
+        assert settings(config, name).items() >= expected.items()
     assert (
         settings(config, "at").items()
         >= {"defense": "at", "depth": "34", "steps": "80000", "batch_size": "128"}.items()

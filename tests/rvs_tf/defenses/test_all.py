@@ -87,3 +87,15 @@ def test_the_loss_falls_and_resuming_is_exact(name, digits, curves, tmp_path):
         np.testing.assert_array_equal(value, parts[key], err_msg=key)
     losses = [value for _, value in sorted(curves(tmp_path / "whole")["loss/total"])]
     assert np.mean(losses[-6:]) < np.mean(losses[:6])
+
+
+@pytest.mark.parametrize("on", ["kernels", "all"])
+def test_weight_decay_is_on_kernels_or_on_everything(on):
+    subject = make("featscatter", "float64", weight_decay=0.5, weight_decay_on=on)
+    for variable in subject.classifier.trainable_variables:
+        if len(variable.shape) == 1:
+            variable.assign(np.full(variable.shape, 3.0))
+    trained = [variable.numpy() for variable in subject.classifier.trainable_variables]
+    decayed = [weight for weight in trained if on == "all" or weight.ndim > 1]
+    assert len(decayed) < len(trained) or on == "all"
+    np.testing.assert_allclose(subject.weight_decay(), 0.25 * sum((weight**2).sum() for weight in decayed), rtol=1e-12)

@@ -29,8 +29,11 @@ def labels():
 def perturbed(mirror, images, epsilon, step_size, steps):
     noise = normal(images.shape, draw_seed(3, 0, "attack start"), tf.float64).numpy()
     natural = mirror.probabilities(images)
-    return ascend(images, images + 0.255 * noise, lambda found: mirror.from_logits(mirror.probabilities(found) - natural),
-                  epsilon=epsilon, step_size=step_size, steps=steps)  # fmt: skip
+
+    def uphill(found):
+        return mirror.from_logits(mirror.probabilities(found) - natural)
+
+    return ascend(images, images + 0.255 * noise, uphill, epsilon=epsilon, step_size=step_size, steps=steps)
 
 
 @pytest.mark.parametrize(("epsilon", "step_size", "steps"), [(8, 2, 10), (7.905, 1.785, 3), (20, 30, 1)])

@@ -1,0 +1,101 @@
+"""What a training iteration of every defence costs, on the same network and batch, with the options of its preset.
+
+  python -m benchmarks.defenses                                       # WRN-10-2, batch 64
+  python -m benchmarks.defenses --defenses=at,rvs --depth=34 --width=10 --batch_size=8
+
+A defence's options are those that `experiments.table2` trains it with on CIFAR-10. Columns: `forward_passes`, the
+convolutions and matrix products of an iteration, counted from its graph, in units of those of a forward pass; then what
+was measured, each defence in a process of its own and in turns: seconds (median of the rounds), how many times those of
+a natural iteration (median over the rounds), and how much memory the process took beyond its imports. With --json, one
+JSON object on the last line.
+"""
+
+import contextlib
+import dataclasses
+import statistics
+from typing import Any
+
+import tensorflow as tf
+from absl import flags as absl_flags
+
+from benchmarks import flops, iteration, machine, report
+from benchmarks.turns import Contender, take_turns
+from experiments.grid import preset
+from madry_cifar import defense, flags
+from madry_cifar.errors import UsageError
+from madry_cifar.model import WideResNet, check_size
+from madry_cifar.options import kind
+
+FLAGS = absl_flags.FLAGS
+BASE = "natural"
+
+
+def options_of(name: str) -> dict[str, Any]:
+    """The options of a defence as its preset for CIFAR-10 has them, but for batch size and learning rates."""
+    given, result = preset("cifar10", name), {}
+    for field in dataclasses.fields(defense.find(name).Options):
+        element, several = kind(field)
+        if field.name in given and field.name != "batch_size" and not several:
+            text = given[field.name]
+            result[field.name] = text == "true" if element is bool else element(text)
+    return result
+
+
+def measure(names: list[str], settings: dict, repeats: int) -> dict:
+    """`iterations`: a row for each defence, as the module's head says, the natural one first."""
+    chosen = {name: settings | {"defense": name, "options": options_of(name)} for name in dict.fromkeys([BASE, *names])}
+    counted = {name: flops.count(iteration.ours(each).get_concrete_function()) for name, each in chosen.items()}
+    classifier = WideResNet(settings["depth"], settings["width"])
+    images, _ = iteration.batch(settings["batch_size"])
+    forward = tf.function(lambda: classifier(images).logits, autograph=False)
+    of_forward = flops.count(forward.get_concrete_function())
+    with contextlib.ExitStack() as stack:
+        programs = {name: {"program": "ours", "settings": each} for name, each in chosen.items()}
+        contenders = [stack.enter_context(Contender(name, "benchmarks.iteration", program))
+                      for name, program in programs.items()]  # fmt: skip
+        take_turns(contenders, repeats + 1, lambda: None)
+        rows = [_row(contender, contenders[0], counted[contender.name] / of_forward) for contender in contenders]
+    return {"iterations": rows}
+
+
+def _row(contender, natural, forward_passes):
+    pairs = zip(contender.seconds[1:], natural.seconds[1:], strict=True)
+    return {
+        "defense": contender.name,
+        "forward_passes": forward_passes,
+        "seconds": statistics.median(contender.seconds[1:]),
+        "times_natural": statistics.median(one / other for one, other in pairs),
+        **contender.end(),
+    }
+
+
+def main() -> None:
+    """Measures as the flags say, and prints."""
+    names = FLAGS.defenses.split(",") if FLAGS.defenses else list(defense.REGISTRY)
+    for name in names:
+        defense.find(name)
+    try:
+        check_size(FLAGS.depth, FLAGS.width, 10)
+    except ValueError as error:
+        raise UsageError(f"--{error}") from None
+    settings = {name: FLAGS[name].value for name in ("depth", "width", "batch_size", "jit_compile")}
+    measured = measure(names, settings | {"precision": "float32"}, FLAGS.repeats)
+    about = {"machine": machine.describe(), "settings": settings | {"repeats": FLAGS.repeats}}
+    report.show({"benchmark": "defenses"} | about | measured, FLAGS.json)
+
+
+def command() -> None:
+    """Entry point."""
+    define = flags.define
+    define("Benchmark", "defenses", None, f"with commas [{','.join(defense.REGISTRY)}]")
+    define("Benchmark", "depth", 10, "of the network, 6n + 4", kind=int)
+    define("Benchmark", "width", 2, "of the network", kind=int, minimum=1)
+    define("Benchmark", "batch_size", 64, "images per iteration", kind=int, minimum=1)
+    define("Benchmark", "jit_compile", False, "compile with XLA", kind=bool)
+    define("Benchmark", "repeats", 5, "rounds after the first, of an iteration each", kind=int, minimum=1)
+    define("Benchmark", "json", False, "print one JSON object on the last line", kind=bool)
+    flags.run(main, __doc__)
+
+
+if __name__ == "__main__":
+    command()
