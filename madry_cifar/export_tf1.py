@@ -19,8 +19,11 @@ def main() -> None:
     for name in ("train_dir", "output"):
         if not FLAGS[name].value:
             raise UsageError(f"--{name}=: required")
-    defense = run_folder.read_flags(FLAGS.train_dir)["defense"]
-    kind = "rvs" if defense == "rvs" else "madry"
+    settings = run_folder.ADDED | run_folder.read_flags(FLAGS.train_dir)
+    for name in ("architecture", "input_scaling", "batch_norm_epsilon"):
+        if settings[name] != run_folder.ADDED[name]:
+            raise UsageError(f"--train_dir={FLAGS.train_dir}: has --{name}={settings[name]}, which that code does not")
+    kind = "rvs" if settings["defense"] == "rvs" else "madry"
     step, path = checkpoints.find(FLAGS.train_dir, FLAGS.checkpoint)
     values = checkpoints.read(path)
     try:

@@ -31,7 +31,7 @@ def main() -> None:
     dataset = FLAGS.dataset or ("cifar100" if classifier.num_classes == 100 else "cifar10")
     if data.NUM_CLASSES.get(dataset) != classifier.num_classes:
         raise UsageError(f"--dataset={dataset}: not one with the checkpoint's {classifier.num_classes} classes")
-    read = {"depth": classifier.depth, "width": classifier.width, "dataset": dataset}
+    read = {"depth": classifier.depth, "width": classifier.width, "dataset": dataset, "architecture": "madry"}
     for name, value in read.items():
         if FLAGS[name].value not in (None, value):
             raise UsageError(f"--{name}={FLAGS[name].value}: the checkpoint's is {value}")
@@ -40,6 +40,9 @@ def main() -> None:
     if FLAGS.defense not in tf1.KINDS[kind]:
         raise UsageError(f"--defense={FLAGS.defense}: the {kind} code trains by {' or '.join(tf1.KINDS[kind])}")
     options = flags.given_options(defense.find(FLAGS.defense))
+    if options.epochs or options.learning_rate_epochs:
+        raise UsageError("--epochs, --learning_rate_epochs: not for an imported run; give --steps and "
+                         "--learning_rate_boundaries")  # fmt: skip
     train.check_flags(options)
     values, added = complete(values)
     folder = run_folder.create(FLAGS.train_dir, train.settings_of(options, classifier.num_classes))

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from released import RELEASED, weight
 
-from madry_cifar import checkpoints, load_classifier, tf1
+from madry_cifar import checkpoints, load_classifier, run_folder, tf1
 from madry_cifar.errors import RunError, UsageError
 from rvs_tf import load_generator
 
@@ -185,9 +185,20 @@ def test_import_commands_refuse_in_one_line(tmp_path):
         ([f"--checkpoint={prefix}", target, "--depth=34"], "--depth=34: the checkpoint's is 10"),
         ([f"--checkpoint={prefix}", target, "--defense=rvs"], "the madry code trains by at or natural"),
         ([f"--checkpoint={prefix}", target, "--jit_compile=banana"], "--jit_compile=banana"),
+        ([f"--checkpoint={prefix}", target, "--architecture=standard"], "--architecture=standard: the checkpoint's is"),
+        ([f"--checkpoint={prefix}", target, "--epochs=3"], "--epochs, --learning_rate_epochs: not for an imported"),
     ):
         status, _, stderr = command("madry_cifar.import_tf1", *arguments)
         assert status == 2
         assert message in stderr
         assert len(stderr.splitlines()) == 1
         assert not (tmp_path / "run").exists()
+
+
+def test_a_network_that_the_old_code_does_not_have_is_not_exported(tmp_path):
+    settings = {"defense": "at", "depth": 10, "width": 1, "num_classes": 10, "input_scaling": "signed"}
+    run_folder.create(str(tmp_path / "run"), settings)
+    folders = (f"--train_dir={tmp_path}/run", f"--output={tmp_path}/back")
+    status, _, stderr = command("madry_cifar.export_tf1", *folders)
+    assert (status, len(stderr.splitlines())) == (2, 1)
+    assert "has --input_scaling=signed, which that code does not" in stderr

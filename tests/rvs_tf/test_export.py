@@ -96,6 +96,13 @@ def test_the_keras_graph_has_every_weight_and_the_features(network, images):
     np.testing.assert_allclose(features, expected, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("scaling", ["signed", "unit"])
+def test_plain_layers_of_the_standard_architecture(images, scaling):
+    settings = {"architecture": "standard", "input_scaling": scaling, "batch_norm_epsilon": 1e-5}
+    network = scatter(WideResNet(16, 2, 7, **settings))
+    np.testing.assert_allclose(plain(network)(images), network(images).logits, rtol=1e-3, atol=1e-4)
+
+
 def test_the_signature_of_the_savedmodel(written):
     signature = tf.saved_model.load(str(written("savedmodel"))).signatures["serving_default"]
     assert signature.structured_input_signature[1]["images"] == tf.TensorSpec([None, 32, 32, 3], name="images")
