@@ -36,13 +36,13 @@ def test_options_are_those_of_the_preset():
 
 def test_command(run):
     small = ("--width=1", "--batch_size=2", "--repeats=1")
-    status, out, err = run("benchmarks.defenses", "--defenses=featscatter", *small, "--json")
+    status, out, err = run("benchmarks.defenses", "--defenses=natural", *small, "--json")
     assert status == 0, err
     result = json.loads(out.splitlines()[-1])
-    natural, other = result["iterations"]
-    assert (natural["defense"], natural["times_natural"], other["defense"]) == ("natural", 1, "featscatter")
-    assert other["forward_passes"] == pytest.approx(6, rel=0.02)
-    assert all(row["seconds"] > 0 for row in result["iterations"])
+    (row,) = result["iterations"]
+    assert (row["defense"], row["times_natural"]) == ("natural", 1)
+    assert row["forward_passes"] == pytest.approx(3, rel=0.05)
+    assert row["seconds"] > 0
 
 
 @pytest.mark.parametrize(
