@@ -26,6 +26,7 @@ PIXEL_RANGE = (0.0, 255.0)
 
 def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """Cross-entropy [B] of `logits` [B, K] with `labels`: integer classes [B], or soft ones [B, K]."""
+    labels = tf.convert_to_tensor(labels)
     if labels.shape.rank == 2:
         return tf.nn.softmax_cross_entropy_with_logits(labels=labels, logits=logits)
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)

@@ -2,10 +2,12 @@
 
 import tensorflow as tf
 
+from madry_cifar.attacks import cross_entropy
+
 
 def soft_cross_entropy(logits: tf.Tensor, soft_labels: tf.Tensor) -> tf.Tensor:
     """−Σ_k y_k log softmax(z)_k, averaged over the batch: L_CE of Eq. 9 with soft labels. A scalar."""
-    return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(labels=soft_labels, logits=logits))
+    return tf.reduce_mean(cross_entropy(logits, soft_labels))
 
 
 def kl_divergence(logits: tf.Tensor, other: tf.Tensor) -> tf.Tensor:

@@ -261,7 +261,7 @@ def test_what_was_evaluated_is_not_evaluated_again(invoke, copied_run):
         ("--architecture=standrad", "--architecture=standrad: unknown; did you mean 'standard'"),
         ("--input_scaling=singed", "--input_scaling=singed: unknown; did you mean 'signed'"),
         ("--crop_padding=4", "--crop_padding=4: images of digits are not cropped; leave it out"),
-        ("--epochs=2", "--epochs=2: in place of --steps, which is given too; leave one of them out"),
+        ("--epochs=2 --steps=3", "--epochs=2: in place of --steps, which is given too; leave one of them out"),
         ("--learning_rate_epochs=1", "--learning_rates, --learning_rate_epochs: 3 learning rates need 2 boundaries"),
         ("--eval_attacks=natural,pdg-7", "--eval_attacks=pdg-7: unknown; did you mean 'pgd-7'"),
         ("--depth=12", "--depth=12: must be 6n + 4"),
