@@ -103,7 +103,8 @@ def test_a_lock_of_somebody_unknown_is_explained(invoke, tmp_path, owner):
 
 def test_the_plan_writes_nothing(invoke, tmp_path):
     work = tmp_path / "work"
-    status, out, err = invoke(everything.command, "--profile=smoke", f"--work_dir={work}", "--plan")
+    chosen = ("--profile=smoke", "--defenses=natural,at,rvs", f"--work_dir={work}", "--plan")
+    status, out, err = invoke(everything.command, *chosen)
     assert (status, err) == (0, "")
     assert "34 jobs are due" in out
     for kind, number in {"train": 6, "train_advgan": 3, "evaluate": 10, "transfer": 4, "diversity": 1}.items():

@@ -45,7 +45,8 @@ def test_every_line_is_read_once():
 
 
 def test_rows_stand_as_in_the_paper():
-    assert published.rows("II", "cifar10", "white-box") == list(DEFENSES)
+    own = [row for row in DEFENSES if row != "trades"]  # which the paper names, without a row
+    assert published.rows("II", "cifar10", "white-box") == own
     assert published.rows("IV", "cifar100", "white-box") == [row for row in ABLATIONS if row != "paired"]
     assert published.rows("II", "digits", "white-box") == []
 
