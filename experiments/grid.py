@@ -227,6 +227,10 @@ def preset(dataset: str, name: str) -> dict[str, str]:
 def _check(kind, settings, options):
     """What of the settings differs from the defaults and decides what is trained; raises UsageError for bad ones."""
     values = {key: flags.parse(key, value) for key, value in settings.items()}
+    for name, instead in (("epochs", "steps"), ("learning_rate_epochs", "learning_rate_boundaries")):
+        if values.get(name):
+            raise UsageError(f"--{name}={values[name]}: the rows of a table are trained for the same --steps; give "
+                             f"--{instead}")  # fmt: skip
     chosen = flags.options_of(kind, {key: values[key] for key in options & values.keys()}).as_dict()
     chosen |= {key: values.get(key, FLAGS[key].default) for key in _common_settings() - MAY_CHANGE}
     default = kind.Options().as_dict() | {key: FLAGS[key].default for key in _common_settings()}

@@ -49,18 +49,28 @@ def define_data_flags() -> None:
 
 def define_option_flags(trainings: Mapping[str, type], section: str = "Defence") -> None:
     """A flag for each option of each training; its help tells which ones have it, and their defaults."""
-    fields: dict[str, tuple[dataclasses.Field, list[str]]] = {}
+    fields: dict[str, tuple[dataclasses.Field, dict[str, Any]]] = {}
     for name, training in trainings.items():
         for field in dataclasses.fields(training.Options):
-            fields.setdefault(field.name, (field, []))[1].append(f"{name}: {_shown(field.default)}")
+            fields.setdefault(field.name, (field, {}))[1][name] = field.default
     for name, (field, defaults) in fields.items():
-        help = f"{field.metadata['help']} [{'; '.join(defaults)}]"
+        help = f"{field.metadata['help']} [{_shown(defaults, everyone=len(defaults) == len(trainings))}]"
         element, several = kind(field)
         define(section, name, None, help, kind=str if several else element)
 
 
-def _shown(value):
-    return ",".join(map(str, value)) if isinstance(value, tuple) else value
+def _shown(defaults, everyone):
+    """Which trainings have which default; if everyone has one, the commonest stands first, without names."""
+    names: dict[Any, list[str]] = {}
+    for name, value in defaults.items():
+        names.setdefault(value, []).append(name)
+    commonest, *others = sorted(names, key=lambda value: -len(names[value]))
+    parts = [_text(commonest) if everyone else f"{', '.join(names[commonest])}: {_text(commonest)}"]
+    return "; ".join(parts + [f"{', '.join(names[value])}: {_text(value)}" for value in others])
+
+
+def _text(value):
+    return ",".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value)
 
 
 def given_options(defense: type, section: str = "Defence") -> Options:

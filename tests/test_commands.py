@@ -306,6 +306,18 @@ def test_training_flags(invoke, tiny, tmp_path, arguments, named):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_help_tells_which_defence_has_which_default(invoke):
+    status, out, _ = invoke(rvs_tf.train.command, "--help")
+    assert status == 0
+    for line in (
+        "--batch_size: images per step [128; rvs: 64]",
+        "--learning_rates: of the classifier, one after another [0.1,0.01,0.001]",
+        "--beta: factor of the divergence between natural and perturbed outputs [trades: 6.0]",
+    ):
+        assert f"  {line}\n" in out
+    assert "[at, bilateral: 7; adv_vertex, trades: 10; featscatter: 1]" in out
+
+
 def test_data_that_are_not_prepared(invoke, tiny, tmp_path):
     (tmp_path / "data").mkdir()
     flags = (f"--train_dir={tmp_path}/run", "--dataset=cifar10", f"--data_dir={tmp_path}/data", *tiny)

@@ -176,6 +176,8 @@ def test_checkpoints_are_spread_over_the_training_and_kept(configure):
     ("given", "message"),
     [
         (["--dataset=cifar"], "--dataset=cifar: unknown; did you mean 'cifar10'"),
+        (["--epochs=3"], "--epochs=3: the rows of a table are trained for the same --steps; give --steps"),
+        (["--learning_rate_epochs=1,2"], "--learning_rate_epochs=1,2: the rows of a table"),
         (["--defenses=natural,rsv"], "--defenses=rsv: unknown; did you mean 'rvs'"),
         (["--columns=extendet"], "--columns=extendet: unknown; did you mean 'extended'"),
         (["--profile=smok"], "--profile=smok: unknown; did you mean 'smoke'"),
