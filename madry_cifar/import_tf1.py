@@ -39,6 +39,8 @@ def main() -> None:
     FLAGS.defense = FLAGS.defense or tf1.KINDS[kind][0]
     if FLAGS.defense not in tf1.KINDS[kind]:
         raise UsageError(f"--defense={FLAGS.defense}: the {kind} code trains by {' or '.join(tf1.KINDS[kind])}")
+    if FLAGS.input_scaling != run_folder.ADDED["input_scaling"]:
+        raise UsageError(f"--input_scaling={FLAGS.input_scaling}: that code's networks standardize each image")
     options = flags.given_options(defense.find(FLAGS.defense))
     if options.epochs or options.learning_rate_epochs:
         raise UsageError("--epochs, --learning_rate_epochs: not for an imported run; give --steps and "

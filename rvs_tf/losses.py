@@ -1,4 +1,4 @@
-"""Losses of logits that are means over a batch: cross-entropy with soft labels, Kullback-Leibler divergence."""
+"""Losses of logits: cross-entropy with soft labels, Kullback-Leibler divergence."""
 
 import tensorflow as tf
 

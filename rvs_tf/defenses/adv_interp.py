@@ -16,7 +16,7 @@ from rvs_tf.labels import interpolation_labels
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AdvInterpOptions(Options):
-    """Defaults: the settings of the released script."""
+    """Defaults: the attack and labels of the released script; its network and schedule are in the original presets."""
 
     epsilon: float = option(8.0, "radius of the L∞ ball, in grey levels of 255", minimum=0)
     label_share: float = option(

@@ -23,8 +23,8 @@ class AdvVertexOptions(AdversarialTrainingOptions):
     attack_steps: int = option(10, "steps of the PGD attack trained on", minimum=0)
     attack_batch_norm: str = option(
         "frozen",
-        "batch norm while attacking: frozen (batch statistics, none updated, as released) or eval (running ones)",
-        choices=("frozen", "eval"),
+        "batch norm while attacking: frozen (batch statistics, none updated, as released), train or eval (as for AT)",
+        choices=("train", "frozen", "eval"),
     )
     vertex_scale: float = option(2.0, "γ: how far the vertex is, in lengths of the attack's perturbation", minimum=0)
     lambda1: float = option(1.0, "share of the true class in a natural image's label", minimum=0, maximum=1)
@@ -47,7 +47,14 @@ class AdvVertex(AdversarialTraining):
                                  "classes gets less than the others")  # fmt: skip
 
     def examples(self, images, labels, step):
-        attacked = self.attack(images, labels, step, self.options.attack_batch_norm)
+        return self._mixed(images, labels, step, self.options.attack_batch_norm)
+
+    def adversarial_images(self, images, labels, step):
+        mode = self.options.attack_batch_norm
+        return self._mixed(images, labels, step, "frozen" if mode == "train" else mode)[0]
+
+    def _mixed(self, images, labels, step, batch_norm):
+        attacked = self.attack(images, labels, step, batch_norm)
         vertex = tf.clip_by_value(images + self.options.vertex_scale * (attacked - images), *PIXEL_RANGE)
         seed = draw_seed(self.seed, step, "interpolation")
         share = replicas.draw(uniform, tf.shape(labels), seed, 0, 1, images.dtype)
@@ -55,6 +62,3 @@ class AdvVertex(AdversarialTraining):
         lambdas = self.options.lambda1, self.options.lambda2
         soft_labels = vertex_labels(labels, share, self.classifier.num_classes, *lambdas)
         return weight * images + (1 - weight) * vertex, soft_labels
-
-    def adversarial_images(self, images, labels, step):
-        return self.examples(images, labels, step)[0]

@@ -21,7 +21,7 @@ class BilateralOptions(Options):
     """The defaults of the released code, seven steps of 2; R-MC-LA (8) is `attack_steps=1, attack_step_size=8`."""
 
     epsilon: float = option(8.0, "radius of the L∞ ball, in grey levels of 255", minimum=0)
-    attack_steps: int = option(7, "steps of the attack trained on", minimum=0)
+    attack_steps: int = option(7, "steps of the attack trained on", minimum=1)
     attack_step_size: float = option(2.0, "size of such a step, in grey levels", minimum=0)
     target: str = option(
         "mc",
@@ -29,7 +29,7 @@ class BilateralOptions(Options):
         "linearly), mix (mosa where the image is classified rightly, else mc) or random",
         choices=("mc", "mosa", "mix", "random"),
     )
-    label_ratio: float = option(9.0, "β: the true class's label over the largest wrong one", minimum=0)
+    label_ratio: float = option(9.0, "β: the true class's label over the largest wrong one", minimum=1)
     label_gamma: float = option(0.01, "γ: what the most likely wrong class gets, before scaling", minimum=1e-6)
 
 
@@ -71,6 +71,7 @@ class Bilateral(OnExamples):
         behind = lead > 1e-4
         distance = tf.where(behind, lead / tf.where(true, tf.ones_like(between), between), lead.dtype.max)
         nearest = tf.argmin(distance, axis=1, output_type=labels.dtype)
-        is_right = tf.argmax(logits, axis=1, output_type=labels.dtype) == labels
-        has_one = is_right if rule == "mix" else tf.reduce_any(behind, axis=1)
-        return tf.where(has_one, nearest, most_confusing)
+        use_nearest = tf.reduce_any(behind, axis=1)
+        if rule == "mix":
+            use_nearest &= tf.argmax(logits, axis=1, output_type=labels.dtype) == labels
+        return tf.where(use_nearest, nearest, most_confusing)

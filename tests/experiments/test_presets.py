@@ -68,6 +68,25 @@ def test_a_preset_says_what_it_is_and_is_taken(preset, training_flags):
         assert options.learning_rates[0] == (0.01 if data_set == "svhn" else 0.1)
 
 
+ORIGINAL = {  # of each method's code: network, scaling, batch norm, crop, batch, schedule, decay
+    "trades": ("standard", 34, "unit", "1e-5", "4", "128", "76", "74,89,99", "all"),
+    "bilateral": ("madry", 34, "signed", None, "4", "128", "201", "100,150", None),
+    "featscatter": ("standard", 28, "signed", "1e-5", "4", "60", "200", "60,90", "all"),
+    "adv_interp": ("standard", 28, "signed", "1e-5", "4", "128", "200", "59,89", "all"),
+    "adv_vertex": ("madry", 34, None, "1e-5", None, "128", None, None, None),
+}
+
+
+@pytest.mark.parametrize("name", sorted(ORIGINAL))
+def test_original_presets_are_those_of_the_methods_code(name):
+    values = grid.read_flagfile(PRESETS[0].with_name(f"cifar10_{name}_original.flags"))
+    names = ("architecture", "depth", "input_scaling", "batch_norm_epsilon", "crop_padding", "batch_size", "epochs",
+             "learning_rate_epochs", "weight_decay_on")  # fmt: skip
+    expected = [None if value is None else str(value) for value in ORIGINAL[name]]
+    assert [values.get(key) for key in names] == expected
+    assert values["learning_rates"].startswith("0.1,0.01,0.001")
+
+
 def published(data_set, defense):
     """The paper's numbers of Table II by attack, as printed there."""
     with PRESETS[0].parents[1].joinpath("published.csv").open(newline="") as file:

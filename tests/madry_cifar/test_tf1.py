@@ -186,6 +186,7 @@ def test_import_commands_refuse_in_one_line(tmp_path):
         ([f"--checkpoint={prefix}", target, "--defense=rvs"], "the madry code trains by at or natural"),
         ([f"--checkpoint={prefix}", target, "--jit_compile=banana"], "--jit_compile=banana"),
         ([f"--checkpoint={prefix}", target, "--architecture=standard"], "--architecture=standard: the checkpoint's is"),
+        ([f"--checkpoint={prefix}", target, "--input_scaling=unit"], "--input_scaling=unit: that code's networks"),
         ([f"--checkpoint={prefix}", target, "--epochs=3"], "--epochs, --learning_rate_epochs: not for an imported"),
     ):
         status, _, stderr = command("madry_cifar.import_tf1", *arguments)

@@ -47,6 +47,11 @@ def test_labels_with_the_true_class_behind_are_refused():
         make(lambda1=0.05)
 
 
-def test_running_statistics_cannot_be_moved_by_the_attack():
-    with pytest.raises(UsageError, match="--attack_batch_norm=train: must be one of frozen, eval"):
-        make(attack_batch_norm="train")
+def test_a_preset_of_at_may_say_how_statistics_move():
+    """A table's rows share a flag's name, and so its values: `--attack_batch_norm=train` of AT's preset is taken."""
+    images, labels = (tf.constant(array) for array in batch(6, 10))
+    defense = make(attack_batch_norm="train")
+    defense.adversarial_images(images, tf.cast(labels, tf.int32), tf.constant(0, tf.int64))
+    assert {mode for mode, _ in defense.classifier.passes} == {"frozen"}  # nothing moves where images are only shown
+    defense.examples(images, tf.cast(labels, tf.int32), tf.constant(0, tf.int64))
+    assert defense.classifier.passes[-1][0] == "train"
