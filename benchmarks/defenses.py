@@ -22,7 +22,7 @@ from benchmarks import flops, iteration, machine, report
 from benchmarks.turns import Contender, take_turns
 from experiments.grid import preset
 from madry_cifar import defense, flags
-from madry_cifar.errors import UsageError
+from madry_cifar.errors import UsageError, unknown
 from madry_cifar.model import WideResNet, check_size
 from madry_cifar.options import kind
 
@@ -73,7 +73,8 @@ def main() -> None:
     """Measures as the flags say, and prints."""
     names = FLAGS.defenses.split(",") if FLAGS.defenses else list(defense.REGISTRY)
     for name in names:
-        defense.find(name)
+        if name not in defense.REGISTRY:
+            raise unknown("defenses", name, defense.REGISTRY)
     try:
         check_size(FLAGS.depth, FLAGS.width, 10)
     except ValueError as error:

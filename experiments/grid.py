@@ -11,7 +11,7 @@ from absl import flags as absl_flags
 import rvs_tf  # noqa: F401 (registers the defences)
 from madry_cifar import data, defense, flags, train
 from madry_cifar.errors import UsageError, unknown
-from madry_cifar.model import check_size
+from madry_cifar.model import WideResNet
 from madry_cifar.run_folder import MAY_CHANGE, SCHEMA_VERSION
 
 FLAGS = absl_flags.FLAGS
@@ -187,7 +187,7 @@ def run(dataset: str, row: str, seed: int) -> dict[str, Any]:
     settings = preset(dataset, name) | given | VARIANTS.get(row, {})
     steps = int(settings.get("steps", kind.Options().steps))
     settings = {"checkpoint_every": str(max(1, steps // FLAGS.checkpoints)), "keep": "0"} | settings
-    changed = _check(kind, settings, options)
+    changed = _check(kind, dataset, settings, options)
     digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:8]
     return {
         "id": f"{dataset}/{row}-{digest}/seed-{seed}",
@@ -224,19 +224,19 @@ def preset(dataset: str, name: str) -> dict[str, str]:
     return {key: value for key, value in values.items() if key not in ("dataset", "defense", "keep")}
 
 
-def _check(kind, settings, options):
+def _check(kind, dataset, settings, options):
     """What of the settings differs from the defaults and decides what is trained; raises UsageError for bad ones."""
     values = {key: flags.parse(key, value) for key, value in settings.items()}
     for name, instead in (("epochs", "steps"), ("learning_rate_epochs", "learning_rate_boundaries")):
         if values.get(name):
             raise UsageError(f"--{name}={values[name]}: the rows of a table are trained for the same --steps; give "
                              f"--{instead}")  # fmt: skip
-    chosen = flags.options_of(kind, {key: values[key] for key in options & values.keys()}).as_dict()
+    given = flags.options_of(kind, {key: values[key] for key in options & values.keys()})
+    chosen = given.as_dict()
     chosen |= {key: values.get(key, FLAGS[key].default) for key in _common_settings() - MAY_CHANGE}
     default = kind.Options().as_dict() | {key: FLAGS[key].default for key in _common_settings()}
     changed = {key: value for key, value in chosen.items() if value != default[key]}
-    try:
-        check_size(chosen["depth"], chosen["width"], 2)
-    except ValueError as error:
-        raise UsageError(f"--{error}") from None
+    train.check_network({name: FLAGS[name].default for name in flags.section("Network")} | chosen)
+    data.check_crop(dataset, chosen["crop_padding"], chosen["crop_fill"])
+    kind(WideResNet(10, 1, data.NUM_CLASSES[dataset]), given)  # its own checks; the smallest network does for them
     return changed

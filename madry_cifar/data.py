@@ -83,10 +83,8 @@ def load(name: str = "digits", *, data_dir: str | None = None, download: bool = 
     """
     if name not in NUM_CLASSES:
         raise unknown("dataset", name, NUM_CLASSES)
-    num_classes, augmented = NUM_CLASSES[name], name.startswith("cifar")
-    for option, value, default in (("crop_padding", crop_padding, PADDING), ("crop_fill", crop_fill, 0)):
-        if value != default and not augmented:
-            raise UsageError(f"--{option}={value}: images of {name} are not cropped; leave it out")
+    check_crop(name, crop_padding, crop_fill)
+    num_classes = NUM_CLASSES[name]
     if name == "digits":
         *images, test, provenance = _digits()
     elif folder := original_files.find(name, data_dir):
@@ -99,7 +97,21 @@ def load(name: str = "digits", *, data_dir: str | None = None, download: bool = 
     for split in (*images, test):
         check_labels(split.labels, num_classes, name)
     held_out, trained_on = _hold_out(*images, validation_size, name) if train else (None, None)
-    return Dataset(name, trained_on, test, held_out, num_classes, augmented, provenance, crop_padding, crop_fill)
+    return Dataset(
+        name, trained_on, test, held_out, num_classes, is_augmented(name), provenance, crop_padding, crop_fill
+    )
+
+
+def is_augmented(name: str) -> bool:
+    """Whether the training images of a data set are cropped and flipped."""
+    return name.startswith("cifar")
+
+
+def check_crop(name: str, padding: int, fill: int) -> None:
+    """Raises UsageError for a padding or fill other than the default for a set that is not cropped."""
+    for option, value, default in (("crop_padding", padding, PADDING), ("crop_fill", fill, 0)):
+        if value != default and not is_augmented(name):
+            raise UsageError(f"--{option}={value}: images of {name} are not cropped; leave it out")
 
 
 def _hold_out(images, size, name):

@@ -175,6 +175,12 @@ def network_of(settings: Mapping[str, Any], **kwargs) -> WideResNet:
     return WideResNet(**{name: settings[name] for name in SETTINGS if name in settings}, **kwargs)
 
 
+def name_of(settings: Mapping[str, Any]) -> str:
+    """What the network that a run's settings describe is called: WRN-28-10; the standard one says so."""
+    prefix = "standard " if settings.get("architecture") == "standard" else ""
+    return f"{prefix}WRN-{settings['depth']}-{settings['width']}"
+
+
 def _check_choice(name, value, choices):
     if value not in choices:
         raise ValueError(f"{name}={value}: must be one of {', '.join(choices)}")

@@ -13,7 +13,7 @@ from madry_cifar import attacks, checkpoints, data, flags, results, run_folder
 from madry_cifar.errors import UsageError
 from madry_cifar.evaluation import Evaluator, fingerprint, skipping
 from madry_cifar.files import alone
-from madry_cifar.model import WideResNet, network_of
+from madry_cifar.model import WideResNet, name_of, network_of
 from madry_cifar.tasks import Task
 
 FLAGS = absl_flags.FLAGS
@@ -72,7 +72,7 @@ class Subject:
         return {
             "train_dir": str(self.train_dir),
             "defense": self.flags["defense"],
-            "network": f"WRN-{self.flags['depth']}-{self.flags['width']}",
+            "network": name_of(self.flags),
             "checkpoint": step,
             "classifier_sha256": fingerprint(self.classifier),
             "training_flags": self.flags,

@@ -7,6 +7,7 @@ Watch it with: tensorboard --logdir runs
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -16,7 +17,7 @@ from madry_cifar import attacks, data, defense, flags, run_folder, strategies
 from madry_cifar.errors import UsageError, unknown
 from madry_cifar.evaluation import Evaluator
 from madry_cifar.layers import synchronize
-from madry_cifar.model import LEAKINESS, SCALINGS, check_size, network_of
+from madry_cifar.model import LEAKINESS, SCALINGS, check_size, name_of, network_of
 from madry_cifar.options import Options
 from madry_cifar.trainer import Schedule, Trainer
 
@@ -118,8 +119,7 @@ def main() -> None:
 
 def _announce(trainer, dataset, settings):
     options, devices = trainer.training.options, _devices(trainer.strategy.num_replicas_in_sync)
-    network = f"WRN-{FLAGS.depth}-{FLAGS.width}"
-    print(f"{FLAGS.defense} on {dataset.provenance}: {len(dataset.train)} training images, {network}, "
+    print(f"{FLAGS.defense} on {dataset.provenance}: {len(dataset.train)} training images, {name_of(settings)}, "
           f"{options.steps} steps of {options.batch_size} on {devices}, into {trainer.train_dir}")  # fmt: skip
     if trainer.step:
         print(f"going on after step {trainer.step}" if trainer.step < options.steps else
@@ -130,14 +130,19 @@ def _announce(trainer, dataset, settings):
 
 def check_flags(options: Options) -> tuple[bool, list[attacks.Attack]]:
     """Whether to use XLA, and the attacks of the periodic evaluation. Raises UsageError for a flag it cannot use."""
+    check_network(flags.configuration(flags.section("Network")))
+    return _jit_compile(FLAGS.jit_compile), _evaluation_attacks(options)
+
+
+def check_network(settings: Mapping[str, Any]) -> None:
+    """Raises UsageError for a setting of the network, by the name of its flag, that there is not."""
     try:
-        check_size(FLAGS.depth, FLAGS.width, 2)
+        check_size(settings["depth"], settings["width"], 2)
     except ValueError as error:
         raise UsageError(f"--{error}") from None
     for name, choices in (("precision", PRECISIONS), ("architecture", LEAKINESS), ("input_scaling", SCALINGS)):
-        if FLAGS[name].value not in choices:
-            raise unknown(name, FLAGS[name].value, choices)
-    return _jit_compile(FLAGS.jit_compile), _evaluation_attacks(options)
+        if settings[name] not in choices:
+            raise unknown(name, settings[name], choices)
 
 
 def settings_of(options: Options, num_classes: int) -> dict[str, Any]:

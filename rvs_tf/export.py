@@ -24,6 +24,7 @@ import rvs_tf  # noqa: F401 (registers the defences)
 from madry_cifar import checkpoints, data, flags
 from madry_cifar.errors import RunError, UsageError, unknown
 from madry_cifar.files import naming
+from madry_cifar.model import name_of
 from madry_cifar.run_evaluation import Subject
 from madry_cifar.run_folder import SCHEMA_VERSION
 from rvs_tf.deployment.formats import FORMATS, Format
@@ -159,7 +160,7 @@ def _export_train_step(subject: Subject, chosen: Format, output: pathlib.Path) -
         "schema_version": SCHEMA_VERSION,
         "what": "train_step",
         "defense": settings["defense"],
-        "network": f"WRN-{settings['depth']}-{settings['width']}",
+        "network": name_of(settings),
         "checkpoint": step,
         "batch": shown,
         "training_flags": settings,

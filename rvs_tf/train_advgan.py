@@ -24,7 +24,7 @@ from absl import flags as absl_flags
 from madry_cifar import checkpoints, data, files, flags, run_folder
 from madry_cifar.errors import UsageError
 from madry_cifar.evaluation import Evaluator, fingerprint
-from madry_cifar.model import WideResNet
+from madry_cifar.model import WideResNet, name_of
 from madry_cifar.trainer import Schedule, Trainer
 from rvs_tf.attacks.advgan import AdvGAN, as_attack
 
@@ -78,7 +78,7 @@ def main() -> None:
         evaluator=lambda split, *, seed: accuracies.measure(trainer.step),
         jit_compile=bool(tf.config.list_physical_devices("GPU")),
     )
-    print(f"AdvGAN against {target_flags['defense']}, WRN-{target.depth}-{target.width}, step {target_step}, on "
+    print(f"AdvGAN against {target_flags['defense']}, {name_of(target_flags)}, step {target_step}, on "
           f"{dataset.provenance}: {len(dataset.train)} training images, {options.epochs} epochs of {steps_per_epoch} "
           f"steps of {options.batch_size}, into {folder}")  # fmt: skip
     if trainer.step:

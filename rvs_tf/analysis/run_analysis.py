@@ -10,7 +10,7 @@ from absl import flags as absl_flags
 from madry_cifar import checkpoints, data, flags, run_folder
 from madry_cifar.errors import RunError, UsageError
 from madry_cifar.evaluation import fingerprint
-from madry_cifar.model import network_of
+from madry_cifar.model import name_of, network_of
 from rvs_tf.analysis.perturber import Perturber
 from rvs_tf.defense import RobustnessViaSynthesis
 from rvs_tf.generator import Generator
@@ -78,7 +78,7 @@ class Analysis:
             "numbers": "measured",
             "train_dir": str(self.train_dir),
             "defense": self.run_flags["defense"],
-            "network": f"WRN-{self.run_flags['depth']}-{self.run_flags['width']}",
+            "network": name_of(self.run_flags),
             "dataset": self._dataset.name,
             "provenance": self._dataset.provenance,
             "split": "test",

@@ -47,7 +47,7 @@ def test_command(run):
 
 @pytest.mark.parametrize(
     ("flag", "named"),
-    [("--defenses=at,rsv", "--defense=rsv: unknown; did you mean"), ("--depth=12", "--depth=12: must be")],
+    [("--defenses=at,rsv", "--defenses=rsv: unknown; did you mean"), ("--depth=12", "--depth=12: must be")],
 )
 def test_flags_that_are_refused(invoke, flag, named):
     status, out, err = invoke(defenses.command, flag)

@@ -189,6 +189,12 @@ def test_checkpoints_are_spread_over_the_training_and_kept(configure):
         (["--label_smoothing=2"], "--label_smoothing=2.0: must be at most 1"),
         (["--learning_rates=a,b"], "--learning_rates=a,b: must be numbers"),
         (["--epsilon=-1"], "--epsilon=-1.0: must be at least 0"),
+        (["--architecture=madri"], "--architecture=madri: unknown; did you mean 'madry'"),
+        (["--input_scaling=sign"], "--input_scaling=sign: unknown; did you mean 'signed'"),
+        (["--precision=bf16"], "--precision=bf16: unknown; did you mean 'bfloat16'"),
+        (["--dataset=cifar10,svhn_cropped", "--crop_padding=4"], "--crop_padding=4: images of svhn_cropped are not"),
+        (["--defenses=featscatter", "--label_smoothing=0.9"], "--label_smoothing=0.9: must be below 0.9"),
+        (["--defenses=adv_vertex", "--lambda2=0.05"], "--lambda2=0.05: must be at least 0.1"),
     ],
 )
 def test_bad_flags_are_told_before_anything_runs(configure, given, message):

@@ -27,7 +27,7 @@ def compared():
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("training", ["rvs", "rvs, five steps a call", "at", "featscatter", "adv_interp"])
+@pytest.mark.parametrize("training", ["rvs", "rvs, five steps a call", "at", "featscatter", "adv_interp", "adv_vertex"])
 def test_with_synchronized_batch_norm_replicas_train_as_one_device(compared, training):
     """The same images, draws, statistics, transport distance and updates: all but rounding, in float64."""
     assert compared[training]["losses"] < 1e-12

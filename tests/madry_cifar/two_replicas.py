@@ -16,7 +16,7 @@ from madry_cifar.layers import synchronize
 from madry_cifar.model import WideResNet
 from madry_cifar.steps import Steps
 
-STEPS, BATCH_SIZE, SEED = {"rvs": 20, "at": 3, "featscatter": 2, "adv_interp": 2}, 8, 1
+STEPS, BATCH_SIZE, SEED = {"rvs": 20, "at": 3, "featscatter": 2, "adv_interp": 2, "adv_vertex": 2}, 8, 1
 
 
 def train(name, digits, strategy, sync_bn=False, steps_per_call=1):
@@ -60,7 +60,7 @@ def main():
     found = {"rvs": compare(train("rvs", digits, two, sync_bn=True), alone := train("rvs", digits, one))}
     found["rvs, five steps a call"] = compare(train("rvs", digits, two, sync_bn=True, steps_per_call=5), alone)
     found["rvs, statistics of each replica"] = compare(train("rvs", digits, two), alone)
-    for name in ("at", "featscatter", "adv_interp"):  # the latter two look at the whole batch, too
+    for name in ("at", "featscatter", "adv_interp", "adv_vertex"):  # two look at the whole batch; the last one draws
         found[name] = compare(train(name, digits, two, sync_bn=True), train(name, digits, one))
     print(json.dumps(found))
 

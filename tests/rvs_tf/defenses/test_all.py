@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import rvs_tf  # noqa: F401 (registers the defences)
 from madry_cifar import WideResNet, data, defense
 from madry_cifar.checkpoints import flat_state
 from madry_cifar.steps import Steps
@@ -90,6 +91,26 @@ def test_the_loss_falls_and_going_on_from_saved_values_is_exact(name, digits):
     for key, variable in state.items():
         np.testing.assert_array_equal(variable.numpy(), whole[key], err_msg=key)
     assert np.mean(losses[-6:]) < np.mean(losses[:6])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_compiled_by_xla_it_trains_on_the_same_images(name, digits):
+    images, labels = tf.constant(digits.train.images[:4], tf.float64), tf.constant(digits.train.labels[:4])
+    subject, step = make(name, "float64"), tf.constant(3, tf.int64)
+    compiled = tf.function(subject.adversarial_images, autograph=False, jit_compile=True)(images, labels, step)
+    np.testing.assert_allclose(compiled, subject.adversarial_images(images, labels, step), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_in_bfloat16_a_step_loses_about_the_same(name, digits):
+    images, labels = tf.constant(digits.train.images[:32], tf.float32), tf.constant(digits.train.labels[:32])
+    losses = []
+    for dtype in ("float32", "mixed_bfloat16"):
+        subject = make(name, dtype)
+        losses.append(float(subject.train_step(images, labels, tf.constant(0, tf.int64))["total"]))
+        assert {variable.value.dtype for variable in subject.classifier.variables} == {tf.float32}
+    assert losses[0] != losses[1]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=0.05)
 
 
 @pytest.mark.parametrize("on", ["kernels", "all"])
