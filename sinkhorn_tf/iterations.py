@@ -53,10 +53,12 @@ def reverse(scores: tf.Tensor, fs: tf.Tensor, gs: tf.Tensor, last: tf.Tensor, f_
     def step_back(t, _, f_bar, g_bar, scores_bar):
         now = tf.minimum(t, last)
         by_g = spread(g_bar, scores - fs[now], axis=0)  # B ∘ ḡ
-        f_bar -= tf.reduce_sum(by_g, axis=1, keepdims=True)
-        by_f = spread(f_bar, scores - gs[now], axis=1)  # A ∘ f̄; gs starts with the zeros
-        g_bar = -tf.reduce_sum(by_f, axis=0, keepdims=True)
-        return t - 1, tf.reduce_any(g_bar != 0), tf.zeros_like(f_bar), g_bar, scores_bar + by_g + by_f
+        minus_f_bar = tf.reduce_sum(by_g, axis=1, keepdims=True) - f_bar
+        minus_by_f = spread(minus_f_bar, scores - gs[now], axis=1)  # −A ∘ f̄; gs starts with the zeros
+        g_bar = tf.reduce_sum(minus_by_f, axis=0, keepdims=True)
+        # No sum of three terms: in a graph that takes much memory TensorFlow keeps such a one in a temporary variable,
+        # which within a loop within another loop is not made anew (tensorflow/tensorflow#23780).
+        return t - 1, tf.reduce_any(g_bar != 0), tf.zeros_like(f_bar), g_bar, scores_bar + by_g - minus_by_f
 
     state = (tf.convert_to_tensor(iterations) - 1, True, f_bar, g_bar, tf.zeros_like(scores))
     *_, scores_bar = tf.while_loop(lambda t, alive, *_: alive, step_back, state, maximum_iterations=iterations)

@@ -140,3 +140,23 @@ def test_a_large_cost_common_to_all_leaves_the_float32_gradient_its_digits():
     _, *results = function(tf.constant(x, tf.float32), tf.constant(y, tf.float32))
     for result, expected in zip(results, exact, strict=True):
         assert np.linalg.norm(result.numpy() - expected.numpy()) <= 1e-6 * np.linalg.norm(expected)
+
+
+def test_the_gradient_in_a_loop_of_a_graph_that_takes_much_memory():
+    """There TensorFlow keeps sums of three or more in temporary variables, and fails with them in nested loops."""
+    x, y = tf.constant(np.random.default_rng(3).uniform(size=(2, 4, 8)))
+
+    def climb(x):
+        _, gradient, _ = value_and_gradients(sinkhorn_distance, regularization=0.1)(x, y)
+        return x + 0.1 * gradient
+
+    def several(x, large):
+        filled = large + tf.cast(x[0, 0], tf.float32)  # 240 MB; what follows keeps it alive during the loop
+        start = x + tf.cast(0 * filled[0], x.dtype)
+        _, end = tf.while_loop(lambda k, _: k < 3, lambda k, x: (k + 1, climb(x)), (0, start))
+        return end, tf.reduce_sum(filled * tf.cast(end[0, 0], tf.float32))
+
+    compiled, large = tf.function(several, autograph=False), tf.zeros([60_000_000])
+    for _ in range(3):  # the first call or the second failed
+        ended, _ = compiled(x, large)
+    np.testing.assert_allclose(ended, climb(climb(climb(x))), rtol=1e-9)
