@@ -1,12 +1,21 @@
 """Tables II, III and IV: which cells they have, each with what was measured and what the paper prints, never mixed."""
 
+import re
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from experiments import checks, published
 from experiments.measured import WHITE_BOX, Measurement, Work, transfer_from
-from experiments.names import ABLATIONS, DEFENSES, attack_order, dataset_label, is_of_paper, setting_label
+from experiments.names import (
+    ABLATIONS,
+    DEFENSES,
+    attack_label,
+    attack_order,
+    dataset_label,
+    is_of_paper,
+    setting_label,
+)
 from experiments.published import Published
 from experiments.statement import Statement, about
 
@@ -34,13 +43,15 @@ NOTES = {
 }
 
 
-EXTENDED_NOTE = (
-    "Not in the paper, and so with nothing published beside them: MultiTargeted (PGD's steps of 2/255 toward each of "
-    "nine classes); APGD-CE, APGD-T, FAB-T and Square, which choose their steps themselves; AutoAttack, which is these "
-    "four, one after another; several random starts (×10), of which the worst for each image counts; and C&W L2, "
-    "Carlini and Wagner's own attack, whose ball is not the others': L2 with a radius of 127.5 grey levels, 0.5 of the "
-    "pixels' range. These leave alone what is misclassified already."
-)
+# of attacks that the paper does not have, by what a column's name must match
+EXTENDED_NOTES = {
+    r"multitargeted": "MultiTargeted: PGD's steps of 2/255 toward each of nine classes.",
+    r"apgd-.*|fab-t|square": "APGD, FAB-T and Square choose their steps themselves.",
+    r"autoattack": "AutoAttack: APGD-CE, APGD-T, FAB-T and Square, one after another.",
+    r".*x\d+": "×10: ten random starts, of which the worst for each image counts.",
+    r"cw-l2.*": "C&W L2: Carlini and Wagner's own attack, whose ball is not the others': L2 with a radius of 127.5 "
+    "grey levels, 0.5 of the pixels' range.",
+}
 
 
 @dataclass(frozen=True)
@@ -173,13 +184,20 @@ class Table:
     @property
     def caption(self) -> str:
         """How to read it."""
-        extended = not all(is_of_paper(attack) for group in self.groups for attack in group.attacks)
-        notes = f"{NOTES[self.part]} {EXTENDED_NOTE}" if extended else NOTES[self.part]
+        others = list(dict.fromkeys(a for group in self.groups for a in group.attacks if not is_of_paper(a)))
+        notes = [NOTES[self.part]]
+        if others:
+            notes.append(
+                "Not in the paper, and so with nothing published beside them: "
+                f"{', '.join(map(attack_label, others))}. These leave alone what is misclassified already."
+            )
+        notes += [text for name, text in EXTENDED_NOTES.items() if any(re.fullmatch(name, a) for a in others)]
+        l2 = " (but C&W L2)" if any(a.startswith("cw-l2") for a in others) else ""
         return (
-            f"Accuracy in percent, L∞ attacks with ε = 8/255{' (but C&W L2)' if extended else ''}, PGD and CW in steps "
-            "of 2/255. Lines called measured are ours; ±: standard error from the number of images, or, over several "
-            "seeds, the standard deviation between them. Lines called published are the paper's numbers. Difference: "
-            f"measured − published, in points. {MISSING}: not there. {notes}"
+            f"Accuracy in percent, L∞ attacks with ε = 8/255{l2}, PGD and CW in steps of 2/255. Lines called measured "
+            "are ours; ±: standard error from the number of images, or, over several seeds, the standard deviation "
+            "between them. Lines called published are the paper's numbers. Difference: measured − published, in "
+            f"points. {MISSING}: not there. {' '.join(notes)}"
         )
 
     def cells(self) -> Iterator[tuple[Group, Cell]]:

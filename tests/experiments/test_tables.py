@@ -114,6 +114,15 @@ def test_the_papers_columns_have_the_papers_caption(grid):
     assert caption.endswith(tables.NOTES["table2"])
 
 
+def test_the_caption_explains_the_columns_that_are_there_alone(grid):
+    grid.white_box("rvs", {"natural": 80.0, "square": 40.0, "autoattack": 30.0})
+    caption = build(grid)[0].caption
+    assert "nothing published beside them: Square, AutoAttack." in caption
+    assert "AutoAttack: APGD-CE, APGD-T, FAB-T and Square, one after another." in caption
+    for absent in ("C&W L2", "MultiTargeted", "×10"):
+        assert absent not in caption
+
+
 def test_table_three_has_a_group_for_each_surrogate(grid):
     grid.transfer("rvs", "at", {"pgd-20": 60.0})
     grid.white_box("rvs", {"pgd-20": 20.0})  # not to be taken for black-box
