@@ -201,6 +201,11 @@ class Partial:
         arrays = {name: getattr(outcome, name) for name in ("predictions", *NUMBERS)}
         write_array(self.path, np.savez, key=self._key, **arrays)
 
+    def remove(self) -> None:
+        """Removes what was kept."""
+        for path in filter(None, (self.path, self.images_path)):
+            path.unlink(missing_ok=True)
+
 
 def remove_partial(path: pathlib.Path, attack: Attack) -> None:
     """Removes what `Partial`s of an attack have kept for the results file at `path`."""

@@ -10,8 +10,9 @@ white-box attacks. A difference between attacks is "suspect" where it is larger 
 errors, a "note" where there are too few images to tell. No sign is no proof: report AutoAttack's accuracy.
 
 Each image that is classified correctly costs about 700 gradients, and one that withstands PGD-100 and APGD-CE up to
-5,000 forward passes more (Square). The bar's time left is an upper limit. The result is JSON in the run's results/,
-with a plot beside it if matplotlib is installed.
+5,000 forward passes more (Square). The bar's time left is an upper limit. A diagnosis that was killed goes on
+after its last batch when the same command is typed again. The result is JSON in the run's results/, with a plot beside
+it if matplotlib is installed.
 """
 
 import os
@@ -24,6 +25,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from tqdm import tqdm
 
 import rvs_tf  # noqa: F401 (registers the attacks)
 from madry_cifar import flags, results, run_evaluation
@@ -73,10 +75,21 @@ def main() -> None:
     about |= {"dataset": dataset.name, "provenance": dataset.provenance, "split": FLAGS.split, "images": len(split)}
     about |= {"step_size": step_size(FLAGS.epsilon)} | flags.configuration(["epsilon", "seed", "batch_size"])
     about |= {"surrogate": its_about} if surrogate else {}
-    found = diagnosis.diagnose(target.classifier, split, epsilon=FLAGS.epsilon, surrogate=surrogate, seed=FLAGS.seed,
-                               batch_size=FLAGS.batch_size, progress=True)  # fmt: skip
     outputs[0] /= f"diagnosis_{results.file_name(about)}.json"
+    kept: dict[str, results.Partial] = {}
+
+    def keep(name, attack):
+        partial = results.Partial(outputs[0], about, attack, name.replace(" ", "-"))
+        if not kept and partial.path.exists():
+            tqdm.write("going on where this diagnosis was ended")
+        kept[name] = partial
+        return partial
+
+    found = diagnosis.diagnose(target.classifier, split, epsilon=FLAGS.epsilon, surrogate=surrogate, seed=FLAGS.seed,
+                               batch_size=FLAGS.batch_size, progress=True, keep=keep)  # fmt: skip
     written = [file for path in outputs for file in write(path, found, about)]
+    for partial in kept.values():
+        partial.remove()
     Console().print(table(found.checks, about))
     Console().print(_verdict(found.checks))
     if len(written) == len(outputs):

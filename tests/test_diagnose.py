@@ -4,6 +4,8 @@ import functools
 import json
 import shutil
 import sys
+import time
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from matplotlib.figure import Figure
 import rvs_tf.diagnose
 from madry_cifar import WideResNet, run_folder
 from madry_cifar.checkpoints import Checkpoints
+from madry_cifar.evaluation import Evaluator
 from rvs_tf import diagnosis
 from rvs_tf.diagnosis import plot
 
@@ -94,6 +97,40 @@ def test_everything(run, runs, digits, tmp_path):
         assert verdicts[name] == "ok", content["checks"]
     assert content["verdict"] in out
     assert "square" in err  # the bar tells what is being done
+
+
+def test_a_diagnosis_that_was_killed_goes_on(start, invoke, runs, saved, tmp_path, monkeypatch):
+    flags = (f"--max_images={IMAGES}", "--batch_size=8", "--epsilon=32")
+    killed, whole = runs / "target", shutil.copytree(saved / "target", tmp_path / "whole")
+    process = start("rvs_tf.diagnose", f"--train_dir={killed}", *flags)
+    deadline = time.monotonic() + 100
+    while not list((killed / "results").glob(".diagnosis_*_pgd-5.partial.npz")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    kept = sum(int(np.load(path)["attacked"]) for path in (killed / "results").glob(".*.npz"))
+
+    attacked, run_batch = Counter(), Evaluator._run_batch
+
+    def counting(evaluator, attack, split, rows, *settings):
+        attacked[where] += len(rows)
+        return run_batch(evaluator, attack, split, rows, *settings)
+
+    monkeypatch.setattr(Evaluator, "_run_batch", counting)
+    found = {}
+    for where in (killed, whole):
+        status, out, err = invoke(rvs_tf.diagnose.command, f"--train_dir={where}", *flags)
+        assert status == 0, err
+        assert ("going on where this diagnosis was ended" in out) == (where == killed)
+        [file] = (where / "results").glob("*.json")
+        assert not list((where / "results").glob(".*"))
+        content = json.loads(file.read_text())
+        found[where] = content["checks"], content["curves"]
+    assert attacked[killed] + kept == attacked[whole]
+    assert kept > IMAGES
+    assert found[killed] == found[whole]
 
 
 def test_what_the_plot_is_made_of(diagnose, runs, tmp_path):

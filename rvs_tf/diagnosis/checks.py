@@ -5,8 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from madry_cifar.attacks import Attack
 from madry_cifar.data import Split
 from madry_cifar.progress import progress_bar
+from madry_cifar.results import Partial
 from rvs_tf.diagnosis import loss, outputs, strength
 from rvs_tf.diagnosis.trials import Case, Trial
 from rvs_tf.diagnosis.verdicts import Check, Finding
@@ -51,7 +53,8 @@ class Diagnosis(NamedTuple):
 
 
 def diagnose(model, split: Split, *, epsilon: float = 8.0, surrogate=None, seed: int = 0, batch_size: int = 200,
-             checks: Iterable[str] = tuple(CHECKS), progress: bool = False) -> Diagnosis:  # fmt: skip
+             checks: Iterable[str] = tuple(CHECKS), progress: bool = False,
+             keep: Callable[[str, Attack], Partial] | None = None) -> Diagnosis:  # fmt: skip
     """Looks for signs that a network's gradients are masked.
 
     Attacks start at the images that the network gets right; with all checks each of these costs about 700 gradients,
@@ -66,12 +69,15 @@ def diagnose(model, split: Split, *, epsilon: float = 8.0, surrogate=None, seed:
       batch_size: images at once.
       checks: which of `CHECKS` to make.
       progress: whether to draw a bar with the time left (at most: images that are broken early cost less).
+      keep: told the name of something to run and its attack, what keeps its outcome so far: a diagnosis that was
+        killed goes on from there.
 
     Raises:
       UsageError: where the network gets none of the images right.
       RunError: where logits are not finite.
     """
-    case = Case(model, split, epsilon=epsilon, surrogate=surrogate, seed=seed, batch_size=batch_size)
+    case = Case(model, split, epsilon=epsilon, surrogate=surrogate, seed=seed, batch_size=batch_size,
+                keep=keep)  # fmt: skip
     questions = {name: CHECKS[name] for name in checks}
     trials: dict[str, Trial] = {}
     for question in questions.values():

@@ -12,6 +12,7 @@ from madry_cifar.attacks import Attack
 from madry_cifar.data import Split
 from madry_cifar.errors import UsageError
 from madry_cifar.evaluation import Evaluator
+from madry_cifar.results import Partial
 
 WHITE_BOX, SURROGATE, RESCALED = "white-box", "surrogate", "rescaled"  # the network whose gradients are followed
 
@@ -47,6 +48,7 @@ class Case:
       surrogate: another network for the same classes, if there is one.
       seed: of all draws.
       batch_size: images at once.
+      keep: told a trial's name and attack, what keeps its outcome so far (as `results.Partial`), to go on from.
 
     Attributes:
       right: by trial (and "natural"), [N] whether the network is right on each image.
@@ -58,8 +60,9 @@ class Case:
     """
 
     def __init__(self, model, split: Split, *, epsilon: float = 8.0, surrogate=None, seed: int = 0,
-                 batch_size: int = 200):  # fmt: skip
+                 batch_size: int = 200, keep: Callable[[str, Attack], Partial] | None = None):  # fmt: skip
         self.model, self.split, self.epsilon, self.seed = model, split, epsilon, seed
+        self._keep = keep or (lambda name, attack: None)
         self.batch_size = min(batch_size, len(split))
         self._forward = tf.function(lambda images: model(images, batch_norm="eval").logits, autograph=False)
         natural = self._evaluator(model, len(split)).run(attacks.attack("natural"), split)
@@ -118,10 +121,15 @@ class Case:
     def run(self, trials: Mapping[str, Trial], advance: Callable[[float], Any] = lambda gradients: None) -> None:
         """Runs the trials, by name; `advance` is told how many gradients of an image each batch took at most."""
         for name, trial in trials.items():
-            done = 0
+            partial = self._keep(name, trial.attack)
+            before = partial and partial.read(self.split)
+            done = 0 if before is None else len(before.labels)
+            advance(trial.cost * done)
 
             def after_batch(outcome):
                 nonlocal done
+                if partial:
+                    partial.write(outcome)
                 advance(trial.cost * (len(outcome.labels) - done))
                 done = len(outcome.labels)
 
@@ -130,7 +138,7 @@ class Case:
             if trial.after:
                 evaluator = self._evaluator(evaluator.attacked, np.sum(earlier.predictions == earlier.labels))
             self._outcomes[name] = evaluator.run(
-                trial.attack, self.split, seed=self.seed, earlier=earlier, after_batch=after_batch
+                trial.attack, self.split, seed=self.seed, earlier=earlier, before=before, after_batch=after_batch
             )
             self.right[name] = self._right(name)
             advance(trial.cost * (len(self.split) - done))  # where no image was left to attack
