@@ -12,6 +12,7 @@ import rvs_tf  # noqa: F401 (registers the defences)
 from madry_cifar import data, defense, flags, train
 from madry_cifar.errors import UsageError, unknown
 from madry_cifar.model import WideResNet
+from madry_cifar.options import Options
 from madry_cifar.run_folder import MAY_CHANGE, SCHEMA_VERSION
 
 FLAGS = absl_flags.FLAGS
@@ -60,7 +61,8 @@ def define_flags() -> None:
     define("Grid", "unlock", False, "release a lock that a killed command left", kind=bool)
     define("Grid", "jobs", 1, "commands run at once on this machine", kind=int, minimum=1)
     define("Grid", "memory_mb", 8000, "of a job, for cluster executors", kind=int, minimum=1)
-    define("Grid", "defense", None, "of a preset given by --flagfile; no matter here: --defenses chooses the rows")
+    define("Grid", "defense", None, "of a preset given by --flagfile: other rows get its ε, network, batch and steps, not "
+           "its method's options; --defenses chooses the rows")  # fmt: skip
     train.define_settings()
 
 
@@ -102,6 +104,8 @@ def configuration(parts: list[str]) -> dict[str, Any]:
             raise unknown("dataset", name, data.NUM_CLASSES)
     if FLAGS.columns not in COLUMNS:
         raise unknown("columns", FLAGS.columns, COLUMNS)
+    if FLAGS.defense:
+        defense.find(FLAGS.defense)
     rows = _rows()
     trained = {row: None for part in parts for row in [*rows[part], *(SURROGATES if part == "table3" else [])]}
     runs = [run(dataset, row, seed) for dataset in datasets for row in trained for seed in range(FLAGS.seeds)]
@@ -178,12 +182,13 @@ def run(dataset: str, row: str, seed: int) -> dict[str, Any]:
 
     The settings of a row are, each before the next: the preset of its defence for the data set; what the grid needs
     (checkpoints spread over the training, all kept); the flags and the profile, as far as the defence has such an
-    option; what makes the row.
+    option (of another method's preset, `_shared_options` alone); what makes the row.
     """
     name = "rvs" if row in VARIANTS else row
     kind = defense.find(name)
     options = {field.name for field in dataclasses.fields(kind.Options)}
-    given = {key: value for key, value in _given_settings().items() if key in options | _common_settings()}
+    reached = options & _shared_options() if FLAGS.defense not in (None, name) else options
+    given = {key: value for key, value in _given_settings().items() if key in reached | _common_settings()}
     settings = preset(dataset, name) | given | VARIANTS.get(row, {})
     steps = int(settings.get("steps", kind.Options().steps))
     settings = {"checkpoint_every": str(max(1, steps // FLAGS.checkpoints)), "keep": "0"} | settings
@@ -203,6 +208,11 @@ def _common_settings():
     """The flags of a training that are not options of its defence, and that a row may be given."""
     names = [name for part in ("Run", "Data", "Network") for name in flags.section(part)]
     return {name for name in names if name not in ("dataset", "data_dir", "download")}
+
+
+def _shared_options():
+    """The options of a defence that mean the same in every other one: a preset of one may set them for all rows."""
+    return {field.name for field in dataclasses.fields(Options)} | {"epsilon"}
 
 
 def _given_settings():

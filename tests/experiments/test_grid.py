@@ -152,6 +152,29 @@ def test_presets_can_be_given(configure, preset):
             assert float_or_text(settings(config, "rvs")[name]) == float_or_text(value)
 
 
+def test_a_preset_keeps_its_methods_options_to_itself(configure):
+    """One step of 8 is Bilateral's; the others keep their own attacks."""
+    before = configure("--dataset=cifar10")
+    path = grid.HERE / "presets" / "cifar10_bilateral_rvs.flags"
+    config = configure(f"--flagfile={path}", "--epsilon=4", "--label_ratio=5")
+    assert settings(config, "bilateral").items() >= {"attack_steps": "1", "label_ratio": "5.0"}.items()
+    for row in ("at", "adv_vertex", "featscatter", "rvs"):
+        own = {field.name for field in dataclasses.fields(REGISTRY[row].Options)} & {
+            *(
+                "attack_steps",
+                "attack_step_size",
+                "attack_batch_norm",
+                "label_smoothing",
+                "vertex_scale",
+                "uniform_noise",
+            )
+        }
+        then, now = settings(before, row), settings(config, row)
+        assert {name: now.get(name) for name in own} == {name: then.get(name) for name in own}, row
+        assert now.items() >= {"epsilon": "4.0", "depth": "28", "steps": "179000"}.items()
+    assert settings(configure("--attack_steps=3", "--defenses=at,bilateral"), "at")["attack_steps"] == "3"
+
+
 def float_or_text(text):
     try:
         return float(text)
@@ -176,6 +199,7 @@ def test_checkpoints_are_spread_over_the_training_and_kept(configure):
     ("given", "message"),
     [
         (["--dataset=cifar"], "--dataset=cifar: unknown; did you mean 'cifar10'"),
+        (["--defense=rsv"], "--defense=rsv: unknown; did you mean 'rvs'"),
         (["--epochs=3"], "--epochs=3: the rows of a table are trained for the same --steps; give --steps"),
         (["--learning_rate_epochs=1,2"], "--learning_rate_epochs=1,2: the rows of a table"),
         (["--defenses=natural,rsv"], "--defenses=rsv: unknown; did you mean 'rvs'"),
