@@ -61,8 +61,8 @@ def define_flags() -> None:
     define("Grid", "unlock", False, "release a lock that a killed command left", kind=bool)
     define("Grid", "jobs", 1, "commands run at once on this machine", kind=int, minimum=1)
     define("Grid", "memory_mb", 8000, "of a job, for cluster executors", kind=int, minimum=1)
-    define("Grid", "defense", None, "of a preset given by --flagfile: other rows get its ε, network, batch and steps, not "
-           "its method's options; --defenses chooses the rows")  # fmt: skip
+    define("Grid", "defense", None, "of a preset given by --flagfile: other rows get its ε, network, batch and steps, "
+           "not its method's options; --defenses chooses the rows")  # fmt: skip
     train.define_settings()
 
 

@@ -1,18 +1,21 @@
 """Presets: every one is a command line that the training command takes, and says what it is."""
 
 import csv
+import dataclasses
 import pathlib
 import re
 import shlex
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from absl import flags as absl_flags
 
 import rvs_tf  # noqa: F401 (registers RvS)
 from experiments import grid
 from madry_cifar import defense, flags, train
+from madry_cifar.options import Options
 
 PRESETS = sorted((pathlib.Path(__file__).parents[2] / "experiments" / "presets").glob("*.flags"))
 FLAGS = absl_flags.FLAGS
@@ -48,11 +51,11 @@ def test_a_preset_says_what_it_is_and_is_taken(preset, training_flags):
     FLAGS(["train", f"--flagfile={preset}"])
     options = flags.given_options(defense.find(FLAGS.defense))
     data_set, kind, defense_name = parts(preset)
-    assert FLAGS.dataset.startswith(data_set)
+    assert FLAGS.dataset == {"svhn": "svhn_cropped"}.get(data_set, data_set)
     assert FLAGS.defense == defense_name
     if kind.endswith("_rvs"):  # on the footing of RvS's preset of the paper's text
-        own = defense_name, FLAGS.dataset, FLAGS.depth, FLAGS.width, FLAGS.architecture, FLAGS.input_scaling
-        assert own == (defense_name, FLAGS.dataset, 28, 10, "madry", "standardize")
+        network = FLAGS.depth, FLAGS.width, FLAGS.architecture, FLAGS.input_scaling
+        assert network == (28, 10, "madry", "standardize")
         paper = grid.read_flagfile(preset.with_name(f"{data_set}_paper.flags"))
         for name in ("steps", "batch_size", "epsilon", "learning_rates", "learning_rate_boundaries"):
             assert grid.read_flagfile(preset)[name] == paper[name], name
@@ -77,14 +80,48 @@ ORIGINAL = {  # of each method's code: network, scaling, batch norm, crop, batch
 }
 
 
+METHODS = {  # what is trained on, of each method's code (`adv_vertex`: of its text for CIFAR-10)
+    "trades": {"attack_steps": 10, "beta": 6},  # ε and step: below
+    "bilateral": {"epsilon": 8, "attack_steps": 1, "attack_step_size": 8, "target": "mc", "label_ratio": 9,
+                  "label_gamma": 0.01},
+    "featscatter": {"epsilon": 8, "attack_steps": 1, "attack_step_size": 8, "label_smoothing": 0.5},
+    "adv_interp": {"epsilon": 8, "label_share": 0.5},
+    "adv_vertex": {"epsilon": 8, "attack_steps": 10, "attack_step_size": 2, "attack_batch_norm": "frozen",
+                   "vertex_scale": 2, "lambda1": 1, "lambda2": 0.1},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("data_set", ["cifar10", "cifar100", "svhn"])
 @pytest.mark.parametrize("name", sorted(ORIGINAL))
-def test_original_presets_are_those_of_the_methods_code(name):
-    values = grid.read_flagfile(PRESETS[0].with_name(f"cifar10_{name}_original.flags"))
+def test_original_presets_are_those_of_the_methods_code(name, data_set):
+    values = grid.read_flagfile(PRESETS[0].with_name(f"{data_set}_{name}_original.flags"))
     names = ("architecture", "depth", "input_scaling", "batch_norm_epsilon", "crop_padding", "batch_size", "epochs",
              "learning_rate_epochs", "weight_decay_on")  # fmt: skip
-    expected = [None if value is None else str(value) for value in ORIGINAL[name]]
-    assert [values.get(key) for key in names] == expected
-    assert values["learning_rates"].startswith("0.1,0.01,0.001")
+    expected = dict(zip(names, (value and str(value) for value in ORIGINAL[name]), strict=True))
+    if data_set == "svhn":  # which is not cropped, and has RvS's first rate
+        expected["crop_padding"] = None
+    assert {key: values.get(key) for key in names} == expected
+    first = 0.01 if data_set == "svhn" else 0.1
+    rates = [float(rate) for rate in values["learning_rates"].split(",")]
+    np.testing.assert_allclose(rates, [first / 10**drop for drop in range(4 if name == "trades" else 3)])
+    if name == "adv_vertex":  # counted in steps, as in MadryLab's code
+        assert (values["steps"], values["learning_rate_boundaries"]) == ("80000", "40000,60000")
+
+
+@pytest.mark.parametrize("kind", ["original", "rvs"])
+@pytest.mark.parametrize("data_set", ["cifar10", "cifar100", "svhn"])
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_presets_train_on_the_methods_own_perturbations_and_labels(name, data_set, kind):
+    values = grid.read_flagfile(PRESETS[0].with_name(f"{data_set}_{name}_{kind}.flags"))
+    expected = dict(METHODS[name])
+    if name == "trades":
+        radius, step = (0.031 * 255, 0.007 * 255) if kind == "original" else (8, 2)
+        expected |= {"epsilon": radius, "attack_step_size": step}
+    own = {field.name for field in dataclasses.fields(defense.find(name).Options)}
+    own -= {field.name for field in dataclasses.fields(Options)}
+    assert {key: value for key, value in values.items() if key in own} == {
+        key: value if isinstance(value, str) else f"{value:g}" for key, value in expected.items()
+    }
 
 
 def published(data_set, defense):

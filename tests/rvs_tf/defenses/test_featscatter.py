@@ -70,15 +70,21 @@ def test_a_step(scattered, threshold, steps):
     assert [mode for mode, _ in defense.classifier.passes] == ["eval"] * (1 + steps) + ["train"]
 
 
-def test_what_the_released_code_adds_before_its_logarithms_changes_little():
-    """It adds 1e-6, which is left out here: some 3 % of the signs differ in this example."""
+@pytest.mark.parametrize(("apart", "lowest", "highest"), [(0.1, 0, 0), (0.3, 0.01, 0.05), (1.0, 0.2, 0.4)])
+def test_what_the_released_code_adds_before_its_logarithms(apart, lowest, highest):
+    """It adds 1e-6, which is left out here. That matters where a point is far from its own image: costs as in training
+    are below the first one's, 0.006."""
     draws = np.random.default_rng(0)
     x = draws.normal(size=(12, 10))
-    y = x + 0.3 * draws.normal(size=x.shape)
-    ours, theirs = (gradient(x, y, floor=floor) for floor in (0.0, 1e-6))
+    y = x + apart * draws.normal(size=x.shape)
+    points = tf.constant(y)
+    with tf.GradientTape() as tape:
+        tape.watch(points)
+        value = make(10).distance(tf.constant(x), points)
+    ours = tape.gradient(value, points).numpy()
     to_pixels = draws.normal(size=(10, 3072))
-    same = np.sign(ours @ to_pixels) == np.sign(theirs @ to_pixels)
-    assert same.mean() > 0.95
+    differ = np.sign(ours @ to_pixels) != np.sign(gradient(x, y, floor=1e-6) @ to_pixels)
+    assert lowest <= differ.mean() <= highest
 
 
 def test_labels_that_tell_nothing_are_refused():
