@@ -27,11 +27,12 @@ from absl import flags as absl_flags
 import rvs_tf  # noqa: F401 (registers its attacks)
 from benchmarks import attacks as benchmark
 from benchmarks import machine, peers, report
-from madry_cifar import attacks, flags
-from madry_cifar.data import Split
-from madry_cifar.errors import UsageError, unknown
-from madry_cifar.evaluation import Evaluator, Outcome
-from madry_cifar.tasks import Task
+from madry_cifar import attacks
+from madry_cifar.cli import flags
+from madry_cifar.cli.errors import UsageError, unknown
+from madry_cifar.data.datasets import Split
+from madry_cifar.evaluation.evaluator import Evaluator, Outcome
+from madry_cifar.evaluation.tasks import Task
 
 FLAGS = absl_flags.FLAGS
 ATTACKS = "pgd-20,apgd-ce,apgd-dlr,apgd-t,fab-t,square,cw-l2-100,autoattack"
@@ -113,8 +114,11 @@ def measure(subject: peers.Subject, split: Split, names: list[str], packages: li
         attack = attacks.attack(name, epsilon=subject.epsilon, step_size=subject.step_size)
         against = [peer for peer in (*peers.find(name), _again(evaluator, attack, split)) if peer.package in packages]
         installed = [peer for peer in against if peer.package == AGAIN or peers.is_installed(peer.package)]
-        rows += [_nothing() | {"attack": name, "peer": f"{peer.package}: not installed"}
-                 for peer in against if peer not in installed]  # fmt: skip
+        rows += [
+            _nothing() | {"attack": name, "peer": f"{peer.package}: not installed"}
+            for peer in against
+            if peer not in installed
+        ]
         if not installed:
             continue
         mine, seconds = _timed(name, "ours", lambda: ours(evaluator, attack, split, subject.seed).adversarial)
@@ -160,10 +164,10 @@ def main() -> None:
     for name in names:
         attacks.attack(name)  # what is mistyped ends here
         if not peers.find(name) and AGAIN not in chosen:
-            raise UsageError(f"--attacks={name}: has no peer; with --peers={AGAIN} it is compared with itself")
+            raise UsageError("attacks", name, f"has no peer; with --peers={AGAIN} it is compared with itself")
     network, dataset = benchmark.subject()
     if FLAGS.images > len(dataset.test):
-        raise UsageError(f"--images={FLAGS.images}: {dataset.name} has {len(dataset.test)} test images")
+        raise UsageError("images", FLAGS.images, f"{dataset.name} has {len(dataset.test)} test images")
     sizes = {name: FLAGS[name].value for name in ("epsilon", "step_size", "batch_size", "seed")}
     found = measure(peers.Subject(network, **sizes), dataset.test.take(slice(FLAGS.images)), names, chosen)
     about = {

@@ -23,12 +23,14 @@ import tensorflow as tf
 from absl import flags as absl_flags
 
 from benchmarks import machine, report
-from madry_cifar import attacks, checkpoints, data, flags, run_folder
-from madry_cifar.data import Split
-from madry_cifar.defense import Natural
-from madry_cifar.errors import UsageError
-from madry_cifar.model import WideResNet, check_size
-from madry_cifar.trainer import Schedule, Trainer
+from madry_cifar import attacks, data
+from madry_cifar.cli import flags
+from madry_cifar.cli.errors import UsageError
+from madry_cifar.data.datasets import Split
+from madry_cifar.networks.wide_resnet import WideResNet, check_size
+from madry_cifar.runs import checkpoints, run_folder
+from madry_cifar.training.method import Natural
+from madry_cifar.training.trainer import Schedule, Trainer
 
 FLAGS = absl_flags.FLAGS
 PEERS = {  # what is imported, and the distribution that has it
@@ -134,12 +136,14 @@ def measure(classifier: WideResNet, split: Split, sizes: dict, batch_size: int, 
             rows.append(dict.fromkeys(rows[0]) | {"attack": name})
             continue
         pairs = zip(seconds[name][1:], seconds["ours"][1:], strict=True)
-        rows.append({
-            "attack": name,
-            "images_per_second": len(images) / statistics.median(seconds[name][1:]),
-            "times_ours": statistics.median(one / other for one, other in pairs),
-            **_strength(classifier, images, labels, adversarial[name], batch_size),
-        })  # fmt: skip
+        rows.append(
+            {
+                "attack": name,
+                "images_per_second": len(images) / statistics.median(seconds[name][1:]),
+                "times_ours": statistics.median(one / other for one, other in pairs),
+                **_strength(classifier, images, labels, adversarial[name], batch_size),
+            }
+        )
     return rows
 
 
@@ -159,10 +163,7 @@ def subject() -> tuple[WideResNet, data.Dataset]:
         settings = run_folder.read_flags(FLAGS.train_dir)
         dataset = data.load(settings["dataset"], data_dir=FLAGS.data_dir or settings.get("data_dir"), train=False)
         return checkpoints.load_classifier(FLAGS.train_dir), dataset
-    try:
-        check_size(FLAGS.depth, FLAGS.width, 10)
-    except ValueError as error:
-        raise UsageError(f"--{error}") from None
+    check_size(FLAGS.depth, FLAGS.width, 10)
     classifier, dataset, steps = WideResNet(FLAGS.depth, FLAGS.width), data.load("digits"), FLAGS.train_steps
     rates = {"learning_rates": (0.1, 0.01), "learning_rate_boundaries": (3 * steps // 4,)} if steps > 1 else {}
     never = Schedule(checkpoint_every=0, log_every=0, image_every=0, eval_every=0)
@@ -187,19 +188,28 @@ def define_subject_flags() -> None:
     )
     define("Benchmark", "depth", 10, "of the network, 6n + 4", kind=int)
     define("Benchmark", "width", 1, "of the network", kind=int, minimum=1)
-    define("Benchmark", "train_steps", 60, "of natural training on digits; with 0, accuracies say nothing", kind=int,
-           minimum=0)  # fmt: skip
+    define(
+        "Benchmark",
+        "train_steps",
+        60,
+        "of natural training on digits; with 0, accuracies say nothing",
+        kind=int,
+        minimum=0,
+    )
     define("Benchmark", "data_dir", None, "where the data set of --train_dir is now [as the run was trained]")
 
 
 def main() -> None:
     """Measures as the flags say, and prints."""
     if FLAGS.images % FLAGS.batch_size:
-        raise UsageError(f"--images={FLAGS.images}: must be a multiple of --batch_size={FLAGS.batch_size}, so that "
-                         "nobody compiles a smaller batch")  # fmt: skip
+        raise UsageError(
+            "images",
+            FLAGS.images,
+            f"must be a multiple of --batch_size={FLAGS.batch_size}, so that nobody compiles a smaller batch",
+        )
     classifier, dataset = subject()
     if FLAGS.images > len(dataset.test):
-        raise UsageError(f"--images={FLAGS.images}: {dataset.name} has {len(dataset.test)} test images")
+        raise UsageError("images", FLAGS.images, f"{dataset.name} has {len(dataset.test)} test images")
     sizes = {"epsilon": FLAGS.epsilon, "step_size": FLAGS.step_size, "steps": FLAGS.steps}
     split = dataset.test.take(slice(FLAGS.images))
     rows = measure(classifier, split, sizes, FLAGS.batch_size, FLAGS.repeats)

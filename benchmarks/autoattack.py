@@ -23,10 +23,11 @@ from absl import flags as absl_flags
 import rvs_tf  # noqa: F401 (registers its attacks)
 from benchmarks import agreement, machine, peers, report
 from benchmarks import attacks as benchmark
-from madry_cifar import attacks, flags
-from madry_cifar.data import Dataset, Split
-from madry_cifar.errors import UsageError, unknown
-from madry_cifar.evaluation import Evaluator
+from madry_cifar import attacks
+from madry_cifar.cli import flags
+from madry_cifar.cli.errors import UsageError, unknown
+from madry_cifar.data.datasets import Dataset, Split
+from madry_cifar.evaluation.evaluator import Evaluator
 
 FLAGS = absl_flags.FLAGS
 OURS = "ours"
@@ -72,7 +73,7 @@ def pool(dataset: Dataset, count: int) -> Split:
     splits = [split for split in (dataset.test, dataset.train) if split is not None]
     together = Split(*(np.concatenate([getattr(split, name) for split in splits]) for name in ("images", "labels")))
     if count > len(together):
-        raise UsageError(f"--images={count}: {dataset.name} has {len(together)} images")
+        raise UsageError("images", count, f"{dataset.name} has {len(together)} images")
     return together.take(slice(count))
 
 
@@ -103,10 +104,16 @@ def measure(subject: peers.Subject, split: Split, packages: list[str], rounds: i
             robust = judge.right & ~judge.broken(adversarial, *agreement.ball(standard.protocol))
             result.append((seconds, passes, robust))
     rows = [_row(name, result, results[OURS]) for name, result in results.items()]
-    rows += [dict.fromkeys(rows[0]) | {"attack": f"{peer.package}: not installed"}
-             for peer in chosen if peer.package not in running]  # fmt: skip
-    ran = [{"attack": peer.package, "runs": peer.settings, "differs_from_ours": peer.differs}
-           for peer in chosen if peer.package in running]  # fmt: skip
+    rows += [
+        dict.fromkeys(rows[0]) | {"attack": f"{peer.package}: not installed"}
+        for peer in chosen
+        if peer.package not in running
+    ]
+    ran = [
+        {"attack": peer.package, "runs": peer.settings, "differs_from_ours": peer.differs}
+        for peer in chosen
+        if peer.package in running
+    ]
     weights = [len(share) for share in shares]
     means = {stage: float(np.average([each[stage] for each in after], weights=weights)) for stage in after[0]}
     return {"attacks": rows, "accuracy_after": [means], "peers": ran}
@@ -135,7 +142,7 @@ def main() -> None:
         if package not in packages:
             raise unknown("peers", package, packages)
     if FLAGS.rounds > FLAGS.images:
-        raise UsageError(f"--rounds={FLAGS.rounds}: must be at most --images={FLAGS.images}")
+        raise UsageError("rounds", FLAGS.rounds, f"must be at most --images={FLAGS.images}")
     network, dataset = benchmark.subject()
     sizes = {name: FLAGS[name].value for name in ("epsilon", "batch_size", "seed")}
     subject = peers.Subject(network, **sizes)
@@ -143,10 +150,11 @@ def main() -> None:
     counts = {name: FLAGS[name].value for name in ("images", "rounds")}
     about = {
         "benchmark": "autoattack",
-        "machine": machine.describe(*(each for _, distributions in map(peers.PACKAGES.get, chosen)
-                                      for each in distributions)),
+        "machine": machine.describe(
+            *(each for _, distributions in map(peers.PACKAGES.get, chosen) for each in distributions)
+        ),
         "settings": benchmark.trained(network) | sizes | counts | {"dataset": dataset.name},
-    }  # fmt: skip
+    }
     note = {} if FLAGS.train_dir or FLAGS.train_steps else {"note": benchmark.RANDOM}
     report.show(about | note | found, FLAGS.json)
 

@@ -21,10 +21,11 @@ from absl import flags as absl_flags
 from benchmarks import flops, iteration, machine, report
 from benchmarks.turns import Contender, take_turns
 from experiments.grid import preset
-from madry_cifar import defense, flags
-from madry_cifar.errors import UsageError, unknown
-from madry_cifar.model import WideResNet, check_size
-from madry_cifar.options import kind
+from madry_cifar.cli import flags
+from madry_cifar.cli.errors import unknown
+from madry_cifar.networks.wide_resnet import WideResNet, check_size
+from madry_cifar.training import method as defense
+from madry_cifar.training.options import kind
 
 FLAGS = absl_flags.FLAGS
 BASE = "natural"
@@ -51,8 +52,9 @@ def measure(names: list[str], settings: dict, repeats: int) -> dict:
     of_forward = flops.count(forward.get_concrete_function())
     with contextlib.ExitStack() as stack:
         programs = {name: {"program": "ours", "settings": each} for name, each in chosen.items()}
-        contenders = [stack.enter_context(Contender(name, "benchmarks.iteration", program))
-                      for name, program in programs.items()]  # fmt: skip
+        contenders = [
+            stack.enter_context(Contender(name, "benchmarks.iteration", program)) for name, program in programs.items()
+        ]
         take_turns(contenders, repeats + 1, lambda: None)
         rows = [_row(contender, contenders[0], counted[contender.name] / of_forward) for contender in contenders]
     return {"iterations": rows}
@@ -75,10 +77,7 @@ def main() -> None:
     for name in names:
         if name not in defense.REGISTRY:
             raise unknown("defenses", name, defense.REGISTRY)
-    try:
-        check_size(FLAGS.depth, FLAGS.width, 10)
-    except ValueError as error:
-        raise UsageError(f"--{error}") from None
+    check_size(FLAGS.depth, FLAGS.width, 10)
     settings = {name: FLAGS[name].value for name in ("depth", "width", "batch_size", "jit_compile")}
     measured = measure(names, settings | {"precision": "float32"}, FLAGS.repeats)
     about = {"machine": machine.describe(), "settings": settings | {"repeats": FLAGS.repeats}}

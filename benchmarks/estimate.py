@@ -18,8 +18,9 @@ from absl import flags as absl_flags
 from benchmarks import flops, report
 from experiments import command as grid_command
 from experiments import grid, layout, plan
-from madry_cifar import attacks, flags
-from madry_cifar.model import WideResNet
+from madry_cifar import attacks
+from madry_cifar.cli import flags
+from madry_cifar.networks.wide_resnet import WideResNet
 
 FLAGS = absl_flags.FLAGS
 DATASETS = "cifar10,cifar100,svhn_cropped"  # of the paper's tables
@@ -57,8 +58,9 @@ def rows(jobs: list[tuple[str, str]], operations: Operations, flop_per_second: f
         each = [operations.seconds(name, output) for name, output in jobs if name == kind]
         if sum(each):
             result.append({"job": kind, "number": len(each), "exaflop": 1e-18 * sum(each)})
-    result.append({"job": "all", "number": sum(row["number"] for row in result),
-                   "exaflop": sum(row["exaflop"] for row in result)})  # fmt: skip
+    result.append(
+        {"job": "all", "number": sum(row["number"] for row in result), "exaflop": sum(row["exaflop"] for row in result)}
+    )
     return [row | {"gpu_hours": row["exaflop"] * 1e18 / flop_per_second / 3600} for row in result]
 
 
@@ -73,8 +75,9 @@ def main() -> None:
         estimated = rows(jobs, Operations(config, work), FLAGS.gpu_tflops * 1e12 * FLAGS.efficiency)
     names = ("dataset", "profile", "seeds", "gpu_tflops", "efficiency")
     note = "Estimated, not measured: floating-point operations over the assumed rate of a GPU."
-    report.show({"benchmark": "estimate", "note": note, "settings": flags.configuration(names), "jobs": estimated},
-                FLAGS.json)  # fmt: skip
+    report.show(
+        {"benchmark": "estimate", "note": note, "settings": flags.configuration(names), "jobs": estimated}, FLAGS.json
+    )
 
 
 def command() -> None:

@@ -11,8 +11,10 @@ import tensorflow as tf
 
 from benchmarks.attacks import Attacker, by_batch
 
-APGD = ("stretches the random start until a pixel changes by ε; on the first interval counts the first step as a rise "
-        "if the loss is above zero")  # fmt: skip
+APGD = (
+    "stretches the random start until a pixel changes by ε; on the first interval counts the first step as a rise "
+    "if the loss is above zero"
+)
 SQUARE = "one square and one colour at a time for all images of a batch; none touches the last row or column"
 
 

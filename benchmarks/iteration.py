@@ -15,10 +15,10 @@ import tensorflow as tf
 import rvs_tf  # noqa: F401 (registers the defences)
 from benchmarks.plain import PlainRvS
 from benchmarks.turns import turns
-from madry_cifar import defense
-from madry_cifar.model import WideResNet
+from madry_cifar.networks.wide_resnet import WideResNet
 from madry_cifar.randomness import normal, uniform
 from madry_cifar.train import PRECISIONS
+from madry_cifar.training import method as defense
 from sinkhorn_tf import sinkhorn_distance
 
 
@@ -37,16 +37,24 @@ def ours(settings: Mapping[str, Any]) -> tf.types.experimental.PolymorphicFuncti
     subject = kind(classifier, kind.Options(**settings.get("options", {})))
     images, labels = batch(settings["batch_size"])
     specification = [tf.TensorSpec([], tf.int64)]
-    return tf.function(lambda step: dict(subject.train_step(images, labels, step)), specification, autograph=False,
-                       jit_compile=settings["jit_compile"])  # fmt: skip
+    return tf.function(
+        lambda step: dict(subject.train_step(images, labels, step)),
+        specification,
+        autograph=False,
+        jit_compile=settings["jit_compile"],
+    )
 
 
 def plain(settings: Mapping[str, Any], unrolled: bool) -> tf.types.experimental.PolymorphicFunction:
     """The iteration of RvS with Keras's layers."""
     subject = PlainRvS(settings["depth"], settings["width"], unrolled)
     images, labels = batch(settings["batch_size"])
-    return tf.function(lambda step: subject.train_step(images, labels), [tf.TensorSpec([], tf.int64)], autograph=False,
-                       jit_compile=settings["jit_compile"])  # fmt: skip
+    return tf.function(
+        lambda step: subject.train_step(images, labels),
+        [tf.TensorSpec([], tf.int64)],
+        autograph=False,
+        jit_compile=settings["jit_compile"],
+    )
 
 
 def sinkhorn(settings: Mapping[str, Any]) -> tf.types.experimental.PolymorphicFunction:

@@ -20,8 +20,8 @@ import tensorflow as tf
 
 from benchmarks import attacks, in_torch
 from benchmarks.attacks import Attacker, by_batch
-from madry_cifar import attempts
-from madry_cifar.attacks import PIXEL_RANGE
+from madry_cifar.attacks import restarts as attempts
+from madry_cifar.attacks.steps import PIXEL_RANGE
 
 PACKAGES = {  # what is imported, and the distributions that have it
     "original": (("torch", "torchattacks"), ("torch", "torchattacks")),
@@ -104,8 +104,16 @@ def _art(subject, name, **settings):
 
 def _art_apgd(subject, loss, **settings):
     """ART's APGD with the published steps and first step size, 2ε."""
-    return _art(subject, "AutoProjectedGradientDescent", loss_type=loss, eps_step=2 * subject.epsilon, max_iter=STEPS,
-                nb_random_init=1, verbose=False, **settings)  # fmt: skip
+    return _art(
+        subject,
+        "AutoProjectedGradientDescent",
+        loss_type=loss,
+        eps_step=2 * subject.epsilon,
+        max_iter=STEPS,
+        nb_random_init=1,
+        verbose=False,
+        **settings,
+    )
 
 
 def _art_square(subject):
@@ -188,8 +196,10 @@ def _pgd(make, subject, steps):
     return make(subject.logits(), sizes, subject.batch_size)
 
 
-ART_APGD = ("returns the last point and not the best, and does not stop at the first error; counts as a rise what "
-            "exceeds the best loss so far; checkpoints are rounded up")  # fmt: skip
+ART_APGD = (
+    "returns the last point and not the best, and does not stop at the first error; counts as a rise what "
+    "exceeds the best loss so far; checkpoints are rounded up"
+)
 BY_NAME = {  # pattern of our name: peers, whose `make` gets what the pattern captures
     r"pgd-(\d+)": (
         Peer("ART", "PGD, one random start", "", functools.partial(_pgd, attacks.art)),
@@ -197,44 +207,71 @@ BY_NAME = {  # pattern of our name: peers, whose `make` gets what the pattern ca
     ),
     "apgd-ce": (
         Peer("original", "APGD, ce, 100 steps", in_torch.APGD, functools.partial(in_torch.apgd, loss="ce")),
-        Peer("ART", "APGD, cross_entropy, 100 steps", ART_APGD,
-             functools.partial(art_untargeted, loss="cross_entropy")),
+        Peer(
+            "ART", "APGD, cross_entropy, 100 steps", ART_APGD, functools.partial(art_untargeted, loss="cross_entropy")
+        ),
     ),
     "apgd-dlr": (
         Peer("original", "APGD, dlr, 100 steps", in_torch.APGD, functools.partial(in_torch.apgd, loss="dlr")),
-        Peer("ART", "APGD, difference_logits_ratio, 100 steps", ART_APGD,
-             functools.partial(art_untargeted, loss="difference_logits_ratio")),
+        Peer(
+            "ART",
+            "APGD, difference_logits_ratio, 100 steps",
+            ART_APGD,
+            functools.partial(art_untargeted, loss="difference_logits_ratio"),
+        ),
     ),
     "apgd-t": (
         Peer("original", "APGDT, 100 steps, 9 targets", in_torch.APGD, in_torch.apgd_targeted),
-        Peer("ART", "APGD, targeted, 100 steps, 9 targets", f"{ART_APGD}; has no targeted DLR: it takes the "
-             "untargeted one of the target, and another error does not count", art_targeted),
+        Peer(
+            "ART",
+            "APGD, targeted, 100 steps, 9 targets",
+            f"{ART_APGD}; has no targeted DLR: it takes the "
+            "untargeted one of the target, and another error does not count",
+            art_targeted,
+        ),
     ),
     "fab-t": (
         Peer("original", "FAB, multi_targeted, 100 steps, 9 targets", "", in_torch.fab),
-        Peer("Foolbox", "LInfFMNAttack, 100 steps", "another attack that looks for the smallest perturbation, "
-             "untargeted and so with a ninth of the gradients", functools.partial(_foolbox, attack="LInfFMNAttack",
-                                                                                   steps=STEPS)),
+        Peer(
+            "Foolbox",
+            "LInfFMNAttack, 100 steps",
+            "another attack that looks for the smallest perturbation, untargeted and so with a ninth of the gradients",
+            functools.partial(_foolbox, attack="LInfFMNAttack", steps=STEPS),
+        ),
     ),
     "square": (
         Peer("original", "Square, 5000 queries", in_torch.SQUARE, in_torch.square),
-        Peer("ART", "SquareAttack, 5000 queries", f"{in_torch.SQUARE}; three passes for a query",
-             lambda subject: _generate(_art_square(subject))),
+        Peer(
+            "ART",
+            "SquareAttack, 5000 queries",
+            f"{in_torch.SQUARE}; three passes for a query",
+            lambda subject: _generate(_art_square(subject)),
+        ),
     ),
     r"cw-l2(?:-(\d+))?": (
-        Peer("Foolbox", "L2CarliniWagnerAttack, 9 constants",
-             "ends the search for a constant where the loss of the whole batch stalls; does not stop at the radius",
-             lambda subject, steps: _foolbox(subject, "L2CarliniWagnerAttack", steps=int(steps or 1000))),
+        Peer(
+            "Foolbox",
+            "L2CarliniWagnerAttack, 9 constants",
+            "ends the search for a constant where the loss of the whole batch stalls; does not stop at the radius",
+            lambda subject, steps: _foolbox(subject, "L2CarliniWagnerAttack", steps=int(steps or 1000)),
+        ),
     ),
     "autoattack": (
-        Peer("original", "APGD (ce), APGDT, FAB, Square with the published settings",
-             f"{in_torch.APGD}; {in_torch.SQUARE}", in_torch.autoattack),
-        Peer("ART", "AutoAttack three times: APGD (cross_entropy); APGD (difference_logits_ratio), then targeted at "
-             "each class; SquareAttack, 5000 queries", "no FAB, and no targeted DLR; the second attack also runs "
-             f"without a target; {ART_APGD}; {in_torch.SQUARE}",
-             art_autoattack),
+        Peer(
+            "original",
+            "APGD (ce), APGDT, FAB, Square with the published settings",
+            f"{in_torch.APGD}; {in_torch.SQUARE}",
+            in_torch.autoattack,
+        ),
+        Peer(
+            "ART",
+            "AutoAttack three times: APGD (cross_entropy); APGD (difference_logits_ratio), then targeted at "
+            "each class; SquareAttack, 5000 queries",
+            f"no FAB, and no targeted DLR; the second attack also runs without a target; {ART_APGD}; {in_torch.SQUARE}",
+            art_autoattack,
+        ),
     ),
-}  # fmt: skip
+}
 
 
 def find(name: str) -> list[Peer]:

@@ -19,9 +19,9 @@ import tensorflow as tf
 from absl import flags as absl_flags
 
 from benchmarks import report
-from madry_cifar import flags
-from madry_cifar.errors import RunError, UsageError, unknown
-from madry_cifar.files import replacing, write_json
+from madry_cifar.cli import flags
+from madry_cifar.cli.errors import RunError, UsageError, unknown
+from madry_cifar.runs.files import replacing, write_json
 
 FLAGS = absl_flags.FLAGS
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -32,15 +32,23 @@ COMMANDS = {  # of each part, by the name of its JSON; where it is all of a part
     "sinkhorn": ["sinkhorn"],
     "step-small": ["step", "--depth=10", "--width=2", "--batch_size=64", "--precision=float32,bfloat16"],
     "step-large": ["step", *LARGE, "--batch_size=8", "--precision=float32,bfloat16"],
-    "step-gpu": ["step", "--depth=28", "--width=10", "--batch_size=64", "--precision=float32,bfloat16",
-                 "--jit_compile", "--nokeras", "--repeats=20"],
+    "step-gpu": [
+        "step",
+        "--depth=28",
+        "--width=10",
+        "--batch_size=64",
+        "--precision=float32,bfloat16",
+        "--jit_compile",
+        "--nokeras",
+        "--repeats=20",
+    ],
     "defenses": ["defenses"],
     "attacks-small": ["attacks"],
     "attacks-large": ["attacks", *LARGE, "--images=8", "--batch_size=8", "--train_steps=0", "--repeats=2"],
     "autoattack": ["autoattack"],
     "scaling": ["scaling", f"--plot={KEPT / 'scaling'}"],
     "estimate": ["estimate"],
-}  # fmt: skip
+}
 
 
 def measure(name: str, reference: str | None) -> None:
@@ -98,7 +106,7 @@ def main() -> None:
         if part not in (*parts, *COMMANDS):
             raise unknown("only", part, {*parts, *COMMANDS})
     if not (ROOT / PAGE).exists():
-        raise UsageError(f"{PAGE} is not there: this command works in a checkout of the source")
+        raise UsageError(None, None, f"{PAGE} is not there: this command works in a checkout of the source")
     for name in COMMANDS:
         wanted = FLAGS.run and {name, name.partition("-")[0]} & {*chosen}
         if wanted and name.endswith("-gpu") and not tf.config.list_physical_devices("GPU"):

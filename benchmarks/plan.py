@@ -7,7 +7,7 @@
 
 import tensorflow as tf
 
-from madry_cifar import flags
+from madry_cifar.cli import flags
 from madry_cifar.randomness import normal
 from sinkhorn_tf import sinkhorn_distance, transport_plan
 

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.turns import turns
-from madry_cifar.errors import UsageError
+from madry_cifar.cli.errors import UsageError
 
 FILES = ("train.py", "model.py", "eval_pgd_attack.py", "config.json")
 SIZE = (34, 10)  # depth and width, which are written into its model.py
@@ -30,9 +30,9 @@ def check(folder: str, depth: int, width: int) -> None:
     """Raises UsageError, naming the flag, unless `folder` is a checkout that has a network of this size."""
     missing = [name for name in FILES if not (pathlib.Path(folder) / name).is_file()]
     if missing:
-        raise UsageError(f"--reference={folder}: no {missing[0]} there; give the folder of a checkout of the release")
+        raise UsageError("reference", folder, f"no {missing[0]} there; give the folder of a checkout of the release")
     if (depth, width) != SIZE:
-        raise UsageError(f"--reference={folder}: its network is that of --depth={SIZE[0]} --width={SIZE[1]} alone")
+        raise UsageError("reference", folder, f"its network is that of --depth={SIZE[0]} --width={SIZE[1]} alone")
 
 
 class Released:
@@ -92,10 +92,14 @@ def batch_norm(inputs, decay, is_training, **_):
     with v1.variable_scope(None, "BatchNorm", [inputs]):
         names = {"beta": 0.0, "gamma": 1.0, "moving_mean": 0.0, "moving_variance": 1.0}
         beta, gamma, *running = (
-            v1.get_variable(name, inputs.shape[-1:], initializer=v1.constant_initializer(start),
-                            trainable=not name.startswith("moving"))
+            v1.get_variable(
+                name,
+                inputs.shape[-1:],
+                initializer=v1.constant_initializer(start),
+                trainable=not name.startswith("moving"),
+            )
             for name, start in names.items()
-        )  # fmt: skip
+        )
         if not is_training:
             return v1.nn.fused_batch_norm(inputs, gamma, beta, *running, epsilon=0.001, is_training=False)[0]
         outputs, *batch = v1.nn.fused_batch_norm(inputs, gamma, beta, epsilon=0.001)

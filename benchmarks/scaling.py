@@ -22,10 +22,11 @@ from matplotlib.ticker import LogLocator, StrMethodFormatter
 from benchmarks import machine, report, step
 from benchmarks.turns import Contender
 from experiments.plots import COLOURS, MARKERS, STYLE
-from madry_cifar import defense, flags
-from madry_cifar.errors import UsageError
-from madry_cifar.files import replacing
-from madry_cifar.progress import progress_bar
+from madry_cifar.cli import flags
+from madry_cifar.cli.errors import UsageError
+from madry_cifar.cli.progress import progress_bar
+from madry_cifar.runs.files import replacing
+from madry_cifar.training import method as defense
 
 FLAGS = absl_flags.FLAGS
 QUANTITIES = {"seconds": "time (s)", "memory_gib": "memory (GiB)"}
@@ -46,13 +47,25 @@ class Curve(NamedTuple):
 def curves(settings: dict, widths: list[int], batch_sizes: list[int], points: list[int], dimensions: int):
     """The three curves; `settings` are those of `iteration.ours`."""
     return [
-        Curve(f"iteration of {settings['defense']}, WRN-{settings['depth']}-w, batch {settings['batch_size']}", "width",
-              2, [(width, "ours", settings | {"width": width}) for width in widths]),
-        Curve(f"iteration of {settings['defense']}, WRN-{settings['depth']}-{settings['width']}", "batch_size",
-              1, [(size, "ours", settings | {"batch_size": size}) for size in batch_sizes]),
-        Curve(f"Sinkhorn distance and gradient, {dimensions} dimensions", "n",
-              2, [(n, "sinkhorn", {"n": n, "dimensions": dimensions}) for n in points]),
-    ]  # fmt: skip
+        Curve(
+            f"iteration of {settings['defense']}, WRN-{settings['depth']}-w, batch {settings['batch_size']}",
+            "width",
+            2,
+            [(width, "ours", settings | {"width": width}) for width in widths],
+        ),
+        Curve(
+            f"iteration of {settings['defense']}, WRN-{settings['depth']}-{settings['width']}",
+            "batch_size",
+            1,
+            [(size, "ours", settings | {"batch_size": size}) for size in batch_sizes],
+        ),
+        Curve(
+            f"Sinkhorn distance and gradient, {dimensions} dimensions",
+            "n",
+            2,
+            [(n, "sinkhorn", {"n": n, "dimensions": dimensions}) for n in points],
+        ),
+    ]
 
 
 def measure(curves: list[Curve], repeats: int) -> dict[str, list[dict]]:
@@ -117,7 +130,7 @@ def main() -> None:
     sizes = [_sizes(name) for name in ("widths", "batch_sizes", "points")]
     path = pathlib.Path(FLAGS.plot) if FLAGS.plot else None
     if path and not path.parent.is_dir():
-        raise UsageError(f"--plot={path}: no folder {path.parent}")
+        raise UsageError("plot", path, f"no folder {path.parent}")
     chosen = curves(settings, *sizes, FLAGS.dimensions)
     rows = measure(chosen, FLAGS.repeats)
     if path:
@@ -137,9 +150,9 @@ def _sizes(name):
     try:
         values = sorted({int(part) for part in text.split(",") if part})
     except ValueError:
-        raise UsageError(f"--{name}={text}: must be numbers with commas") from None
+        raise UsageError(name, text, "must be numbers with commas") from None
     if len(values) < 2 or values[0] < 1:
-        raise UsageError(f"--{name}={text}: must be two positive numbers or more, with commas")
+        raise UsageError(name, text, "must be two positive numbers or more, with commas")
     return values
 
 

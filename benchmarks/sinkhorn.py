@@ -35,8 +35,8 @@ from benchmarks.sinkhorn_programs import (
     value_and_gradients,
 )
 from benchmarks.turns import Contender, take_turns
-from madry_cifar import flags
-from madry_cifar.errors import RunError, UsageError, unknown
+from madry_cifar.cli import flags
+from madry_cifar.cli.errors import RunError, UsageError, unknown
 from sinkhorn_tf import sinkhorn_distance, squared_euclidean_cost, transport_plan
 from sinkhorn_tf.iterations import iterate
 
@@ -141,19 +141,22 @@ def gradients(settings: dict) -> list[dict]:
     for scale in GRADIENT_SCALES:
         x, y = points(settings["n"], settings["dimensions"], scale)
         last = iterate(squared_euclidean_cost(x, y) / -regularization, iterations)[2]
-        plan = transport_plan(*(tf.constant(each, tf.float64) for each in (x, y)), regularization=regularization,
-                              iterations=iterations).numpy()  # fmt: skip
+        plan = transport_plan(
+            *(tf.constant(each, tf.float64) for each in (x, y)), regularization=regularization, iterations=iterations
+        ).numpy()
         unrolled, implicit, envelope = (
             exact(settings | {"scale": scale}, name)[1:] for name in ("unrolled", "implicit", "envelope")
         )
-        rows.append({
-            "scale": scale,
-            "iterations_computed": int(last) + 1,
-            "mass_on_the_diagonal": float(np.trace(plan)),
-            "error_of_rows": float(np.abs(plan.sum(axis=1) * len(plan) - 1).max()),
-            "implicit": relative_error(implicit, unrolled),
-            "envelope": relative_error(envelope, unrolled),
-        })  # fmt: skip
+        rows.append(
+            {
+                "scale": scale,
+                "iterations_computed": int(last) + 1,
+                "mass_on_the_diagonal": float(np.trace(plan)),
+                "error_of_rows": float(np.abs(plan.sum(axis=1) * len(plan) - 1).max()),
+                "implicit": relative_error(implicit, unrolled),
+                "envelope": relative_error(envelope, unrolled),
+            }
+        )
     return rows
 
 
@@ -181,7 +184,7 @@ def _scales():
     except ValueError:
         scales = [math.nan]
     if not all(0 < scale < math.inf for scale in scales):
-        raise UsageError(f"--scales={FLAGS.scales}: must be positive numbers with commas")
+        raise UsageError("scales", FLAGS.scales, "must be positive numbers with commas")
     return scales
 
 

@@ -78,8 +78,9 @@ def pot(regularization: float, iterations: int) -> Function:
         x, y = (torch.tensor(points, requires_grad=True) for points in (x, y))
         cost = ot.dist(y, x)
         weights = (torch.full((len(points),), 1 / len(points)) for points in (y, x))
-        plan = ot.sinkhorn(*weights, cost, regularization, method="sinkhorn_log", numItermax=iterations, stopThr=0,
-                           warn=False)  # fmt: skip
+        plan = ot.sinkhorn(
+            *weights, cost, regularization, method="sinkhorn_log", numItermax=iterations, stopThr=0, warn=False
+        )
         value = torch.sum(plan * cost)
         value.backward()
         return value.detach(), x.grad, y.grad
@@ -152,8 +153,15 @@ def installed(program: str) -> bool:
     return all(importlib.util.find_spec(module) for module in needed(program))
 
 
-def main(program: str, n: int, dimensions: int, scale: float, regularization: float, iterations: int,
-         results: str | None = None) -> None:  # fmt: skip
+def main(
+    program: str,
+    n: int,
+    dimensions: int,
+    scale: float,
+    regularization: float,
+    iterations: int,
+    results: str | None = None,
+) -> None:
     """Takes its turns; then writes the value and the gradients of the last call to the file `results`."""
     x, y = points(n, dimensions, scale)
     for module in needed(program):

@@ -20,10 +20,11 @@ from absl import flags as absl_flags
 from benchmarks import flops, iteration, machine, released, report
 from benchmarks.rates import Convolutions, MatrixProduct
 from benchmarks.turns import Contender, take_turns
-from madry_cifar import defense, flags
-from madry_cifar.errors import UsageError, unknown
-from madry_cifar.model import WideResNet, check_size
+from madry_cifar.cli import flags
+from madry_cifar.cli.errors import UsageError, unknown
+from madry_cifar.networks.wide_resnet import WideResNet, check_size
 from madry_cifar.train import PRECISIONS
+from madry_cifar.training import method as defense
 
 FLAGS = absl_flags.FLAGS
 
@@ -100,10 +101,7 @@ def settings() -> dict:
     Raises:
       UsageError: for a value that cannot be used.
     """
-    try:
-        check_size(FLAGS.depth, FLAGS.width, 10)
-    except ValueError as error:
-        raise UsageError(f"--{error}") from None
+    check_size(FLAGS.depth, FLAGS.width, 10)
     defense.find(FLAGS.defense)
     return {name: FLAGS[name].value for name in ("defense", "depth", "width", "batch_size", "jit_compile")}
 
@@ -117,7 +115,7 @@ def main() -> None:
     if FLAGS.reference:
         released.check(FLAGS.reference, FLAGS.depth, FLAGS.width)
         if FLAGS.defense != "rvs":
-            raise UsageError(f"--reference={FLAGS.reference}: the released code trains --defense=rvs alone")
+            raise UsageError("reference", FLAGS.reference, "the released code trains --defense=rvs alone")
     measured = measure(precisions, chosen, FLAGS.keras and FLAGS.defense == "rvs", FLAGS.reference, FLAGS.repeats)
     about = {"machine": machine.describe(), "settings": chosen | {"repeats": FLAGS.repeats}}
     report.show({"benchmark": "step"} | about | measured, FLAGS.json)

@@ -15,8 +15,8 @@ from typing import Any
 import tensorflow as tf
 
 from benchmarks import machine
-from madry_cifar.errors import RunError
-from madry_cifar.progress import progress_bar
+from madry_cifar.cli.errors import RunError
+from madry_cifar.cli.progress import progress_bar
 
 
 class Contender:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from experiments import published
 from experiments.measured import WHITE_BOX, Measurement, Run, Work, binomial_error
 from experiments.names import attack_label, dataset_label, row_label, setting_label
-from madry_cifar.run_folder import MAY_CHANGE
+from madry_cifar.runs.run_folder import MAY_CHANGE
 
 TOLERANCE = 0.3  # points by which accuracy may rise with steps or ε
 NOISE = 2  # standard errors
@@ -136,15 +136,19 @@ def _not_the_strongest(subject, whole, by_attack):
     """AutoAttack where it leaves more than one of its stages, which cannot be, or than another attack."""
     others = {name: m for name, m in by_attack.items() if whole.accuracy - m.accuracy > ROUNDING}
     for name in (name for name in whole.protocol["stages"] if name in others):
-        text = (f"{attack_label(whole.attack)} leaves {whole.accuracy:.2f} %, but {attack_label(name)}, a part of it, "
-                f"{others.pop(name).accuracy:.2f} % by itself: they were not measured alike")  # fmt: skip
+        text = (
+            f"{attack_label(whole.attack)} leaves {whole.accuracy:.2f} %, but {attack_label(name)}, a part of it, "
+            f"{others.pop(name).accuracy:.2f} % by itself: they were not measured alike"
+        )
         yield Finding("warning", "measured", subject, text)
     strongest = min(others.values(), key=lambda m: m.accuracy, default=whole)
     excess = whole.accuracy - strongest.accuracy
     if excess > TOLERANCE + ROUNDING:
         level, noise = _judge(excess, whole, strongest)
-        text = (f"{attack_label(strongest.attack)} ({strongest.accuracy:.2f} % left) is stronger than "
-                f"{attack_label(whole.attack)} ({whole.accuracy:.2f} %), by {excess:.2f} points, {noise}")  # fmt: skip
+        text = (
+            f"{attack_label(strongest.attack)} ({strongest.accuracy:.2f} % left) is stronger than "
+            f"{attack_label(whole.attack)} ({whole.accuracy:.2f} %), by {excess:.2f} points, {noise}"
+        )
         yield Finding(level, "measured", subject, text)
 
 
@@ -153,8 +157,10 @@ def _without_gradients(subject, square, apgd):
     excess = apgd.accuracy - square.accuracy
     if excess > ROUNDING:
         level, noise = _judge(excess, square, apgd)
-        text = (f"Square, which needs no gradients, is stronger ({square.accuracy:.2f} % left) than APGD-CE "
-                f"({apgd.accuracy:.2f} %), by {excess:.2f} points, {noise}")  # fmt: skip
+        text = (
+            f"Square, which needs no gradients, is stronger ({square.accuracy:.2f} % left) than APGD-CE "
+            f"({apgd.accuracy:.2f} %), by {excess:.2f} points, {noise}"
+        )
         yield Finding(level, "measured", subject, text + (": gradients are masked" if level == "warning" else ""))
 
 
@@ -197,8 +203,10 @@ def _stronger(subject, black, white, numbers):
     excess = white.accuracy - black.accuracy
     if excess > ROUNDING:
         level, noise = _judge(excess, black, white)
-        text = (f"the black-box attack ({black.accuracy:.2f} % left) is stronger than the white-box one "
-                f"({white.accuracy:.2f} %), by {excess:.2f} points, {noise}")  # fmt: skip
+        text = (
+            f"the black-box attack ({black.accuracy:.2f} % left) is stronger than the white-box one "
+            f"({white.accuracy:.2f} %), by {excess:.2f} points, {noise}"
+        )
         if level == "warning":
             text += ": the white-box attack is too weak, or gradients are masked"
         yield Finding(level, numbers, subject, text)

@@ -13,9 +13,10 @@ from absl import flags as absl_flags
 
 from experiments import grid
 from experiments.report import EXTRA
-from madry_cifar import flags, train
-from madry_cifar.errors import RunError, UsageError
-from madry_cifar.files import write_json
+from madry_cifar import train
+from madry_cifar.cli import flags
+from madry_cifar.cli.errors import RunError, UsageError
+from madry_cifar.runs.files import write_json
 
 FLAGS = absl_flags.FLAGS
 OWNER = ".owner.json"  # which process works in a folder
@@ -30,7 +31,7 @@ def run(parts: list[str], doc: str) -> None:
 def main(parts: list[str]) -> None:
     """Trains, attacks and reports what is not there yet, or prints the plan."""
     if not FLAGS.work_dir:
-        raise UsageError("--work_dir=: say in which folder runs and results are to be kept")
+        raise UsageError("work_dir", "", "say in which folder runs and results are to be kept")
     check_installed()
     grid.apply_profile()
     config = grid.configuration(parts)
@@ -59,7 +60,9 @@ def check_installed() -> None:
         import matplotlib  # noqa: F401
         import snakemake  # noqa: F401
     except ImportError as error:
-        raise UsageError(f"{error.name} is not installed, which the tables and figures need: {EXTRA}") from None
+        raise UsageError(
+            None, None, f"{error.name} is not installed, which the tables and figures need: {EXTRA}"
+        ) from None
 
 
 def _read_config(work):
@@ -67,12 +70,12 @@ def _read_config(work):
     if not work.exists():
         return {}
     if not work.is_dir():
-        raise UsageError(f"--work_dir={work}: is not a folder")
+        raise UsageError("work_dir", work, "is not a folder")
     try:
         return json.loads((work / "config.json").read_text())
     except FileNotFoundError:
         if any(work.iterdir()):
-            raise UsageError(f"--work_dir={work}: holds other files and no config.json; choose a new folder") from None
+            raise UsageError("work_dir", work, "holds other files and no config.json; choose a new folder") from None
         return {}
     except (ValueError, OSError) as error:
         raise RunError(f"{work / 'config.json'}: damaged ({error}); delete it, the runs are kept") from None
@@ -81,15 +84,21 @@ def _read_config(work):
 def _changes(work, before, config):
     """What is set otherwise than when the folder was last used."""
     if before.get("profile", config["profile"]) != config["profile"]:
-        raise UsageError(f"--work_dir={work}: holds the results of --profile={before['profile']}, which are not mixed "
-                         f"with those of --profile={config['profile']}; choose another folder")  # fmt: skip
+        raise UsageError(
+            "work_dir",
+            work,
+            f"holds the results of --profile={before['profile']}, which are not mixed "
+            f"with those of --profile={config['profile']}; choose another folder",
+        )
     earlier = {(run["dataset"], run["row"]): run for run in before.get("runs", ())}
     for run in config["runs"]:
         other = earlier.pop((run["dataset"], run["row"]), run)
         if other["id"].split("/")[1] != run["id"].split("/")[1]:
             changed = {flag.partition("=")[0] for flag in {*other["flags"]} ^ {*run["flags"]}}
-            yield (f"{run['dataset']} {run['row']} was trained with other settings here ({', '.join(sorted(changed))});"
-                   f" now it is trained in runs/{run['id']}, and nothing is deleted")  # fmt: skip
+            yield (
+                f"{run['dataset']} {run['row']} was trained with other settings here ({', '.join(sorted(changed))});"
+                f" now it is trained in runs/{run['id']}, and nothing is deleted"
+            )
 
 
 def _earlier(before, config):
@@ -167,7 +176,7 @@ def _alone(work):
             _release(work)
         _own(work, os.getpid())
     except PermissionError as error:
-        raise UsageError(f"--work_dir={work}: cannot be written ({error.strerror})") from None
+        raise UsageError("work_dir", work, f"cannot be written ({error.strerror})") from None
     try:
         yield
     finally:
@@ -185,11 +194,18 @@ def _release(work):
         owner = json.loads((work / OWNER).read_text())
     here = owner.get("host") == socket.gethostname()
     if here and not FLAGS.unlock and owner["process"] != os.getpid() and _runs(owner["process"]):  # numbers come again
-        raise UsageError(f"--work_dir={work}: in use by process {owner['process']}; wait for it or choose another; if "
-                         "that process is no command of this kind, add --unlock")  # fmt: skip
+        raise UsageError(
+            "work_dir",
+            work,
+            f"in use by process {owner['process']}; wait for it or choose another; if "
+            "that process is no command of this kind, add --unlock",
+        )
     if not here and not FLAGS.unlock:
-        raise UsageError(f"--work_dir={work}: locked by Snakemake: another command works there, or one was killed; if "
-                         "none does, add --unlock")  # fmt: skip
+        raise UsageError(
+            "work_dir",
+            work,
+            "locked by Snakemake: another command works there, or one was killed; if none does, add --unlock",
+        )
     subprocess.run(snakemake_command(work, work / "config.json", "--unlock"), check=False, capture_output=True)
 
 

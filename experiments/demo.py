@@ -17,8 +17,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from madry_cifar import flags
-from madry_cifar.errors import RunError, UsageError
+from madry_cifar.cli import flags
+from madry_cifar.cli.errors import RunError, UsageError
 
 FLAGS = absl_flags.FLAGS
 NETWORK = "--dataset=digits --depth=10 --width=1 --batch_size=64 --learning_rates=0.1,0.01 --eval_every=0"
@@ -40,7 +40,7 @@ def main() -> None:
     """Trains, evaluates and prints the table."""
     folder = pathlib.Path(FLAGS.work_dir)
     if folder.exists() and not (folder / ".demo").exists():
-        raise UsageError(f"--work_dir={folder}: exists and is not of a former demo; choose another")
+        raise UsageError("work_dir", folder, "exists and is not of a former demo; choose another")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / ".demo").touch()

@@ -179,8 +179,10 @@ def _distances_in_words(curve, contents, row):
     if len(contents) > 1:
         words += f", mean over {len(contents)} seeds"
     if len(curve.x) > 1:
-        words += (f"; with noise, from {curve.y[0]:.3f} ± {curve.error[0]:.3f} at step {curve.x[0]:,} to "
-                  f"{curve.y[-1]:.3f} ± {curve.error[-1]:.3f} at step {curve.x[-1]:,}")  # fmt: skip
+        words += (
+            f"; with noise, from {curve.y[0]:.3f} ± {curve.error[0]:.3f} at step {curve.x[0]:,} to "
+            f"{curve.y[-1]:.3f} ± {curve.error[-1]:.3f} at step {curve.x[-1]:,}"
+        )
     return words
 
 

@@ -9,11 +9,13 @@ from typing import Any
 from absl import flags as absl_flags
 
 import rvs_tf  # noqa: F401 (registers the defences)
-from madry_cifar import data, defense, flags, train
-from madry_cifar.errors import UsageError, unknown
-from madry_cifar.model import WideResNet
-from madry_cifar.options import Options
-from madry_cifar.run_folder import MAY_CHANGE, SCHEMA_VERSION
+from madry_cifar import data, train
+from madry_cifar.cli import flags
+from madry_cifar.cli.errors import UsageError, unknown
+from madry_cifar.networks.wide_resnet import WideResNet
+from madry_cifar.runs.run_folder import MAY_CHANGE, SCHEMA_VERSION
+from madry_cifar.training import method as defense
+from madry_cifar.training.options import Options
 
 FLAGS = absl_flags.FLAGS
 HERE = pathlib.Path(__file__).parent
@@ -45,13 +47,22 @@ def define_flags() -> None:
     define("Grid", "work_dir", None, "folder of runs, results and report; what is there is not done again (required)")
     define("Grid", "profile", "full", f"settings of experiments/profiles that flags override: {profiles}")
     define("Grid", "defenses", None, f"rows of Table II that are trained [{','.join(defense.REGISTRY)}]")
-    define("Grid", "columns", "paper", "of Table II: paper, or extended by AutoAttack and other strong attacks, with a "
-           "diagnosis of masked gradients for each run")  # fmt: skip
+    define(
+        "Grid",
+        "columns",
+        "paper",
+        "of Table II: paper, or extended by AutoAttack and other strong attacks, with a "
+        "diagnosis of masked gradients for each run",
+    )
     define("Grid", "seeds", 1, "trainings of each row, with seeds from 0; tables show mean ± std", kind=int, minimum=1)
     define("Grid", "images", 0, "test images that are attacked, from the beginning; 0 is all", kind=int, minimum=0)
     define("Grid", "epsilons", ",".join(map(str, range(21))), "of Figure 2, in grey levels")
-    define("Grid", "advgan_widths", "1,8", "channels of AdvGAN's generators, in multiples of the published one; empty: "
-           "no AdvGAN")  # fmt: skip
+    define(
+        "Grid",
+        "advgan_widths",
+        "1,8",
+        "channels of AdvGAN's generators, in multiples of the published one; empty: no AdvGAN",
+    )
     define("Grid", "advgan_epochs", 50, "of training each AdvGAN", kind=int, minimum=1)
     define("Grid", "draws", 100, "perturbations of each image in Figures 3 and 4", kind=int, minimum=2)
     define("Grid", "diversity_images", 0, "test images of Figure 3; 0 is all", kind=int, minimum=0)
@@ -61,8 +72,13 @@ def define_flags() -> None:
     define("Grid", "unlock", False, "release a lock that a killed command left", kind=bool)
     define("Grid", "jobs", 1, "commands run at once on this machine", kind=int, minimum=1)
     define("Grid", "memory_mb", 8000, "of a job, for cluster executors", kind=int, minimum=1)
-    define("Grid", "defense", None, "of a preset given by --flagfile: other rows get its ε, network, batch and steps, "
-           "not its method's options; --defenses chooses the rows")  # fmt: skip
+    define(
+        "Grid",
+        "defense",
+        None,
+        "of a preset given by --flagfile: other rows get its ε, network, batch and steps, "
+        "not its method's options; --defenses chooses the rows",
+    )
     train.define_settings()
 
 
@@ -112,7 +128,7 @@ def configuration(parts: list[str]) -> dict[str, Any]:
     unused = _given_settings().keys() - {name for entry in runs for name in entry["given"]}
     if unused:
         name = min(unused)
-        raise UsageError(f"--{name}={FLAGS[name].value}: applies to none of {', '.join(trained)}")
+        raise UsageError(name, FLAGS[name].value, f"applies to none of {', '.join(trained)}")
     return {
         "schema_version": SCHEMA_VERSION,
         "profile": FLAGS.profile,
@@ -124,18 +140,26 @@ def configuration(parts: list[str]) -> dict[str, Any]:
         "rows": rows,
         "surrogates": SURROGATES,
         "attacks": ATTACKS | {"table2": [*ATTACKS["table2"], *COLUMNS[FLAGS.columns]]},
-        "attack_flags": ["--epsilon=8", "--step_size=2", f"--max_images={FLAGS.images}",
-                         f"--batch_size={FLAGS.attack_batch_size}"],
+        "attack_flags": [
+            "--epsilon=8",
+            "--step_size=2",
+            f"--max_images={FLAGS.images}",
+            f"--batch_size={FLAGS.attack_batch_size}",
+        ],
         "images": FLAGS.images,
         "epsilons": _numbers("epsilons"),
         "advgan_widths": _numbers("advgan_widths"),
-        "advgan_flags": ["--epsilon=8", f"--epochs={FLAGS.advgan_epochs}",
-                         f"--max_train_images={FLAGS.max_train_images}", f"--eval_images={FLAGS.images}"],
+        "advgan_flags": [
+            "--epsilon=8",
+            f"--epochs={FLAGS.advgan_epochs}",
+            f"--max_train_images={FLAGS.max_train_images}",
+            f"--eval_images={FLAGS.images}",
+        ],
         "draws": FLAGS.draws,
         "checkpoints": FLAGS.checkpoints,
         "diversity_images": FLAGS.diversity_images,
         "mem_mb": FLAGS.memory_mb,
-    } | _diagnosis()  # fmt: skip
+    } | _diagnosis()
 
 
 def _diagnosis():
@@ -165,7 +189,7 @@ def _listed(name, kind):
     try:
         values = [kind(part) for part in (FLAGS[name].value or "").split(",") if part]
     except ValueError:
-        raise UsageError(f"--{name}={FLAGS[name].value}: must be numbers with commas") from None
+        raise UsageError(name, FLAGS[name].value, "must be numbers with commas") from None
     return list(dict.fromkeys(values))
 
 
@@ -173,7 +197,7 @@ def _numbers(name):
     values = _listed(name, int)
     wrong = [value for value in values if not (0 if name == "epsilons" else 1) <= value <= 255]
     if wrong:
-        raise UsageError(f"--{name}={wrong[0]}: must be from {0 if name == 'epsilons' else 1} to 255")
+        raise UsageError(name, wrong[0], f"must be from {0 if name == 'epsilons' else 1} to 255")
     return values
 
 
@@ -218,8 +242,11 @@ def _shared_options():
 def _given_settings():
     """The settings of training that were given, by a flag or the profile, as text."""
     names = [*_common_settings(), *flags.section("Defence")]
-    return {name: str(FLAGS[name].value).lower() if FLAGS[name].boolean else str(FLAGS[name].value)
-            for name in names if FLAGS[name].present}  # fmt: skip
+    return {
+        name: str(FLAGS[name].value).lower() if FLAGS[name].boolean else str(FLAGS[name].value)
+        for name in names
+        if FLAGS[name].present
+    }
 
 
 def preset(dataset: str, name: str) -> dict[str, str]:
@@ -239,8 +266,9 @@ def _check(kind, dataset, settings, options):
     values = {key: flags.parse(key, value) for key, value in settings.items()}
     for name, instead in (("epochs", "steps"), ("learning_rate_epochs", "learning_rate_boundaries")):
         if values.get(name):
-            raise UsageError(f"--{name}={values[name]}: the rows of a table are trained for the same --steps; give "
-                             f"--{instead}")  # fmt: skip
+            raise UsageError(
+                name, values[name], f"the rows of a table are trained for the same --steps; give --{instead}"
+            )
     given = flags.options_of(kind, {key: values[key] for key in options & values.keys()})
     chosen = given.as_dict()
     chosen |= {key: values.get(key, FLAGS[key].default) for key in _common_settings() - MAY_CHANGE}

@@ -13,7 +13,7 @@ from typing import Any
 
 from experiments import result_files
 from experiments.result_files import DAMAGE, SCHEMA_VERSION
-from madry_cifar.errors import RunError, UsageError
+from madry_cifar.cli.errors import RunError, UsageError
 
 WHITE_BOX = "white-box"
 EPSILON = 8  # grey levels; all tables of the paper are at 8/255
@@ -120,8 +120,9 @@ class Work:
             self.datasets = list(dict.fromkeys([*self.config["datasets"], *(run.dataset for run in self.runs)]))
             self.parts = [*self.config.get("parts", ()), *self.config.get("earlier_parts", ())]
         except (FileNotFoundError, NotADirectoryError):
-            raise UsageError(f"--work_dir={folder}: holds no grid (no config.json); experiments.table2 and its like "
-                             "make one") from None  # fmt: skip
+            raise UsageError(
+                "work_dir", folder, "holds no grid (no config.json); experiments.table2 and its like make one"
+            ) from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{path}: damaged ({error!r})") from None
 

@@ -9,15 +9,20 @@ from experiments.names import ABLATIONS, DEFENSES, attack_label, dataset_label
 from experiments.statement import RVS_ROWS, Statement
 from experiments.writers import write_file
 
-RVS = ("Robustness-via-Synthesis: Robust Training with Generative Adversarial Perturbations",
-       "İnci M. Baytaş, Debayan Deb", "https://arxiv.org/abs/2108.09713")  # fmt: skip
+RVS = (
+    "Robustness-via-Synthesis: Robust Training with Generative Adversarial Perturbations",
+    "İnci M. Baytaş, Debayan Deb",
+    "https://arxiv.org/abs/2108.09713",
+)
 METHODS = {  # title, authors and link of the method
     **dict.fromkeys(RVS_ROWS, RVS),
     "natural": ("Standardly trained model", "", None),
-    "at": ("Towards Deep Learning Models Resistant to Adversarial Attacks",
-           "Aleksander Madry, Aleksandar Makelov, Ludwig Schmidt, Dimitris Tsipras, Adrian Vladu",
-           "https://arxiv.org/abs/1706.06083"),
-}  # fmt: skip
+    "at": (
+        "Towards Deep Learning Models Resistant to Adversarial Attacks",
+        "Aleksander Madry, Aleksandar Makelov, Ludwig Schmidt, Dimitris Tsipras, Adrian Vladu",
+        "https://arxiv.org/abs/1706.06083",
+    ),
+}
 
 
 def describe(work: Work, run: Run, statement: Statement) -> dict[str, Any]:
@@ -60,9 +65,11 @@ def _footnote(run, statement, strongest):
     parts = [f"A reproduction{variant}, not its authors' model: {dataset_label(run.dataset)}, seed {run.seed}."]
     if strongest:
         about = strongest.about
-        parts.append(f"reported is the accuracy under {attack_label(strongest.attack)}, the strongest of the attacks "
-                     f"that were run, on {strongest.images:,} {about['split']} images of {about['provenance']}; "
-                     f"checkpoint {about['checkpoint']}, weights sha256 {about['classifier_sha256']}.")  # fmt: skip
+        parts.append(
+            f"reported is the accuracy under {attack_label(strongest.attack)}, the strongest of the attacks "
+            f"that were run, on {strongest.images:,} {about['split']} images of {about['provenance']}; "
+            f"checkpoint {about['checkpoint']}, weights sha256 {about['classifier_sha256']}."
+        )
     parts += [f"{statement.short[0].upper()}{statement.short[1:]}.", statement.caveat]
     return " ".join(part for part in parts if part)
 

@@ -33,8 +33,24 @@ _ATTACKS = {  # that are not called by their name in capital letters; {} is the 
     "autoattack": "AutoAttack",
 }
 # the paper's columns, in its order, then the others
-_FAMILIES = ("natural", "fgsm", "fgsm-rs", "pgd", "cw", "advgan", "multitargeted", "apgd-ce", "apgd-dlr", "apgd-t",
-             "fab-t", "square", "cw-l2", "autoattack-rand", "autoattack-plus", "autoattack")  # fmt: skip
+_FAMILIES = (
+    "natural",
+    "fgsm",
+    "fgsm-rs",
+    "pgd",
+    "cw",
+    "advgan",
+    "multitargeted",
+    "apgd-ce",
+    "apgd-dlr",
+    "apgd-t",
+    "fab-t",
+    "square",
+    "cw-l2",
+    "autoattack-rand",
+    "autoattack-plus",
+    "autoattack",
+)
 
 
 def dataset_label(dataset: str) -> str:

@@ -26,15 +26,27 @@ LOSSES = {
 }
 # of a protocol, what has a column of its own in the report's table of attacks, or is too long for one
 _COLUMNS = ("norm", "epsilon", "radius", "loss", "steps", "step_size", "random_start", "restarts")
-_NOT_SHOWN = (*_COLUMNS, "pixel_range", "batch_norm", "accuracy_by_checkpoint", "checkpoint", "train_dir",
-              "accuracy_after", "stops_at_error")  # fmt: skip
+_NOT_SHOWN = (
+    *_COLUMNS,
+    "pixel_range",
+    "batch_norm",
+    "accuracy_by_checkpoint",
+    "checkpoint",
+    "train_dir",
+    "accuracy_after",
+    "stops_at_error",
+)
 
 
 def write(work: Work, statement: Statement, folder: pathlib.Path) -> None:
     """Writes `folder`/report.html from all parts that are there."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined)  # fmt: skip
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
     environment.filters["attack"] = _unbroken
     environment.filters |= {"row": row_label, "dataset": dataset_label}
     environment.filters["url"] = urllib.parse.quote
@@ -74,8 +86,14 @@ def _content(work, statement, folder) -> dict[str, Any]:
 
 
 def _counts(of_tables):
-    cells = [cell for table in of_tables for group in table.groups for row in group.rows if row.planned
-             for cell in row.cells.values()]  # fmt: skip
+    cells = [
+        cell
+        for table in of_tables
+        for group in table.groups
+        for row in group.rows
+        if row.planned
+        for cell in row.cells.values()
+    ]
     return {"planned": len(cells), "measured": sum(bool(cell.measured) for cell in cells)}
 
 
@@ -97,8 +115,17 @@ def _attacks(measured: list[Measurement]) -> list[dict[str, Any]]:
         protocol = {name: value for name, value in m.protocol.items() if name in _COLUMNS and name != "epsilon"}
         further = {name: _text(value) for name, value in m.protocol.items() if name not in _NOT_SHOWN}
         key = json.dumps([m.attack, protocol, further], sort_keys=True, default=str)
-        line = lines.setdefault(key, {"attack": m.attack, "protocol": protocol, "further": further, "epsilons": set(),
-                                      "images": set(), "settings": set()})  # fmt: skip
+        line = lines.setdefault(
+            key,
+            {
+                "attack": m.attack,
+                "protocol": protocol,
+                "further": further,
+                "epsilons": set(),
+                "images": set(),
+                "settings": set(),
+            },
+        )
         line["epsilons"].add(m.epsilon)
         line["images"].add(m.images)
         line["settings"].add(m.setting)

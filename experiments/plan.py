@@ -18,18 +18,24 @@ from rich.table import Table
 
 from experiments import layout
 from experiments.grid import VARIANTS
-from madry_cifar import attacks, defense, flags
-from madry_cifar.checkpoints import saved_steps
-from madry_cifar.data import NUM_CLASSES
-from madry_cifar.errors import RunError
-from madry_cifar.files import write_json
-from madry_cifar.model import WideResNet
-from madry_cifar.options import Options
+from madry_cifar import attacks
+from madry_cifar.cli import flags
+from madry_cifar.cli.errors import RunError
+from madry_cifar.data.datasets import NUM_CLASSES
+from madry_cifar.networks.wide_resnet import WideResNet
 from madry_cifar.randomness import uniform
-from rvs_tf.attacks.advgan import AdvGAN
+from madry_cifar.runs.checkpoints import saved_steps
+from madry_cifar.runs.files import write_json
+from madry_cifar.training import method as defense
+from madry_cifar.training.options import Options
+from rvs_tf.advgan.advgan import AdvGAN
 
-IMAGES = {"digits": (1438, 359), "cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000),
-          "svhn_cropped": (73_257, 26_032)}  # fmt: skip
+IMAGES = {
+    "digits": (1438, 359),
+    "cifar10": (50_000, 10_000),
+    "cifar100": (50_000, 10_000),
+    "svhn_cropped": (73_257, 26_032),
+}
 START = 10.0  # seconds that a command takes to start, on two cores
 DIAGNOSIS = 2400  # gradients of an image: most are of Square, at the images that withstand other attacks
 MEASURED_WORK = 2e9  # multiply-adds of a forward pass that is timed: wide networks are timed on few images
@@ -73,11 +79,19 @@ def show(jobs: list[tuple[str, str]], work: Path, config: dict) -> None:
     table.add_row("all", str(len(jobs)), duration(total), style="bold")
     console = Console()
     console.print(table)
-    console.print("One after another, from steps of these networks measured on this machine just now; what is already "
-                  "done of a job is counted for trainings alone.", soft_wrap=True, end=" ")  # fmt: skip
+    console.print(
+        "One after another, from steps of these networks measured on this machine just now; what is already "
+        "done of a job is counted for trainings alone.",
+        soft_wrap=True,
+        end=" ",
+    )
     if "diagnosis_flags" in config:
-        console.print("The extended columns and the diagnosis are counted as if every image withstood every attack: "
-                      "most take less.", soft_wrap=True, end=" ")  # fmt: skip
+        console.print(
+            "The extended columns and the diagnosis are counted as if every image withstood every attack: "
+            "most take less.",
+            soft_wrap=True,
+            end=" ",
+        )
     console.print("Jobs:")
     for kind, output in jobs:
         console.print(f"  {kind}  {output}", soft_wrap=True, highlight=False)

@@ -11,13 +11,22 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from experiments.figures import Cloud, Figure, Panel, Series
-from madry_cifar.files import replacing
+from madry_cifar.runs.files import replacing
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#999999", "#882255", "#F0E442")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
-STYLE = {"font.size": 9, "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False, "pdf.fonttype": 42,
-         "legend.frameon": False, "axes.grid": True, "grid.alpha": 0.3, "grid.linewidth": 0.6}  # fmt: skip
+STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "pdf.fonttype": 42,
+    "legend.frameon": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "grid.linewidth": 0.6,
+}
 SIZE = (4.6, 3.6)  # of a panel, in inches
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 AXES = {"figure2": ("ε (of 255 grey levels)", "accuracy %"), "figure3": ("training step", "distance of features")}
@@ -47,8 +56,20 @@ def draw(figure: Figure) -> Sheet:
         if panel.cloud and place % columns == 0:
             _add_classes(axes, panel.cloud, panel.dataset)
         if figure.statement.smoke:
-            axes.text(0.5, 0.5, "SMOKE RUN", transform=axes.transAxes, rotation=30, fontsize=34, color="#D55E00",
-                      alpha=0.15, ha="center", va="center", weight="bold", zorder=10)  # fmt: skip
+            axes.text(
+                0.5,
+                0.5,
+                "SMOKE RUN",
+                transform=axes.transAxes,
+                rotation=30,
+                fontsize=34,
+                color="#D55E00",
+                alpha=0.15,
+                ha="center",
+                va="center",
+                weight="bold",
+                zorder=10,
+            )
     letters = int(sheet.get_figwidth() * (13 if figure.statement.smoke else 19))
     text = "\n".join(textwrap.wrap(figure.statement.text, letters, break_on_hyphens=False))
     if figure.statement.smoke:

@@ -17,8 +17,8 @@ from rich.markup import escape
 
 from experiments import layout, statement, tables, writers
 from experiments.measured import Work
-from madry_cifar import flags
-from madry_cifar.errors import UsageError, unknown
+from madry_cifar.cli import flags
+from madry_cifar.cli.errors import UsageError, unknown
 
 FLAGS = absl_flags.FLAGS
 FIGURES = tuple(part for part in layout.PARTS if part.startswith("figure"))
@@ -29,7 +29,7 @@ EXTRA = 'pip install -e ".[experiments]"'
 def main() -> None:
     """Writes what the flags say."""
     if not FLAGS.work_dir:
-        raise UsageError("--work_dir=: say which folder of a grid to report on")
+        raise UsageError("work_dir", "", "say which folder of a grid to report on")
     work = Work(FLAGS.work_dir)
     parts = [part for part in FLAGS.parts.split(",") if part] or [*work.parts, "html"]
     for part in parts:
@@ -83,7 +83,7 @@ def _needing_extra(module):
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in ("matplotlib", "jinja2"):
             raise
-        raise UsageError(f"{error.name} is not installed, which --parts={module} needs: {EXTRA}") from None
+        raise UsageError(None, None, f"{error.name} is not installed, which --parts={module} needs: {EXTRA}") from None
 
 
 def command() -> None:

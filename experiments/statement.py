@@ -47,8 +47,10 @@ def of(work: Work) -> Statement:
         deviations.extend(_deviations(dataset, here))
     caveat = ""
     if deviations:
-        caveat = (f"Not the paper's experiment: {', '.join(dict.fromkeys(deviations))}. A difference to a published "
-                  "number does not judge the paper.")  # fmt: skip
+        caveat = (
+            f"Not the paper's experiment: {', '.join(dict.fromkeys(deviations))}. A difference to a published "
+            "number does not judge the paper."
+        )
     if work.profile == "smoke":
         return Statement(work.profile, SMOKE, SMOKE, tuple(facts), caveat)
     short = f"{work.profile} run" + (", not the paper's experiment" if deviations else "")

@@ -16,7 +16,7 @@ from experiments import latex
 from experiments.measured import SCHEMA_VERSION, Measurement
 from experiments.names import attack_label
 from experiments.tables import MISSING, Cell, Table
-from madry_cifar.files import replacing
+from madry_cifar.runs.files import replacing
 
 ENDINGS = ("md", "csv", "tex", "json")
 

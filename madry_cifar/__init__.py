@@ -1,9 +1,9 @@
-"""The MadryLab-style base in TensorFlow 2: data, wide residual network, attacks, training and evaluation loops."""
+"""The MadryLab-style base in TensorFlow 2: data, networks, attacks, training and evaluation."""
 
-from madry_cifar import quiet  # noqa: F401, I001 (first: imports TensorFlow without its chatter)
+from madry_cifar.cli import quiet  # noqa: F401, I001 (first: imports TensorFlow without its chatter)
 from madry_cifar import attacks
-from madry_cifar.checkpoints import load_classifier
-from madry_cifar.defense import Defense, register
-from madry_cifar.model import Outputs, WideResNet
+from madry_cifar.networks.wide_resnet import Outputs, WideResNet
+from madry_cifar.runs.checkpoints import load_classifier
+from madry_cifar.training.method import Defense, register
 
 __all__ = ["Defense", "Outputs", "WideResNet", "attacks", "load_classifier", "register"]

@@ -10,10 +10,11 @@ import time
 
 from absl import flags as absl_flags
 
-from madry_cifar import checkpoints, flags, run_folder
-from madry_cifar.errors import RunError, UsageError
-from madry_cifar.run_evaluation import Evaluation, accuracies, define_flags
-from madry_cifar.summaries import Summaries
+from madry_cifar.cli import flags
+from madry_cifar.cli.errors import RunError, UsageError
+from madry_cifar.evaluation.run_evaluation import Evaluation, accuracies, define_flags
+from madry_cifar.runs import checkpoints, run_folder
+from madry_cifar.training.summaries import Summaries
 
 FLAGS = absl_flags.FLAGS
 POLL_SECONDS = 5
@@ -49,8 +50,14 @@ def main() -> None:
 def command() -> None:
     """Entry point."""
     define_flags(checkpoint=False)
-    flags.define("Evaluation", "timeout", 0, "seconds to wait for a new checkpoint; 0 is until the run has ended",
-                 kind=int, minimum=0)  # fmt: skip
+    flags.define(
+        "Evaluation",
+        "timeout",
+        0,
+        "seconds to wait for a new checkpoint; 0 is until the run has ended",
+        kind=int,
+        minimum=0,
+    )
     flags.run(main, __doc__)
 
 

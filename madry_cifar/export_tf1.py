@@ -8,8 +8,9 @@ import pathlib
 import tensorflow as tf
 from absl import flags as absl_flags
 
-from madry_cifar import checkpoints, flags, run_folder, tf1
-from madry_cifar.errors import UsageError
+from madry_cifar.cli import flags
+from madry_cifar.cli.errors import UsageError
+from madry_cifar.runs import checkpoints, run_folder, tf1
 
 FLAGS = absl_flags.FLAGS
 
@@ -18,11 +19,11 @@ def main() -> None:
     """Exports as the flags say."""
     for name in ("train_dir", "output"):
         if not FLAGS[name].value:
-            raise UsageError(f"--{name}=: required")
+            raise UsageError(name, "", "required")
     settings = run_folder.ADDED | run_folder.read_flags(FLAGS.train_dir)
     for name in ("architecture", "input_scaling", "batch_norm_epsilon"):
         if settings[name] != run_folder.ADDED[name]:
-            raise UsageError(f"--train_dir={FLAGS.train_dir}: has --{name}={settings[name]}, which that code does not")
+            raise UsageError("train_dir", FLAGS.train_dir, f"has --{name}={settings[name]}, which that code does not")
     kind = "rvs" if settings["defense"] == "rvs" else "madry"
     step, path = checkpoints.find(FLAGS.train_dir, FLAGS.checkpoint)
     values = checkpoints.read(path)
@@ -30,9 +31,9 @@ def main() -> None:
         pathlib.Path(FLAGS.output).parent.mkdir(parents=True, exist_ok=True)
         tf1.write(FLAGS.output, kind, values)
     except KeyError as error:
-        raise UsageError(f"--train_dir={FLAGS.train_dir}: {error.args[0]}") from None
+        raise UsageError("train_dir", FLAGS.train_dir, f"{error.args[0]}") from None
     except tf.errors.OpError as error:
-        raise UsageError(f"--output={FLAGS.output}: cannot be written ({error.message})") from None
+        raise UsageError("output", FLAGS.output, f"cannot be written ({error.message})") from None
     print(f"step {step}: {len(values)} variables for the {kind} code in {FLAGS.output}")
 
 

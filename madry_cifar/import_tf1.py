@@ -13,9 +13,12 @@ import pathlib
 import tensorflow as tf
 from absl import flags as absl_flags
 
-from madry_cifar import data, defense, flags, run_folder, tf1, train
-from madry_cifar.checkpoints import PREFIX, saved_steps
-from madry_cifar.errors import UsageError
+from madry_cifar import data, train
+from madry_cifar.cli import flags
+from madry_cifar.cli.errors import UsageError
+from madry_cifar.runs import run_folder, tf1
+from madry_cifar.runs.checkpoints import PREFIX, saved_steps
+from madry_cifar.training import method as defense
 
 FLAGS = absl_flags.FLAGS
 
@@ -24,34 +27,38 @@ def main() -> None:
     """Imports as the flags say."""
     for name in ("checkpoint", "train_dir"):
         if not FLAGS[name].value:
-            raise UsageError(f"--{name}=: required")
+            raise UsageError(name, "", "required")
     kind, classifier, values = tf1.read(FLAGS.checkpoint)
     if saved_steps(FLAGS.train_dir):
-        raise UsageError(f"--train_dir={FLAGS.train_dir}: holds a run already; choose a new folder")
+        raise UsageError("train_dir", FLAGS.train_dir, "holds a run already; choose a new folder")
     dataset = FLAGS.dataset or ("cifar100" if classifier.num_classes == 100 else "cifar10")
     if data.NUM_CLASSES.get(dataset) != classifier.num_classes:
-        raise UsageError(f"--dataset={dataset}: not one with the checkpoint's {classifier.num_classes} classes")
+        raise UsageError("dataset", dataset, f"not one with the checkpoint's {classifier.num_classes} classes")
     read = {"depth": classifier.depth, "width": classifier.width, "dataset": dataset, "architecture": "madry"}
     for name, value in read.items():
         if FLAGS[name].value not in (None, value):
-            raise UsageError(f"--{name}={FLAGS[name].value}: the checkpoint's is {value}")
+            raise UsageError(name, FLAGS[name].value, f"the checkpoint's is {value}")
         FLAGS[name].value = value
     FLAGS.defense = FLAGS.defense or tf1.KINDS[kind][0]
     if FLAGS.defense not in tf1.KINDS[kind]:
-        raise UsageError(f"--defense={FLAGS.defense}: the {kind} code trains by {' or '.join(tf1.KINDS[kind])}")
+        raise UsageError("defense", FLAGS.defense, f"the {kind} code trains by {' or '.join(tf1.KINDS[kind])}")
     if FLAGS.input_scaling != run_folder.ADDED["input_scaling"]:
-        raise UsageError(f"--input_scaling={FLAGS.input_scaling}: that code's networks standardize each image")
+        raise UsageError("input_scaling", FLAGS.input_scaling, "that code's networks standardize each image")
     options = flags.given_options(defense.find(FLAGS.defense))
     if options.epochs or options.learning_rate_epochs:
-        raise UsageError("--epochs, --learning_rate_epochs: not for an imported run; give --steps and "
-                         "--learning_rate_boundaries")  # fmt: skip
+        name = "epochs" if options.epochs else "learning_rate_epochs"
+        raise UsageError(
+            name, getattr(options, name), "not for an imported run; give --steps and --learning_rate_boundaries"
+        )
     train.check_flags(options)
     values, added = complete(values)
     folder = run_folder.create(FLAGS.train_dir, train.settings_of(options, classifier.num_classes))
     step = int(values["step"])
     save(folder, values)
-    print(f"{len(values)} variables of the {kind} code, WRN-{FLAGS.depth}-{FLAGS.width}, {classifier.num_classes} "
-          f"classes, after {step} steps: now a run of --defense={FLAGS.defense} in {folder}{added}")  # fmt: skip
+    print(
+        f"{len(values)} variables of the {kind} code, WRN-{FLAGS.depth}-{FLAGS.width}, {classifier.num_classes} "
+        f"classes, after {step} steps: now a run of --defense={FLAGS.defense} in {folder}{added}"
+    )
 
 
 def complete(values: dict) -> tuple[dict, str]:

@@ -12,11 +12,13 @@ import zipfile
 import numpy as np
 from absl import flags as absl_flags
 
-from madry_cifar import attacks, checkpoints, data, flags, run_folder
-from madry_cifar.data import Split
-from madry_cifar.errors import RunError, UsageError
-from madry_cifar.evaluation import Evaluator
-from madry_cifar.files import write_array
+from madry_cifar import attacks, data
+from madry_cifar.cli import flags
+from madry_cifar.cli.errors import RunError, UsageError
+from madry_cifar.data.datasets import Split
+from madry_cifar.evaluation.evaluator import Evaluator
+from madry_cifar.runs import checkpoints, run_folder
+from madry_cifar.runs.files import write_array
 
 FLAGS = absl_flags.FLAGS
 TOLERANCE = 1e-4  # for the rounding of float32 in grey levels; MadryLab's
@@ -26,11 +28,11 @@ def main() -> None:
     """Scores as the flags say."""
     for name in ("train_dir", "attack"):
         if not FLAGS[name].value:
-            raise UsageError(f"--{name}=: required")
+            raise UsageError(name, "", "required")
     run_flags = run_folder.read_flags(FLAGS.train_dir)
     output = pathlib.Path(FLAGS.output)
     if output.is_dir() or not output.parent.is_dir():
-        raise UsageError(f"--output={output}: cannot be a file there")
+        raise UsageError("output", output, "cannot be a file there")
     adversarial = load(FLAGS.attack)
     dataset = data.load(run_flags["dataset"], data_dir=FLAGS.data_dir or run_flags["data_dir"])
     split = dataset.test.take(slice(FLAGS.max_images or None))
@@ -39,8 +41,10 @@ def main() -> None:
     unchanged = attacks.attack("natural")
     outcome = Evaluator(classifier, [unchanged])(Split(adversarial.astype(np.float32), split.labels))["natural"]
     write_array(output, np.save, outcome.predictions)
-    print(f"accuracy {outcome.accuracy:.2f} % on {len(split)} images within {FLAGS.epsilon:g} of {dataset.provenance}; "
-          f"predictions in {FLAGS.output}")  # fmt: skip
+    print(
+        f"accuracy {outcome.accuracy:.2f} % on {len(split)} images within {FLAGS.epsilon:g} of {dataset.provenance}; "
+        f"predictions in {FLAGS.output}"
+    )
 
 
 def load(path: str) -> np.ndarray:
@@ -51,7 +55,7 @@ def load(path: str) -> np.ndarray:
             raise ValueError("an archive of several arrays")
         return content
     except FileNotFoundError:
-        raise UsageError(f"--attack={path}: no such file") from None
+        raise UsageError("attack", path, "no such file") from None
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise RunError(f"{path}: not a .npy file of numbers ({error})") from None
 
@@ -72,8 +76,10 @@ def check(path: str, adversarial: np.ndarray, images: np.ndarray, epsilon: float
     distance = np.abs(adversarial.astype(np.float64) - images)
     if np.any(distance > epsilon + TOLERANCE):
         largest = distance.max()
-        raise RunError(f"{path}: image {_first(distance > epsilon + TOLERANCE)} is outside the ball; the largest "
-                       f"change is {largest:.4f}, --epsilon={epsilon:g}")  # fmt: skip
+        raise RunError(
+            f"{path}: image {_first(distance > epsilon + TOLERANCE)} is outside the ball; the largest "
+            f"change is {largest:.4f}, --epsilon={epsilon:g}"
+        )
 
 
 def _first(faults):

@@ -13,13 +13,17 @@ from typing import Any
 import tensorflow as tf
 from absl import flags as absl_flags
 
-from madry_cifar import attacks, data, defense, flags, run_folder, strategies
-from madry_cifar.errors import UsageError, unknown
-from madry_cifar.evaluation import Evaluator
-from madry_cifar.layers import synchronize
-from madry_cifar.model import LEAKINESS, SCALINGS, check_size, name_of, network_of
-from madry_cifar.options import Options
-from madry_cifar.trainer import Schedule, Trainer
+from madry_cifar import attacks, data
+from madry_cifar.cli import flags
+from madry_cifar.cli.errors import UsageError, unknown
+from madry_cifar.evaluation.evaluator import Evaluator
+from madry_cifar.networks.layers import synchronize
+from madry_cifar.networks.wide_resnet import LEAKINESS, SCALINGS, check_size, name_of, network_of
+from madry_cifar.runs import run_folder
+from madry_cifar.training import method as defense
+from madry_cifar.training import strategies
+from madry_cifar.training.options import Options
+from madry_cifar.training.trainer import Schedule, Trainer
 
 FLAGS = absl_flags.FLAGS
 
@@ -29,8 +33,9 @@ def define_flags(default_defense: str) -> None:
     define = flags.define
     define("Run", "train_dir", None, "folder of the run; an interrupted run is continued (required)")
     define("Run", "defense", default_defense, f"how to train: {', '.join(defense.REGISTRY)}")
-    define("Run", "seed", 0, "of the weights, the order of the data and every draw", kind=int, minimum=0,
-           maximum=2**31 - 1)  # fmt: skip
+    define(
+        "Run", "seed", 0, "of the weights, the order of the data and every draw", kind=int, minimum=0, maximum=2**31 - 1
+    )
     define_settings()
 
 
@@ -38,28 +43,65 @@ def define_settings() -> None:
     """The flags of how to train, on what, and what is written on the way."""
     define = flags.define
     flags.define_data_flags()
-    define("Data", "crop_padding", data.PADDING, "pixels added to each side of an image before a crop: 2 in the "
-           "released code, 4 in most others", kind=int, minimum=0, maximum=32)  # fmt: skip
+    define(
+        "Data",
+        "crop_padding",
+        data.PADDING,
+        "pixels added to each side of an image before a crop: 2 in the released code, 4 in most others",
+        kind=int,
+        minimum=0,
+        maximum=32,
+    )
     define("Data", "crop_fill", 0, "grey level of these pixels", kind=int, minimum=0, maximum=255)
     define("Network", "depth", 34, "6n + 4 layers: 28 in the paper's text, 34 in the released code", kind=int)
     define("Network", "width", 10, "widening factor", kind=int, minimum=1)
-    define("Network", "architecture", "madry", "madry (LeakyReLU, shortcuts without weights; released code), or "
-           "standard (ReLU, shortcuts of 1×1 convolutions; TRADES, FeatScatter, Adv-interp)")  # fmt: skip
-    define("Network", "input_scaling", "standardize", "of pixels, inside the network: standardize (each image; "
-           "released code), signed (to [-1, 1]) or unit (to [0, 1])")  # fmt: skip
-    define("Network", "batch_norm_epsilon", 1e-3, "added to the variance: 1e-3 in the released code, 1e-5 in PyTorch",
-           kind=float, minimum=1e-10)  # fmt: skip
-    define("Network", "precision", "float32", "of the convolutions: float32, or bfloat16 (weights, batch norm's "
-           "statistics, features, losses and optimal transport stay float32)")  # fmt: skip
+    define(
+        "Network",
+        "architecture",
+        "madry",
+        "madry (LeakyReLU, shortcuts without weights; released code), or "
+        "standard (ReLU, shortcuts of 1×1 convolutions; TRADES, FeatScatter, Adv-interp)",
+    )
+    define(
+        "Network",
+        "input_scaling",
+        "standardize",
+        "of pixels, inside the network: standardize (each image; "
+        "released code), signed (to [-1, 1]) or unit (to [0, 1])",
+    )
+    define(
+        "Network",
+        "batch_norm_epsilon",
+        1e-3,
+        "added to the variance: 1e-3 in the released code, 1e-5 in PyTorch",
+        kind=float,
+        minimum=1e-10,
+    )
+    define(
+        "Network",
+        "precision",
+        "float32",
+        "of the convolutions: float32, or bfloat16 (weights, batch norm's "
+        "statistics, features, losses and optimal transport stay float32)",
+    )
     define("Run", "jit_compile", "auto", "compile the step with XLA: true, false, or auto (on a single GPU)")
-    define("Run", "steps_per_call", 1, "steps at once, without a return to Python in between", kind=int,
-           minimum=1)  # fmt: skip
-    define("Run", "strategy", "none", "devices that share each batch: none (one device), mirrored (all GPUs of this "
-           "machine) or multiworker (those of all the processes in TF_CONFIG)")  # fmt: skip
-    define("Run", "sync_bn", False, "batch norm over the images of all replicas, as on one device, not of each",
-           kind=bool)  # fmt: skip
-    define("Run", "profile_steps", "", "a,b: profile the steps from a to b for TensorBoard's Profile tab (pip install "
-           "xprof)")  # fmt: skip
+    define("Run", "steps_per_call", 1, "steps at once, without a return to Python in between", kind=int, minimum=1)
+    define(
+        "Run",
+        "strategy",
+        "none",
+        "devices that share each batch: none (one device), mirrored (all GPUs of this "
+        "machine) or multiworker (those of all the processes in TF_CONFIG)",
+    )
+    define(
+        "Run", "sync_bn", False, "batch norm over the images of all replicas, as on one device, not of each", kind=bool
+    )
+    define(
+        "Run",
+        "profile_steps",
+        "",
+        "a,b: profile the steps from a to b for TensorBoard's Profile tab (pip install xprof)",
+    )
     for field in dataclasses.fields(Schedule):
         define("Run", field.name, field.default, SCHEDULE_HELP[field.name], kind=int, minimum=0)
     define("Run", "eval_attacks", "natural,pgd-7", "attacks of the periodic evaluation (see rvs_tf.evaluate)")
@@ -81,7 +123,7 @@ SCHEDULE_HELP = {
 def main() -> None:
     """Trains as the flags say."""
     if not FLAGS.train_dir:
-        raise UsageError("--train_dir=: say in which folder the run is to be kept")
+        raise UsageError("train_dir", "", "say in which folder the run is to be kept")
     strategy = strategies.make(FLAGS.strategy)
     defense_class = defense.find(FLAGS.defense)
     options = flags.given_options(defense_class)
@@ -119,11 +161,16 @@ def main() -> None:
 
 def _announce(trainer, dataset, settings):
     options, devices = trainer.training.options, _devices(trainer.strategy.num_replicas_in_sync)
-    print(f"{FLAGS.defense} on {dataset.provenance}: {len(dataset.train)} training images, {name_of(settings)}, "
-          f"{options.steps} steps of {options.batch_size} on {devices}, into {trainer.train_dir}")  # fmt: skip
+    print(
+        f"{FLAGS.defense} on {dataset.provenance}: {len(dataset.train)} training images, {name_of(settings)}, "
+        f"{options.steps} steps of {options.batch_size} on {devices}, into {trainer.train_dir}"
+    )
     if trainer.step:
-        print(f"going on after step {trainer.step}" if trainer.step < options.steps else
-              f"already trained for {trainer.step} steps")  # fmt: skip
+        print(
+            f"going on after step {trainer.step}"
+            if trainer.step < options.steps
+            else f"already trained for {trainer.step} steps"
+        )
     else:
         trainer.summaries.settings(settings)
 
@@ -136,10 +183,7 @@ def check_flags(options: Options) -> tuple[bool, list[attacks.Attack]]:
 
 def check_network(settings: Mapping[str, Any]) -> None:
     """Raises UsageError for a setting of the network, by the name of its flag, that there is not."""
-    try:
-        check_size(settings["depth"], settings["width"], 2)
-    except ValueError as error:
-        raise UsageError(f"--{error}") from None
+    check_size(settings["depth"], settings["width"], 2)
     for name, choices in (("precision", PRECISIONS), ("architecture", LEAKINESS), ("input_scaling", SCALINGS)):
         if settings[name] not in choices:
             raise unknown(name, settings[name], choices)
@@ -166,9 +210,9 @@ def _jit_compile(value):
     alone = FLAGS.strategy == "none"
     choices = {"true": True, "false": False, "auto": gpus() > 0 and alone}
     if value.lower() not in choices:
-        raise UsageError(f"--jit_compile={value}: must be auto, true or false")
+        raise UsageError("jit_compile", value, "must be auto, true or false")
     if choices[value.lower()] and not alone:
-        raise UsageError(f"--jit_compile={value}: for one device alone; leave it out with --strategy={FLAGS.strategy}")
+        raise UsageError("jit_compile", value, f"for one device alone; leave it out with --strategy={FLAGS.strategy}")
     return choices[value.lower()]
 
 
@@ -181,7 +225,7 @@ def _profile_steps(value):
         if not 1 <= first <= last:
             raise ValueError
     except ValueError:
-        raise UsageError(f"--profile_steps={value}: must be two steps, the first not after the last: 20,24") from None
+        raise UsageError("profile_steps", value, "must be two steps, the first not after the last: 20,24") from None
     return first, last
 
 
@@ -191,7 +235,7 @@ def _evaluation_attacks(options):
     try:
         return [attacks.attack(name, epsilon=getattr(options, "epsilon", 8.0)) for name in names]
     except UsageError as error:
-        raise UsageError(str(error).replace("--attacks", "--eval_attacks")) from None
+        raise error.renamed(attacks="eval_attacks") from None
 
 
 def command() -> None:

@@ -1,7 +1,6 @@
 """Robustness-via-Synthesis (Baytaş and Deb, Neurocomputing 2023) in TensorFlow 2."""
 
 import madry_cifar  # noqa: F401 (first: imports TensorFlow without its chatter)
-from rvs_tf.attacks import autoattack, carlini_wagner, multitargeted  # noqa: F401 (register names for --attacks)
 from rvs_tf.defense import RobustnessViaSynthesis
 from rvs_tf.defenses import adv_interp, adv_vertex, bilateral, featscatter, trades  # noqa: F401 (for --defense)
 from rvs_tf.generator import Generator, load_generator

@@ -28,12 +28,12 @@ from rich.text import Text
 from tqdm import tqdm
 
 import rvs_tf  # noqa: F401 (registers the attacks)
-from madry_cifar import flags, results, run_evaluation
-from madry_cifar.errors import UsageError
-from madry_cifar.files import write_json
-from madry_cifar.run_folder import SCHEMA_VERSION, environment
-from rvs_tf import diagnosis
-from rvs_tf.diagnosis.strength import step_size
+from madry_cifar.cli import flags
+from madry_cifar.cli.errors import UsageError
+from madry_cifar.evaluation import diagnosis, results, run_evaluation
+from madry_cifar.evaluation.diagnosis.strength import step_size
+from madry_cifar.runs.files import write_json
+from madry_cifar.runs.run_folder import SCHEMA_VERSION, environment
 
 FLAGS = absl_flags.FLAGS
 COLOURS = {"ok": "green", "note": "yellow", "suspect": "bold red", "not measured": "dim"}
@@ -46,11 +46,22 @@ def define_flags() -> None:
     define("Diagnosis", "checkpoint", None, "step or path of the checkpoint [the latest]")
     define("Diagnosis", "surrogate_dir", None, "another run of the same data, to make adversarial images on")
     define("Diagnosis", "surrogate_checkpoint", None, "step or path of its checkpoint [the latest]")
-    define("Diagnosis", "epsilon", 8.0, "radius of the L∞ ball, in grey levels of 255; steps are a quarter of it",
-           kind=float)  # fmt: skip
+    define(
+        "Diagnosis",
+        "epsilon",
+        8.0,
+        "radius of the L∞ ball, in grey levels of 255; steps are a quarter of it",
+        kind=float,
+    )
     define("Diagnosis", "split", "test", "test or validation (with --validation_size, as the run was trained)")
-    define("Diagnosis", "max_images", 200, "of the split, from its beginning; 0 is all. Two standard errors are about "
-           "3 points with 200 and 1 with 2000", kind=int, minimum=0)  # fmt: skip
+    define(
+        "Diagnosis",
+        "max_images",
+        200,
+        "of the split, from its beginning; 0 is all. Two standard errors are about 3 points with 200 and 1 with 2000",
+        kind=int,
+        minimum=0,
+    )
     define("Diagnosis", "seed", 0, "of random starts and directions", kind=int, minimum=0, maximum=2**31 - 1)
     define("Diagnosis", "batch_size", 200, "images attacked at once", kind=int, minimum=1)
     define("Diagnosis", "data_dir", None, "where the data set is now [as the run was trained]")
@@ -61,15 +72,15 @@ def define_flags() -> None:
 def main() -> None:
     """Diagnoses as the flags say, and prints the table."""
     if not FLAGS.train_dir:
-        raise UsageError("--train_dir=: say which run to diagnose")
+        raise UsageError("train_dir", "", "say which run to diagnose")
     if not 0 < FLAGS.epsilon <= 255:
-        raise UsageError(f"--epsilon={FLAGS.epsilon:g}: must be above 0, and at most 255 (grey levels)")
+        raise UsageError("epsilon", f"{FLAGS.epsilon:g}", "must be above 0, and at most 255 (grey levels)")
     target = run_evaluation.Subject(FLAGS.train_dir)
     outputs = _outputs(pathlib.Path(FLAGS.train_dir) / "results")
     about = target.load(FLAGS.checkpoint)
     surrogate, its_about = run_evaluation.surrogate_of(target)
     if surrogate and its_about["classifier_sha256"] == about["classifier_sha256"]:
-        raise UsageError(f"--surrogate_dir={FLAGS.surrogate_dir}: is the network diagnosed; name another run")
+        raise UsageError("surrogate_dir", FLAGS.surrogate_dir, "is the network diagnosed; name another run")
     dataset = run_evaluation.dataset_of(target.flags)
     split = run_evaluation.split_of(target, dataset)
     about |= {"dataset": dataset.name, "provenance": dataset.provenance, "split": FLAGS.split, "images": len(split)}
@@ -85,8 +96,16 @@ def main() -> None:
         kept[name] = partial
         return partial
 
-    found = diagnosis.diagnose(target.classifier, split, epsilon=FLAGS.epsilon, surrogate=surrogate, seed=FLAGS.seed,
-                               batch_size=FLAGS.batch_size, progress=True, keep=keep)  # fmt: skip
+    found = diagnosis.diagnose(
+        target.classifier,
+        split,
+        epsilon=FLAGS.epsilon,
+        surrogate=surrogate,
+        seed=FLAGS.seed,
+        batch_size=FLAGS.batch_size,
+        progress=True,
+        keep=keep,
+    )
     written = [file for path in outputs for file in write(path, found, about)]
     for partial in kept.values():
         partial.remove()
@@ -106,20 +125,20 @@ def _outputs(folder):
     """
     output = pathlib.Path(FLAGS.output) if FLAGS.output else None
     if output and output.suffix != ".json":
-        raise UsageError(f"--output={output}: must end in .json")
+        raise UsageError("output", output, "must end in .json")
     for flag, path in (("train_dir", folder / "diagnosis.json"), ("output", output)):
         if path is None:
             continue
         place = next(parent for parent in path.absolute().parents if parent.exists())
         if path.is_dir() or not (place.is_dir() and os.access(place, os.W_OK)):
-            raise UsageError(f"--{flag}={FLAGS[flag].value}: {path} cannot be written")
+            raise UsageError(flag, FLAGS[flag].value, f"{path} cannot be written")
     return [folder] + [output] * bool(output)
 
 
 def write(path: pathlib.Path, found: diagnosis.Diagnosis, about: Mapping[str, Any]) -> list[pathlib.Path]:
     """Writes the diagnosis (.json) and, with matplotlib, its plot beside it (.png); returns what was written."""
     try:
-        from rvs_tf.diagnosis import plot
+        from madry_cifar.evaluation.diagnosis import plot
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] != "matplotlib":
             raise
@@ -155,8 +174,10 @@ def table(checks: list[diagnosis.Check], about: Mapping[str, Any]) -> Table:
 
 
 def _title(about):
-    return (f"{about['defense']}, {about['network']}, step {about['checkpoint']}, ε = {about['epsilon']:g}: "
-            f"{about['images']} {about['split']} images")  # fmt: skip
+    return (
+        f"{about['defense']}, {about['network']}, step {about['checkpoint']}, ε = {about['epsilon']:g}: "
+        f"{about['images']} {about['split']} images"
+    )
 
 
 def _verdict(checks):

@@ -19,12 +19,12 @@ from rich.console import Console
 from rich.table import Table
 
 import rvs_tf  # noqa: F401 (registers the defences)
-from madry_cifar import flags
-from madry_cifar.errors import UsageError
-from madry_cifar.files import write_json
-from madry_cifar.run_evaluation import Evaluation, define_flags
-from madry_cifar.tasks import Task, telling
-from rvs_tf.attacks.advgan import TrainedAdvGAN
+from madry_cifar.cli import flags
+from madry_cifar.cli.errors import UsageError
+from madry_cifar.evaluation.run_evaluation import Evaluation, define_flags
+from madry_cifar.evaluation.tasks import Task, telling
+from madry_cifar.runs.files import write_json
+from rvs_tf.advgan.advgan import TrainedAdvGAN
 
 FLAGS = absl_flags.FLAGS
 
@@ -32,7 +32,7 @@ FLAGS = absl_flags.FLAGS
 def main() -> None:
     """Evaluates as the flags say, and prints the table."""
     if FLAGS.reuse and FLAGS.save_adversarial:
-        raise UsageError("--reuse: of attacks that are not run again, --save_adversarial has no images")
+        raise UsageError("reuse", True, "of attacks that are not run again, --save_adversarial has no images")
     output = _output()
     evaluation = Evaluation(FLAGS.save_adversarial, advgans(filter(None, (FLAGS.advgan_dir or "").split(","))))
     contents = evaluation.of(FLAGS.checkpoint, FLAGS.reuse)
@@ -50,7 +50,7 @@ def _output():
     path = pathlib.Path(FLAGS.output)
     place = next(folder for folder in path.absolute().parents if folder.exists())
     if path.is_dir() or not (place.is_dir() and os.access(place, os.W_OK)):
-        raise UsageError(f"--output={path}: cannot be a file there")
+        raise UsageError("output", path, "cannot be a file there")
     return path
 
 
@@ -67,12 +67,17 @@ class AdvGANTask(Task):
     def check(self, attacked, epsilon):
         """Raises UsageError unless the AdvGAN was trained against the network that is attacked, and for this ε."""
         if self.advgan.target_sha256 != attacked["classifier_sha256"]:
-            raise UsageError(f"--advgan_dir={self.folder}: was trained against another network "
-                             f"({self.advgan.target_sha256[:12]}) than checkpoint {attacked['checkpoint']} of "
-                             f"{attacked['train_dir']} ({attacked['classifier_sha256'][:12]})")  # fmt: skip
+            raise UsageError(
+                "advgan_dir",
+                self.folder,
+                "was trained against another network "
+                f"({self.advgan.target_sha256[:12]}) than checkpoint {attacked['checkpoint']} of "
+                f"{attacked['train_dir']} ({attacked['classifier_sha256'][:12]})",
+            )
         if self.advgan.epsilon != epsilon:
-            raise UsageError(f"--epsilon={epsilon:g}: the AdvGAN in {self.folder} was trained for "
-                             f"{self.advgan.epsilon:g}")  # fmt: skip
+            raise UsageError(
+                "epsilon", f"{epsilon:g}", f"the AdvGAN in {self.folder} was trained for {self.advgan.epsilon:g}"
+            )
 
     def is_of(self, protocol):
         """Whether the protocol is of this AdvGAN, with the checkpoints that it has now."""
@@ -108,10 +113,14 @@ def advgans(folders: Iterable[str]) -> list[AdvGANTask]:
         try:
             advgan = TrainedAdvGAN(folder)
         except UsageError as error:
-            raise UsageError(f"--advgan_dir={str(error).removeprefix('--train_dir=')}") from None
+            raise error.renamed(train_dir="advgan_dir") from None
         if advgan.name in found:
-            raise UsageError(f"--advgan_dir={folder}: as wide as that in {found[advgan.name].folder}, and both are "
-                             f"called {advgan.name} in the results; evaluate one of them")  # fmt: skip
+            raise UsageError(
+                "advgan_dir",
+                folder,
+                f"as wide as that in {found[advgan.name].folder}, and both are "
+                f"called {advgan.name} in the results; evaluate one of them",
+            )
         found[advgan.name] = AdvGANTask(advgan, folder)
     return list(found.values())
 
@@ -126,8 +135,15 @@ def table(contents: Sequence[Mapping]) -> Table:
     if any(entry["protocol"].get("skip_misclassified") for entry in first["attacks"].values()):
         title += "; those misclassified without an attack are not attacked"
     caption = "seconds: with compilation; images/s: those attacked, without the batches that compiled"
-    result = Table(title=title, caption=caption, box=box.SIMPLE, title_justify="left", caption_justify="left",
-                   pad_edge=False, collapse_padding=True)  # fmt: skip
+    result = Table(
+        title=title,
+        caption=caption,
+        box=box.SIMPLE,
+        title_justify="left",
+        caption_justify="left",
+        pad_edge=False,
+        collapse_padding=True,
+    )
     for column in ("attack", "accuracy %", "± std. error", "ε", "steps", "step size", "seconds", "images/s"):
         result.add_column(column, justify="left" if column == "attack" else "right", no_wrap=column == "attack")
     for content in contents:
@@ -155,8 +171,13 @@ def command() -> None:
     """Entry point."""
     define_flags()
     define = flags.define
-    define("Evaluation", "advgan_dir", None, "folder of rvs_tf.train_advgan, or several with commas: attacks by its "
-           "checkpoints, which were trained against the network that is attacked")  # fmt: skip
+    define(
+        "Evaluation",
+        "advgan_dir",
+        None,
+        "folder of rvs_tf.train_advgan, or several with commas: attacks by its "
+        "checkpoints, which were trained against the network that is attacked",
+    )
     define("Evaluation", "reuse", False, "take what results/ has of the same weights, data and protocol", kind=bool)
     help = "keep the adversarial images in results/, a .npy an attack (for madry_cifar.run_attack)"
     define("Evaluation", "save_adversarial", False, help, kind=bool)

@@ -21,14 +21,16 @@ import tensorflow as tf
 from absl import flags as absl_flags
 
 import rvs_tf  # noqa: F401 (registers the defences)
-from madry_cifar import checkpoints, data, flags
-from madry_cifar.errors import RunError, UsageError, unknown
-from madry_cifar.files import naming
-from madry_cifar.model import name_of
-from madry_cifar.run_evaluation import Subject
-from madry_cifar.run_folder import SCHEMA_VERSION
-from rvs_tf.deployment.formats import FORMATS, Format
-from rvs_tf.deployment.train_step import TrainStep, batch, rebuild
+from madry_cifar import data
+from madry_cifar.cli import flags
+from madry_cifar.cli.errors import RunError, UsageError, unknown
+from madry_cifar.evaluation.run_evaluation import Subject
+from madry_cifar.export.formats import FORMATS, Format
+from madry_cifar.export.train_step import TrainStep, batch, rebuild
+from madry_cifar.networks.wide_resnet import name_of
+from madry_cifar.runs import checkpoints
+from madry_cifar.runs.files import naming
+from madry_cifar.runs.run_folder import SCHEMA_VERSION
 
 FLAGS = absl_flags.FLAGS
 WHAT = ("classifier", "train_step")
@@ -44,7 +46,7 @@ def main() -> None:
     """Exports as the flags say, and prints one line."""
     for name in ("train_dir", "format", "output"):
         if not FLAGS[name].value:
-            raise UsageError(f"--{name}=: required (see --help)")
+            raise UsageError(name, "", "required (see --help)")
     chosen = _format()
     output = _output(chosen)
     with contextlib.suppress(RuntimeError):  # TensorFlow is in use already, on the devices that there are
@@ -61,11 +63,12 @@ def _format() -> Format:
     if FLAGS.what not in WHAT:
         raise unknown("what", FLAGS.what, WHAT)
     if FLAGS.what == "train_step" and FLAGS.format != "stablehlo":
-        raise UsageError(f"--format={FLAGS.format}: a training iteration is written as --format=stablehlo alone")
+        raise UsageError("format", FLAGS.format, "a training iteration is written as --format=stablehlo alone")
     chosen = FORMATS[FLAGS.format]
     if FLAGS.batch_size and chosen.any_batch:
-        raise UsageError(f"--batch_size={FLAGS.batch_size}: --format={FLAGS.format} takes batches of any size; leave "
-                         "it out")  # fmt: skip
+        raise UsageError(
+            "batch_size", FLAGS.batch_size, f"--format={FLAGS.format} takes batches of any size; leave it out"
+        )
     return chosen
 
 
@@ -73,16 +76,16 @@ def _output(chosen: Format) -> pathlib.Path:
     """The path of --output, whose folder is made if it is missing."""
     output = pathlib.Path(FLAGS.output)
     if output.suffix != chosen.ending and chosen.ending:
-        raise UsageError(f"--output={output}: must end in {chosen.ending} for --format={FLAGS.format}")
+        raise UsageError("output", output, f"must end in {chosen.ending} for --format={FLAGS.format}")
     beside = [output.with_suffix(ending) for ending in (".npz", ".json") if FLAGS.what == "train_step"]
     for path in (output, *beside):
         if path.exists():
-            raise UsageError(f"--output={output}: {path} exists already; choose another name, or remove it")
+            raise UsageError("output", output, f"{path} exists already; choose another name, or remove it")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=output.parent).close()
     except OSError as error:
-        raise UsageError(f"--output={output}: cannot be written ({error.strerror})") from None
+        raise UsageError("output", output, f"cannot be written ({error.strerror})") from None
     return output
 
 
@@ -123,8 +126,10 @@ def _compare(found: np.ndarray, expected: np.ndarray) -> str:
     """How well the logits [N, K] of the file agree with the network's. Raises RunError if they do not."""
     difference, largest = np.max(np.abs(found - expected)), np.max(np.abs(expected))
     if not difference <= LOGITS_TOLERANCE * largest:
-        raise RunError(f"--format={FLAGS.format}: loaded again, its logits differ by up to {difference:.2g} from the "
-                       f"network's, whose largest is {largest:.2g}; removed")  # fmt: skip
+        raise RunError(
+            f"--format={FLAGS.format}: loaded again, its logits differ by up to {difference:.2g} from the "
+            f"network's, whose largest is {largest:.2g}; removed"
+        )
     same = np.sum(found.argmax(axis=1) == expected.argmax(axis=1))
     return f"logits differ by at most {difference:.1e} (largest: {largest:.2g}), the same class for {same}"
 
@@ -173,10 +178,14 @@ def _export_train_step(subject: Subject, chosen: Format, output: pathlib.Path) -
         of_losses, of_updates = train_step.difference(path)
         for_losses, for_updates = STEP_TOLERANCES[settings.get("precision", "float32")]
         if not (of_losses <= for_losses and of_updates <= for_updates):
-            raise RunError(f"--what=train_step: loaded again, a loss differs by {of_losses:.2g} and an update by "
-                           f"{of_updates:.2g} from TensorFlow's own, relatively; removed")  # fmt: skip
-        return f"{said}; loaded again, relative differences from TensorFlow's own compiled iteration are at most " \
-               f"{of_losses:.1e} (losses) and {of_updates:.1e} (updates of variables)"  # fmt: skip
+            raise RunError(
+                f"--what=train_step: loaded again, a loss differs by {of_losses:.2g} and an update by "
+                f"{of_updates:.2g} from TensorFlow's own, relatively; removed"
+            )
+        return (
+            f"{said}; loaded again, relative differences from TensorFlow's own compiled iteration are at most "
+            f"{of_losses:.1e} (losses) and {of_updates:.1e} (updates of variables)"
+        )
 
 
 def _training_batch(subject: Subject, step: int) -> tuple[np.ndarray, np.ndarray, str]:
@@ -189,8 +198,11 @@ def _training_batch(subject: Subject, step: int) -> tuple[np.ndarray, np.ndarray
         return *batch(dataset, step, size, seed), f"{size} training images of {dataset.provenance}"
     draws = np.random.default_rng(seed)
     images = draws.uniform(0, 255, [size, 32, 32, 3]).astype(np.float32)
-    return images, draws.integers(settings["num_classes"], size=size, dtype=np.int32), f"{size} random images (the " \
-        "data set is not at hand)"  # fmt: skip
+    return (
+        images,
+        draws.integers(settings["num_classes"], size=size, dtype=np.int32),
+        f"{size} random images (the data set is not at hand)",
+    )
 
 
 def _megabytes(path: pathlib.Path) -> str:
@@ -204,13 +216,29 @@ def command() -> None:
     define("Export", "train_dir", None, "folder of the run (required)")
     define("Export", "checkpoint", None, "step or path of its checkpoint [the latest]")
     define("Export", "format", None, f"{', '.join(FORMATS)} (required)")
-    define("Export", "what", "classifier", "classifier, or train_step, the compiled training iteration, with its "
-           "inputs in .npz and their names in .json beside it (stablehlo)")  # fmt: skip
+    define(
+        "Export",
+        "what",
+        "classifier",
+        "classifier, or train_step, the compiled training iteration, with its "
+        "inputs in .npz and their names in .json beside it (stablehlo)",
+    )
     define("Export", "output", None, "file to write, for savedmodel a folder; must not exist yet (required)")
-    define("Export", "batch_size", None, "images that a stablehlo program takes [classifier: 1; train_step: as the run "
-           "was trained]", kind=int, minimum=1)  # fmt: skip
-    define("Export", "check", True, "load and run what was written; for a train_step at full size that takes minutes "
-           "and memory", kind=bool)  # fmt: skip
+    define(
+        "Export",
+        "batch_size",
+        None,
+        "images that a stablehlo program takes [classifier: 1; train_step: as the run was trained]",
+        kind=int,
+        minimum=1,
+    )
+    define(
+        "Export",
+        "check",
+        True,
+        "load and run what was written; for a train_step at full size that takes minutes and memory",
+        kind=bool,
+    )
     define("Export", "data_dir", None, "where the data set is now [as the run was trained]")
     flags.run(main, __doc__)
 

@@ -3,9 +3,9 @@
 import keras
 import tensorflow as tf
 
-from madry_cifar.checkpoints import load_network
-from madry_cifar.layers import BatchNorm, Conv, Dense, initialize
-from madry_cifar.run_folder import read_flags
+from madry_cifar.networks.layers import BatchNorm, Conv, Dense, initialize
+from madry_cifar.runs.checkpoints import load_network
+from madry_cifar.runs.run_folder import read_flags
 
 LEAKINESS = 0.2
 

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from madry_cifar.attempts import is_true
+from madry_cifar.attacks.losses import is_true
 
 
 def smooth_labels(labels: tf.Tensor, num_classes: int, smoothing: float = 0.5, dtype=tf.float32) -> tf.Tensor:
@@ -20,8 +20,9 @@ def smooth_labels(labels: tf.Tensor, num_classes: int, smoothing: float = 0.5, d
     return tf.one_hot(labels, num_classes, on_value=1 - smoothing, off_value=other, dtype=dtype)
 
 
-def bilateral_labels(probabilities: tf.Tensor, labels: tf.Tensor, *, ratio: float = 9.0,
-                     gamma: float = 0.01) -> tf.Tensor:  # fmt: skip
+def bilateral_labels(
+    probabilities: tf.Tensor, labels: tf.Tensor, *, ratio: float = 9.0, gamma: float = 0.01
+) -> tf.Tensor:
     """The label adversary of Bilateral adversarial training: the wrong classes get the more, the less likely they are.
 
     With v = −log p, m and M its smallest and largest value of a wrong class, a wrong class gets δ(v_k − m + γ)/Σ, Σ
@@ -45,8 +46,9 @@ def bilateral_labels(probabilities: tf.Tensor, labels: tf.Tensor, *, ratio: floa
     return tf.where(true, 1 - delta, delta * gains / whole)
 
 
-def interpolation_labels(labels: tf.Tensor, partners: tf.Tensor, num_classes: int, share: float = 0.5,
-                         dtype=tf.float32) -> tf.Tensor:  # fmt: skip
+def interpolation_labels(
+    labels: tf.Tensor, partners: tf.Tensor, num_classes: int, share: float = 0.5, dtype=tf.float32
+) -> tf.Tensor:
     """(1 − ε_y)·onehot + ε_y(1 − onehot')/(K−1): what is taken from the class goes to all but the partner's.
 
     Args:
@@ -62,8 +64,9 @@ def interpolation_labels(labels: tf.Tensor, partners: tf.Tensor, num_classes: in
     return tf.one_hot(labels, num_classes, on_value=1 - share, off_value=0.0, dtype=dtype) + others
 
 
-def vertex_labels(labels: tf.Tensor, natural_share: tf.Tensor, num_classes: int, lambda1: float = 1.0,
-                  lambda2: float = 0.1) -> tf.Tensor:  # fmt: skip
+def vertex_labels(
+    labels: tf.Tensor, natural_share: tf.Tensor, num_classes: int, lambda1: float = 1.0, lambda2: float = 0.1
+) -> tf.Tensor:
     """α·φ(λ₁) + (1 − α)·φ(λ₂), where φ(λ) gives λ to the true class and (1 − λ)/(K−1) to each other one.
 
     Args:

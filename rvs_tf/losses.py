@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from madry_cifar.attacks import cross_entropy
+from madry_cifar.attacks.losses import cross_entropy
 
 
 def soft_cross_entropy(logits: tf.Tensor, soft_labels: tf.Tensor) -> tf.Tensor:

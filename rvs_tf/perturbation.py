@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from madry_cifar.attacks import PIXEL_RANGE, project
+from madry_cifar.attacks.steps import PIXEL_RANGE, project
 
 
 def perturb(images: tf.Tensor, perturbation: tf.Tensor, epsilon: float = 8.0, noise: tf.Tensor | None = None):

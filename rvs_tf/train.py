@@ -10,7 +10,8 @@ Watch it with: tensorboard --logdir runs
 """
 
 import rvs_tf  # noqa: F401 (registers the defences)
-from madry_cifar import flags, train
+from madry_cifar import train
+from madry_cifar.cli import flags
 
 
 def command() -> None:

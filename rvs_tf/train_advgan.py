@@ -21,12 +21,14 @@ from typing import Any
 import tensorflow as tf
 from absl import flags as absl_flags
 
-from madry_cifar import checkpoints, data, files, flags, run_folder
-from madry_cifar.errors import UsageError
-from madry_cifar.evaluation import Evaluator, fingerprint
-from madry_cifar.model import WideResNet, name_of
-from madry_cifar.trainer import Schedule, Trainer
-from rvs_tf.attacks.advgan import AdvGAN, as_attack
+from madry_cifar import data
+from madry_cifar.cli import flags
+from madry_cifar.cli.errors import UsageError
+from madry_cifar.evaluation.evaluator import Evaluator, fingerprint
+from madry_cifar.networks.wide_resnet import WideResNet, name_of
+from madry_cifar.runs import checkpoints, files, run_folder
+from madry_cifar.training.trainer import Schedule, Trainer
+from rvs_tf.advgan.advgan import AdvGAN, as_attack
 
 FLAGS = absl_flags.FLAGS
 
@@ -51,7 +53,7 @@ def main() -> None:
     """Trains as the flags say, and prints the accuracies of the last and of the strongest epoch."""
     for name in ("train_dir", "target_dir"):
         if not FLAGS[name].value:
-            raise UsageError(f"--{name}=: required (see --help)")
+            raise UsageError(name, "", "required (see --help)")
     options = flags.given_options(AdvGAN, "AdvGAN")
     target_flags, target_step, target = load_target()
     dataset = load_data(target_flags)
@@ -61,10 +63,16 @@ def main() -> None:
         "target_checkpoint": target_step,
         "target_sha256": fingerprint(target),
         **{name: target_flags.get(name) for name in ("dataset", "validation_size", "depth", "width", "num_classes")},
-        **flags.configuration([name for part in ("Run", "Data") for name in flags.section(part)
-                               if name not in ("train_dir", "target_checkpoint")]),
+        **flags.configuration(
+            [
+                name
+                for part in ("Run", "Data")
+                for name in flags.section(part)
+                if name not in ("train_dir", "target_checkpoint")
+            ]
+        ),
         "steps_per_epoch": steps_per_epoch,
-    } | options.as_dict()  # fmt: skip
+    } | options.as_dict()
     folder = run_folder.create(FLAGS.train_dir, settings, dataset.provenance)
     advgan = AdvGAN(target, options, FLAGS.seed)
     accuracies = Accuracies(advgan, dataset, folder)
@@ -78,12 +86,17 @@ def main() -> None:
         evaluator=lambda split, *, seed: accuracies.measure(trainer.step),
         jit_compile=bool(tf.config.list_physical_devices("GPU")),
     )
-    print(f"AdvGAN against {target_flags['defense']}, {name_of(target_flags)}, step {target_step}, on "
-          f"{dataset.provenance}: {len(dataset.train)} training images, {options.epochs} epochs of {steps_per_epoch} "
-          f"steps of {options.batch_size}, into {folder}")  # fmt: skip
+    print(
+        f"AdvGAN against {target_flags['defense']}, {name_of(target_flags)}, step {target_step}, on "
+        f"{dataset.provenance}: {len(dataset.train)} training images, {options.epochs} epochs of {steps_per_epoch} "
+        f"steps of {options.batch_size}, into {folder}"
+    )
     if trainer.step:
-        print(f"going on after step {trainer.step}" if trainer.step < advgan.steps(steps_per_epoch) else
-              f"already trained for {trainer.step} steps")  # fmt: skip
+        print(
+            f"going on after step {trainer.step}"
+            if trainer.step < advgan.steps(steps_per_epoch)
+            else f"already trained for {trainer.step} steps"
+        )
     else:
         trainer.summaries.settings(settings)
     trainer.train()
@@ -95,12 +108,11 @@ def load_target() -> tuple[dict[str, Any], int, WideResNet]:
     try:
         target_flags = run_folder.read_flags(FLAGS.target_dir)
         if "defense" not in target_flags:
-            raise UsageError(f"--train_dir={FLAGS.target_dir}: holds no run of a classifier")
+            raise UsageError("train_dir", FLAGS.target_dir, "holds no run of a classifier")
         step, _ = checkpoints.find(FLAGS.target_dir, FLAGS.target_checkpoint)
         return target_flags, step, checkpoints.load_classifier(FLAGS.target_dir, step)
     except UsageError as error:
-        message = str(error).replace("--train_dir", "--target_dir").replace("--checkpoint", "--target_checkpoint")
-        raise UsageError(message) from None
+        raise error.renamed(train_dir="target_dir", checkpoint="target_checkpoint") from None
 
 
 def load_data(target_flags: dict[str, Any]) -> data.Dataset:

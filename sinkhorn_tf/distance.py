@@ -22,8 +22,16 @@ GRADIENTS = ("unrolled", "implicit", "envelope")
 DAMPING = 1e-12  # of the implicit system, relative to its diagonal; singular by a constant, and at a permutation by all
 
 
-def sinkhorn_distance(x, y, *, regularization: float = 0.01, iterations: int = 100, gradient: str = "unrolled",
-                      cost: str = "squared_euclidean", threshold: float = 0.0) -> tf.Tensor:  # fmt: skip
+def sinkhorn_distance(
+    x,
+    y,
+    *,
+    regularization: float = 0.01,
+    iterations: int = 100,
+    gradient: str = "unrolled",
+    cost: str = "squared_euclidean",
+    threshold: float = 0.0,
+) -> tf.Tensor:
     """⟨P, C⟩ between two batches of points with uniform weights (Eq. 7 of the paper).
 
     Args:
@@ -53,8 +61,15 @@ def sinkhorn_distance(x, y, *, regularization: float = 0.01, iterations: int = 1
     return _transport_cost(COSTS[cost](x, y), regularization, iterations, gradient, threshold)
 
 
-def transport_plan(x, y, *, regularization: float = 0.01, iterations: int = 100, cost: str = "squared_euclidean",
-                   threshold: float = 0.0) -> tf.Tensor:  # fmt: skip
+def transport_plan(
+    x,
+    y,
+    *,
+    regularization: float = 0.01,
+    iterations: int = 100,
+    cost: str = "squared_euclidean",
+    threshold: float = 0.0,
+) -> tf.Tensor:
     """The plan P [n, m] of `sinkhorn_distance`, not differentiable. Its columns sum to 1/m; its rows tend to 1/n."""
     _check(regularization, iterations, cost, threshold)
     scores = tf.stop_gradient(COSTS[cost](x, y)) / -regularization

@@ -41,8 +41,15 @@ def spread(amounts: tf.Tensor, scores: tf.Tensor, axis: int) -> tf.Tensor:
     return weights * (amounts / tf.reduce_sum(weights, axis, keepdims=True))
 
 
-def reverse(scores: tf.Tensor, fs: tf.Tensor, gs: tf.Tensor, last: tf.Tensor, f_bar: tf.Tensor, g_bar: tf.Tensor,
-            iterations: int | tf.Tensor) -> tf.Tensor:  # fmt: skip
+def reverse(
+    scores: tf.Tensor,
+    fs: tf.Tensor,
+    gs: tf.Tensor,
+    last: tf.Tensor,
+    f_bar: tf.Tensor,
+    g_bar: tf.Tensor,
+    iterations: int | tf.Tensor,
+) -> tf.Tensor:
     """The gradient [n, m] for the scores, through that many iterations, of what has the gradients f_bar, g_bar for the
     last potentials.
 

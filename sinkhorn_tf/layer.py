@@ -9,11 +9,23 @@ from sinkhorn_tf.distance import sinkhorn_distance
 class SinkhornDistance(keras.layers.Layer):
     """Maps [x [n, d], y [m, d]] to the scalar `sinkhorn_distance(x, y)`; the arguments are those of the function."""
 
-    def __init__(self, regularization: float = 0.01, iterations: int = 100, gradient: str = "unrolled",
-                 cost: str = "squared_euclidean", threshold: float = 0.0, **kwargs):  # fmt: skip
+    def __init__(
+        self,
+        regularization: float = 0.01,
+        iterations: int = 100,
+        gradient: str = "unrolled",
+        cost: str = "squared_euclidean",
+        threshold: float = 0.0,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
-        self.settings = {"regularization": regularization, "iterations": iterations, "gradient": gradient,
-                         "cost": cost, "threshold": threshold}  # fmt: skip
+        self.settings = {
+            "regularization": regularization,
+            "iterations": iterations,
+            "gradient": gradient,
+            "cost": cost,
+            "threshold": threshold,
+        }
 
     def call(self, inputs):
         if not isinstance(inputs, (list, tuple)) or len(inputs) != 2:

@@ -14,9 +14,10 @@ from absl import app
 from absl.flags import FLAGS
 from hypothesis import settings
 
-from madry_cifar import WideResNet, data, flags
-from madry_cifar.defense import Natural
-from madry_cifar.trainer import Schedule, Trainer
+from madry_cifar import WideResNet, data
+from madry_cifar.cli import flags
+from madry_cifar.training.method import Natural
+from madry_cifar.training.trainer import Schedule, Trainer
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TINY = ("--depth=10", "--width=1", "--batch_size=8")

@@ -15,7 +15,7 @@ import madry_cifar
 import rvs_tf.evaluate
 import rvs_tf.train
 from madry_cifar import eval as follow
-from madry_cifar.checkpoints import Checkpoints, saved_steps
+from madry_cifar.runs.checkpoints import Checkpoints, saved_steps
 
 NEVER = ("--log_every=0", "--image_every=0", "--eval_every=0")
 
@@ -115,8 +115,12 @@ def test_a_run_killed_and_resumed_ends_as_one_never_killed(start, run, rvs_run, 
     assert any("generator" in name for name in trained)
     assert any("classifier" in name for name in trained)
     assert any("moving_mean" in name for name in names)
-    different = [n for n in names if n.startswith(("classifier", "generator", "step"))
-                 and not np.array_equal(ours.get_tensor(n), expected.get_tensor(n))]  # fmt: skip
+    different = [
+        n
+        for n in names
+        if n.startswith(("classifier", "generator", "step"))
+        and not np.array_equal(ours.get_tensor(n), expected.get_tensor(n))
+    ]
     assert different == [], out
 
 
@@ -223,8 +227,10 @@ def test_a_run_is_followed(start, copied_run, rvs_run, curves):
         shutil.copy(rvs_run / "checkpoints" / path.name, path)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
-    results = {step: json.loads(first.with_name(first.name.replace("25", str(step), 1)).read_text())
-               for step in (25, 30, 35, 40)}  # fmt: skip
+    results = {
+        step: json.loads(first.with_name(first.name.replace("25", str(step), 1)).read_text())
+        for step in (25, 30, 35, 40)
+    }
     seen = curves(copied_run / "evaluation")
     assert set(seen) == {"evaluation/natural", "evaluation/fgsm"}
     for name in ("natural", "fgsm"):

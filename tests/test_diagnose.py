@@ -13,11 +13,12 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 
 import rvs_tf.diagnose
-from madry_cifar import WideResNet, run_folder
-from madry_cifar.checkpoints import Checkpoints
-from madry_cifar.evaluation import Evaluator
-from rvs_tf import diagnosis
-from rvs_tf.diagnosis import plot
+from madry_cifar import WideResNet
+from madry_cifar.evaluation import diagnosis
+from madry_cifar.evaluation.diagnosis import plot
+from madry_cifar.evaluation.evaluator import Evaluator
+from madry_cifar.runs import run_folder
+from madry_cifar.runs.checkpoints import Checkpoints
 
 IMAGES = 16
 FILE = f"diagnosis_ckpt-7_test-{IMAGES}_eps-8_step-2_seed-0"
@@ -71,8 +72,9 @@ def error_line(err):
 def test_everything(run, runs, digits, tmp_path):
     output = tmp_path / "deep" / "diagnosis.json"
     sizes = (f"--max_images={IMAGES}", "--batch_size=16", "--epsilon=32")
-    status, out, err = run("rvs_tf.diagnose", f"--train_dir={runs}/target", f"--surrogate_dir={runs}/other", *sizes,
-                           f"--output={output}")  # fmt: skip
+    status, out, err = run(
+        "rvs_tf.diagnose", f"--train_dir={runs}/target", f"--surrogate_dir={runs}/other", *sizes, f"--output={output}"
+    )
     assert status == 0, err
     content = json.loads(output.read_text())
     [own] = (runs / "target" / "results").glob(f"{FILE.replace('eps-8_step-2', 'eps-32_step-8')}_from-other-*.json")
@@ -82,8 +84,17 @@ def test_everything(run, runs, digits, tmp_path):
     for picture in (own.with_suffix(".png"), output.with_suffix(".png")):
         assert size_of(picture) == (900, 1650)
 
-    settings = {"schema_version": 1, "numbers": "measured", "checkpoint": 7, "split": "test", "images": IMAGES,
-                "provenance": digits.provenance, "epsilon": 32, "step_size": 8, "seed": 0}  # fmt: skip
+    settings = {
+        "schema_version": 1,
+        "numbers": "measured",
+        "checkpoint": 7,
+        "split": "test",
+        "images": IMAGES,
+        "provenance": digits.provenance,
+        "epsilon": 32,
+        "step_size": 8,
+        "seed": 0,
+    }
     assert content | settings == content
     assert content["surrogate"]["defense"] == "other"
     assert [check["name"] for check in content["checks"]] == list(diagnosis.CHECKS)
@@ -222,7 +233,17 @@ def test_a_network_that_is_never_right(diagnose, saved, runs, digits):
 def test_help(run):
     status, out, _ = run("rvs_tf.diagnose", "--help")
     assert status == 0
-    for flag in ("train_dir", "surrogate_dir", "checkpoint", "epsilon", "max_images", "split", "seed", "batch_size",
-                 "data_dir", "output"):  # fmt: skip
+    for flag in (
+        "train_dir",
+        "surrogate_dir",
+        "checkpoint",
+        "epsilon",
+        "max_images",
+        "split",
+        "seed",
+        "batch_size",
+        "data_dir",
+        "output",
+    ):
         assert f"--{flag}: " in out
     assert "two standard errors" in " ".join(out.split()).lower()

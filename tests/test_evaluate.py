@@ -14,12 +14,13 @@ import pytest
 
 import rvs_tf.evaluate
 import rvs_tf.train_advgan
-from madry_cifar import WideResNet, attacks, run_folder
+from madry_cifar import WideResNet, attacks
 from madry_cifar import eval as follow
-from madry_cifar.checkpoints import Checkpoints
-from madry_cifar.evaluation import Evaluator, fingerprint
-from rvs_tf.attacks.advgan import AdvGANOptions
-from rvs_tf.attacks.advgan_networks import AdvGANGenerator
+from madry_cifar.evaluation.evaluator import Evaluator, fingerprint
+from madry_cifar.runs import run_folder
+from madry_cifar.runs.checkpoints import Checkpoints
+from rvs_tf.advgan.advgan import AdvGANOptions
+from rvs_tf.advgan.networks import AdvGANGenerator
 
 IMAGES = 60
 SPEED = {"seconds": 0, "compiled_seconds": 0, "images_per_second": 0}
@@ -172,8 +173,10 @@ def test_no_batch_is_attacked_twice(evaluate, runs, attacked, stop, reuse):
     attacked.stop = None
     status, out, _ = evaluate(*flags)
     assert status == 0
-    assert attacked == {(name, epsilon): 3 * (2 if name == "natural" else 1) for name, epsilon in
-                        [("natural", None), *((n, e) for n in ("pgd-2", "cw-2") for e in (8, 4))]}  # fmt: skip
+    assert attacked == {
+        (name, epsilon): 3 * (2 if name == "natural" else 1)
+        for name, epsilon in [("natural", None), *((n, e) for n in ("pgd-2", "cw-2") for e in (8, 4))]
+    }
     assert out.count("going on after") == 1
     assert hidden(runs / "target") == []
     attacked.clear()
@@ -367,8 +370,11 @@ def test_several_epsilons(evaluate, runs, attacked):
         for attack in ("fgsm", "pgd-10"):
             entry = content["attacks"][attack]
             assert entry["protocol"]["epsilon"] == content["epsilon"]
-            shown = [row for row in rows if row[:2] == [attack, f"{entry['accuracy']:.2f}"]
-                     and f"{content['epsilon']:g}" == row[3]]  # fmt: skip
+            shown = [
+                row
+                for row in rows
+                if row[:2] == [attack, f"{entry['accuracy']:.2f}"] and f"{content['epsilon']:g}" == row[3]
+            ]
             assert len(shown) == 1
     natural = contents[0]["attacks"]["natural"]["accuracy"]
     assert sum(row[:1] == ["natural"] for row in rows) == 1
@@ -430,8 +436,14 @@ def test_transfer_and_white_box_are_not_mixed(evaluate, runs, attacked):
 def save_advgan(folder, target, provenance, steps, width=1, **options):
     """The folder of an AdvGAN with a generator of random weights, ever larger, at each of `steps`."""
     chosen = AdvGANOptions(generator_width=width, **options)
-    settings = {"attack": "advgan", "depth": 10, "width": 1, "num_classes": 10, "steps_per_epoch": 2,
-                "target_sha256": fingerprint(target)} | chosen.as_dict()  # fmt: skip
+    settings = {
+        "attack": "advgan",
+        "depth": 10,
+        "width": 1,
+        "num_classes": 10,
+        "steps_per_epoch": 2,
+        "target_sha256": fingerprint(target),
+    } | chosen.as_dict()
     run_folder.create(folder, settings, provenance)
     generators = {step: AdvGANGenerator(width, seed=step) for step in steps}
     for step, generator in generators.items():
@@ -552,8 +564,9 @@ def test_output_comes_at_the_very_end(evaluate, attacked, tmp_path):
 # --- A full disk
 
 
-@pytest.mark.parametrize("name", [f"{FILE.format(8)}.npz", f"{FILE.format(8)}.json",
-                                  f".{FILE.format(8)}_pgd-2.partial.npz"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name", [f"{FILE.format(8)}.npz", f"{FILE.format(8)}.json", f".{FILE.format(8)}_pgd-2.partial.npz"]
+)
 def test_a_full_disk(evaluate, runs, name):
     if not pathlib.Path("/dev/full").is_char_device():
         pytest.skip("no /dev/full here")

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 import rvs_tf.evaluate
-from madry_cifar import run_folder
-from madry_cifar.checkpoints import Checkpoints
-from madry_cifar.evaluation import Evaluator
-from rvs_tf.attacks.autoattack import square, versions
+from madry_cifar.attacks import square
+from madry_cifar.evaluation import autoattack as versions
+from madry_cifar.evaluation.evaluator import Evaluator
+from madry_cifar.runs import run_folder
+from madry_cifar.runs.checkpoints import Checkpoints
 
 IMAGES = 40
 STAGES = ("apgd-ce", "square")
@@ -65,8 +66,15 @@ def results(folder, epsilon=4):
 def test_the_command_as_it_is_published(run, folder):
     """With all stages and queries, on few images that fall early."""
     output = folder.parent / "out.json"
-    status, out, err = run("rvs_tf.evaluate", f"--train_dir={folder}", "--max_images=12", "--batch_size=8",
-                           "--epsilon=24", "--attacks=natural,pgd-20x3,autoattack", f"--output={output}")  # fmt: skip
+    status, out, err = run(
+        "rvs_tf.evaluate",
+        f"--train_dir={folder}",
+        "--max_images=12",
+        "--batch_size=8",
+        "--epsilon=24",
+        "--attacks=natural,pgd-20x3,autoattack",
+        f"--output={output}",
+    )
     assert status == 0, err
     (content,) = json.loads(output.read_text())
     entry = content["attacks"]["autoattack"]
@@ -136,22 +144,31 @@ def test_the_worst_case(evaluate, folder):
 def test_restarts(evaluate, folder):
     assert evaluate("--attacks=pgd-2,pgd-2x2,fgsm", "--restarts=4")[0] == 0
     entries, arrays = results(folder)[0]["attacks"], results(folder)[1]
-    assert {name: entry["protocol"]["restarts"] for name, entry in entries.items()} == {"pgd-2x4": 4, "pgd-2x2": 2,
-                                                                                       "fgsm": 1}  # fmt: skip
+    assert {name: entry["protocol"]["restarts"] for name, entry in entries.items()} == {
+        "pgd-2x4": 4,
+        "pgd-2x2": 2,
+        "fgsm": 1,
+    }
     right = {name: arrays[name] == arrays["labels"] for name in entries}
     assert not (right["pgd-2x4"] & ~right["pgd-2x2"]).any()  # the first two starts are the same
 
 
-@pytest.mark.parametrize(("arguments", "named"), [
-    ("--attacks=natural,fgsm --restarts=2", "--restarts=2: none of --attacks=natural,fgsm has random starts"),
-    ("--attacks=pgd-20x2 --restarts=2", "--restarts=2: none of --attacks=pgd-20x2"),
-    ("--attacks=pgd-20 --restarts=0", "--restarts"),
-    ("--attacks=squarex2", "--attacks=squarex2: square has no random start to repeat"),
-    ("--attacks=autoatack", "--attacks=autoatack: unknown; did you mean 'autoattack'?"),
-    ("--attacks=apgd-c", "--attacks=apgd-c: unknown; did you mean 'apgd-ce'?"),
-    ("--attacks=autoattack --surrogate_dir=elsewhere", "--attacks=autoattack: stops at the first error of the network"),
-    ("--attacks=pgd-20x5 --surrogate_dir=elsewhere", "--attacks=pgd-20x5: stops at the first error of the network"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ("--attacks=natural,fgsm --restarts=2", "--restarts=2: none of --attacks=natural,fgsm has random starts"),
+        ("--attacks=pgd-20x2 --restarts=2", "--restarts=2: none of --attacks=pgd-20x2"),
+        ("--attacks=pgd-20 --restarts=0", "--restarts"),
+        ("--attacks=squarex2", "--attacks=squarex2: square has no random start to repeat"),
+        ("--attacks=autoatack", "--attacks=autoatack: unknown; did you mean 'autoattack'?"),
+        ("--attacks=apgd-c", "--attacks=apgd-c: unknown; did you mean 'apgd-ce'?"),
+        (
+            "--attacks=autoattack --surrogate_dir=elsewhere",
+            "--attacks=autoattack: stops at the first error of the network",
+        ),
+        ("--attacks=pgd-20x5 --surrogate_dir=elsewhere", "--attacks=pgd-20x5: stops at the first error of the network"),
+    ],
+)
 def test_wrong_flags(evaluate, folder, arguments, named):
     status, out, err = evaluate(*arguments.split())
     assert (status, out) == (2, "")

@@ -12,9 +12,9 @@ import tensorflow as tf
 
 import rvs_tf.export
 from madry_cifar import load_classifier
-from madry_cifar.checkpoints import Checkpoints
-from rvs_tf.deployment import formats
-from rvs_tf.deployment.formats import FORMATS
+from madry_cifar.export import formats
+from madry_cifar.export.formats import FORMATS
+from madry_cifar.runs.checkpoints import Checkpoints
 
 NEW = tuple(map(int, tf.__version__.split(".")[:2])) >= (2, 21)
 needs_stablehlo = pytest.mark.skipif(not NEW, reason="an old TensorFlow, which cannot write StableHLO")

@@ -58,13 +58,17 @@ def ask(rvs_run):
 def test_curves(ask, rvs_run, curves):
     assert ask("runs") == ["rvs"]
     written = curves(rvs_run)
-    assert set(ask("plugin/scalars/tags")["rvs"]) == set(written) == {
-        *(f"loss/{name}" for name in ("total", "cross_entropy", "optimal_transport", "weight_decay", "generator")),
-        *("batch/natural_accuracy", "batch/adversarial_accuracy"),
-        *("perturbation/mean_absolute", "perturbation/percent_at_epsilon"),
-        *("learning_rate/classifier", "learning_rate/generator", "speed/images_per_second"),
-        *("evaluation/natural", "evaluation/pgd-2"),
-    }  # fmt: skip
+    assert (
+        set(ask("plugin/scalars/tags")["rvs"])
+        == set(written)
+        == {
+            *(f"loss/{name}" for name in ("total", "cross_entropy", "optimal_transport", "weight_decay", "generator")),
+            *("batch/natural_accuracy", "batch/adversarial_accuracy"),
+            *("perturbation/mean_absolute", "perturbation/percent_at_epsilon"),
+            *("learning_rate/classifier", "learning_rate/generator", "speed/images_per_second"),
+            *("evaluation/natural", "evaluation/pgd-2"),
+        }
+    )
     for tag, points in written.items():
         answer = ask("plugin/scalars/scalars", run="rvs", tag=tag)
         assert [step for _, step, _ in answer] == [step for step, _ in points]

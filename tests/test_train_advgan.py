@@ -10,14 +10,21 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from madry_cifar import checkpoints, run_folder
-from madry_cifar.checkpoints import Checkpoints, saved_steps
-from madry_cifar.evaluation import fingerprint
+from madry_cifar.evaluation.evaluator import fingerprint
+from madry_cifar.runs import checkpoints, run_folder
+from madry_cifar.runs.checkpoints import Checkpoints, saved_steps
 from rvs_tf import train_advgan
-from rvs_tf.attacks.advgan import TrainedAdvGAN
+from rvs_tf.advgan.advgan import TrainedAdvGAN
 
-FLAGS = ("--epochs=3", "--batch_size=16", "--max_train_images=100", "--eval_images=50", "--epsilon=12", "--log_every=4",
-         "--image_every=6")  # fmt: skip
+FLAGS = (
+    "--epochs=3",
+    "--batch_size=16",
+    "--max_train_images=100",
+    "--eval_images=50",
+    "--epsilon=12",
+    "--log_every=4",
+    "--image_every=6",
+)
 
 
 @pytest.fixture(scope="module")

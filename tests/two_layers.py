@@ -5,8 +5,8 @@ import numpy as np
 import tensorflow as tf
 from scipy.special import log_softmax, softmax
 
-from madry_cifar.layers import Dense
-from madry_cifar.model import Outputs
+from madry_cifar.networks.layers import Dense
+from madry_cifar.networks.wide_resnet import Outputs
 
 SHAPE = (4, 4, 1)
 

@@ -115,10 +115,15 @@ class WorkFolder:
     def diagnosis(self, row, verdicts, seed=0, **changes):
         """Writes diagnosis.json, with a check for each verdict, and its plot."""
         checks = [
-            {"name": name, "question": f"Is {name} well?", "verdict": verdict, "evidence": f"{name}: 12.5 ± 3.1",
-             "numbers": {"difference": 12.5}}
+            {
+                "name": name,
+                "question": f"Is {name} well?",
+                "verdict": verdict,
+                "evidence": f"{name}: 12.5 ± 3.1",
+                "numbers": {"difference": 12.5},
+            }
             for name, verdict in verdicts.items()
-        ]  # fmt: skip
+        ]
         content = self.about(row, seed) | {"epsilon": 8.0, "checks": checks, "verdict": f"of {row}: see below"}
         content |= {"surface": "diagnosis.png"} | changes
         self.path(row, "diagnosis.json", seed).write_text(json.dumps(content))
@@ -145,8 +150,13 @@ class WorkFolder:
         embedding = np.random.default_rng(seed).normal(size=(len(steps), len(labels), 2)).astype(np.float32)
         about = {name: self.about(row, seed)[name] for name in ("train_dir", "network", "provenance")}
         arrays = {"features": np.zeros((len(steps), len(labels), 3)), "labels": labels, "natural": natural}
-        np.savez(self.path(row, "latent.npz", seed), checkpoints=np.array(steps), embedding=embedding,
-                 about=json.dumps(about), **arrays)  # fmt: skip
+        np.savez(
+            self.path(row, "latent.npz", seed),
+            checkpoints=np.array(steps),
+            embedding=embedding,
+            about=json.dumps(about),
+            **arrays,
+        )
         return embedding
 
     def complete(self):

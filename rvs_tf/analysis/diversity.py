@@ -20,11 +20,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from madry_cifar import flags
-from madry_cifar.files import write_json
-from madry_cifar.progress import progress_bar
-from madry_cifar.run_folder import environment
-from madry_cifar.summaries import Summaries
+from madry_cifar.cli import flags
+from madry_cifar.cli.progress import progress_bar
+from madry_cifar.runs.files import write_json
+from madry_cifar.runs.run_folder import environment
+from madry_cifar.training.summaries import Summaries
 from rvs_tf.analysis.perturber import VARIANTS, Perturber
 from rvs_tf.analysis.run_analysis import Analysis, check_finite, define_flags
 
@@ -33,8 +33,9 @@ MEASURES = ("mean_distance", "mean_standard_deviation")
 SHOWN = 12  # checkpoints in the terminal's table
 
 
-def diversity(perturber: Perturber, images: np.ndarray,
-              progress: Callable[[int], Any] = lambda images: None) -> dict[str, dict[str, float]]:  # fmt: skip
+def diversity(
+    perturber: Perturber, images: np.ndarray, progress: Callable[[int], Any] = lambda images: None
+) -> dict[str, dict[str, float]]:
     """The distances between images and their perturbations, with the networks' current weights (Figure 3).
 
     Of the images, one group at a time is in memory as floats, and only sums are kept.
@@ -52,9 +53,11 @@ def diversity(perturber: Perturber, images: np.ndarray,
     for number, group in perturber.groups(images):
         natural = perturber.features(group).astype(np.float64)
         distances = np.concatenate(  # [draws, variants, images]
-            [np.linalg.norm(perturber.features(adversarial) - natural, axis=-1)
-             for adversarial in perturber.adversarial(group, number)]
-        )  # fmt: skip
+            [
+                np.linalg.norm(perturber.features(adversarial) - natural, axis=-1)
+                for adversarial in perturber.adversarial(group, number)
+            ]
+        )
         sums += np.stack([distances.mean(axis=0), distances.std(axis=0)]).sum(axis=-1)
         progress(len(group))
     means = dict(zip(VARIANTS, (sums / len(images)).T.tolist(), strict=True))
@@ -130,8 +133,10 @@ def unfinished(path: pathlib.Path, about: dict) -> dict[int, dict]:
 def table(content: dict, entries: list[dict]) -> Table:
     """The measures as a table for the terminal, of at most `SHOWN` checkpoints."""
     rows = np.unique(np.linspace(0, len(entries) - 1, min(len(entries), SHOWN)).round().astype(int))
-    title = f"{content['defense']}, {content['network']}: {content['draws']} perturbations of each of " \
-            f"{content['images']} test images of {content['provenance']}"  # fmt: skip
+    title = (
+        f"{content['defense']}, {content['network']}: {content['draws']} perturbations of each of "
+        f"{content['images']} test images of {content['provenance']}"
+    )
     caption = None if len(rows) == len(entries) else f"{len(rows)} of {len(entries)} checkpoints"
     result = Table(title=title, caption=caption, box=box.SIMPLE, title_justify="left", caption_justify="left")
     for column in ("checkpoint", "distance", "± std. deviation", "without noise", "± std. deviation"):

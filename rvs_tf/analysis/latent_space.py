@@ -12,11 +12,11 @@ from typing import NamedTuple
 import numpy as np
 from absl import flags as absl_flags
 
-from madry_cifar import flags
-from madry_cifar.errors import RunError, UsageError
-from madry_cifar.files import write_array
-from madry_cifar.progress import progress_bar
-from madry_cifar.run_folder import environment
+from madry_cifar.cli import flags
+from madry_cifar.cli.errors import RunError, UsageError
+from madry_cifar.cli.progress import progress_bar
+from madry_cifar.runs.files import write_array
+from madry_cifar.runs.run_folder import environment
 from rvs_tf.analysis import projector
 from rvs_tf.analysis.perturber import VARIANTS, Perturber
 from rvs_tf.analysis.run_analysis import Analysis, check_finite, define_flags
@@ -41,13 +41,19 @@ def main() -> None:
             found[step] = Found(images, features, *embed(features, FLAGS.perplexity, FLAGS.seed, step))
             bar.update()
     draw = np.tile(np.arange(each), len(rows))  # 0 is the image as it is
-    columns = {"class": np.repeat(classes, each), "kind": np.where(draw, "perturbed", "natural"), "draw": draw,
-               "image": np.repeat(rows, each)}  # fmt: skip
+    columns = {
+        "class": np.repeat(classes, each),
+        "kind": np.where(draw, "perturbed", "natural"),
+        "draw": draw,
+        "image": np.repeat(rows, each),
+    }
     tensors = {f"checkpoint-{step}": (result.features, result.images) for step, result in found.items()}
     projector.write(analysis.train_dir, tensors, columns)
     _save(analysis, variant, found, columns["class"], draw == 0)
-    print(f"{len(draw)} points of each of the checkpoints {', '.join(map(str, steps))}, perplexity "
-          f"{FLAGS.perplexity:g}; in the projector of: tensorboard --logdir '{analysis.train_dir}'")  # fmt: skip
+    print(
+        f"{len(draw)} points of each of the checkpoints {', '.join(map(str, steps))}, perplexity "
+        f"{FLAGS.perplexity:g}; in the projector of: tensorboard --logdir '{analysis.train_dir}'"
+    )
     print(analysis.output)
 
 
@@ -63,15 +69,21 @@ class Found(NamedTuple):
 def _early_and_late(steps):
     steps = steps if FLAGS.checkpoints else sorted({steps[0], steps[-1]})
     if len(steps) < 2:
-        raise UsageError(f"--checkpoints: an early and a late one are needed, not {steps[0]} alone; a training with "
-                         "--keep=0 keeps all")  # fmt: skip
+        raise UsageError(
+            "checkpoints",
+            FLAGS.checkpoints or "",
+            f"an early and a late one are needed, not {steps[0]} alone; a training with --keep=0 keeps all",
+        )
     return steps
 
 
 def _check_perplexity(count):
     if not 1 <= FLAGS.perplexity < count:
-        raise UsageError(f"--perplexity={FLAGS.perplexity:g}: must be at least 1 and below the number of points, "
-                         f"{count}; more --draws make more")  # fmt: skip
+        raise UsageError(
+            "perplexity",
+            f"{FLAGS.perplexity:g}",
+            f"must be at least 1 and below the number of points, {count}; more --draws make more",
+        )
 
 
 def _save(analysis, variant, found, labels, natural):

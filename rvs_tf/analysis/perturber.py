@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from madry_cifar.model import WideResNet
+from madry_cifar.networks.wide_resnet import WideResNet
 from madry_cifar.randomness import GENERATOR, draw_seed, normal, uniform
 from rvs_tf.generator import Generator
 from rvs_tf.perturbation import perturb
@@ -35,8 +35,17 @@ class Perturber:
       batch_size: perturbed images of each variant at once; rounded to whole draws for a group.
     """
 
-    def __init__(self, classifier: WideResNet, generator: Generator, *, epsilon: float, group_size: int,
-                 draws: int = 100, seed: int = 0, batch_size: int = 256):  # fmt: skip
+    def __init__(
+        self,
+        classifier: WideResNet,
+        generator: Generator,
+        *,
+        epsilon: float,
+        group_size: int,
+        draws: int = 100,
+        seed: int = 0,
+        batch_size: int = 256,
+    ):
         self.classifier, self.generator = classifier, generator
         self.epsilon, self.group_size, self.draws, self.seed = epsilon, group_size, draws, seed
         self.draws_at_once = max(1, batch_size // group_size)

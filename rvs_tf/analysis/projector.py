@@ -11,8 +11,9 @@ import tensorflow as tf
 from tensorboard.plugins import projector
 
 
-def write(train_dir: pathlib.Path, tensors: Mapping[str, tuple[np.ndarray, np.ndarray]],
-          columns: Mapping[str, Sequence]) -> None:  # fmt: skip
+def write(
+    train_dir: pathlib.Path, tensors: Mapping[str, tuple[np.ndarray, np.ndarray]], columns: Mapping[str, Sequence]
+) -> None:
     """Writes the tensors of a run into its folder, in place of those that its projector showed before.
 
     The files are in `projector/`, and the configuration that points to them is `projector_config.pbtxt`, where
@@ -32,8 +33,9 @@ def write(train_dir: pathlib.Path, tensors: Mapping[str, tuple[np.ndarray, np.nd
         for name, (features, images) in tensors.items():
             np.savetxt(temporary / f"{name}.tsv", features, fmt="%.7g", delimiter="\t")
             tf.io.write_file(str(temporary / f"{name}.png"), tf.io.encode_png(sprite(images)))
-            embedding = config.embeddings.add(tensor_name=name, tensor_path=f"projector/{name}.tsv",
-                                              metadata_path="projector/metadata.tsv")  # fmt: skip
+            embedding = config.embeddings.add(
+                tensor_name=name, tensor_path=f"projector/{name}.tsv", metadata_path="projector/metadata.tsv"
+            )
             embedding.sprite.image_path = f"projector/{name}.png"
             embedding.sprite.single_image_dim.extend(images.shape[1:3])
         projector.visualize_embeddings(temporary, config)

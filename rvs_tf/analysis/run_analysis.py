@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 from absl import flags as absl_flags
 
-from madry_cifar import checkpoints, data, flags, run_folder
-from madry_cifar.errors import RunError, UsageError
-from madry_cifar.evaluation import fingerprint
-from madry_cifar.model import name_of, network_of
+from madry_cifar import data
+from madry_cifar.cli import flags
+from madry_cifar.cli.errors import RunError, UsageError
+from madry_cifar.evaluation.evaluator import fingerprint
+from madry_cifar.networks.wide_resnet import name_of, network_of
+from madry_cifar.runs import checkpoints, run_folder
 from rvs_tf.analysis.perturber import Perturber
 from rvs_tf.defense import RobustnessViaSynthesis
 from rvs_tf.generator import Generator
@@ -26,8 +28,9 @@ def define_flags(ending: str, checkpoints: str | None, checkpoints_help: str) ->
     define("Analysis", "checkpoints", checkpoints, checkpoints_help)
     define("Analysis", "draws", 100, "perturbations of each image", kind=int, minimum=1)
     define("Analysis", "seed", 0, "of the latent vectors and the noise", kind=int, minimum=0, maximum=2**31 - 1)
-    define("Analysis", "batch_size", 256, "perturbed images at once; the results do not depend on it", kind=int,
-           minimum=1)  # fmt: skip
+    define(
+        "Analysis", "batch_size", 256, "perturbed images at once; the results do not depend on it", kind=int, minimum=1
+    )
     define("Analysis", "data_dir", None, "where the data set is now [as the run was trained]")
     define("Analysis", "download", False, "prepare the data set there if it is missing", kind=bool)
 
@@ -49,19 +52,27 @@ class Analysis:
     def __init__(self, ending: str):
         for name in ("train_dir", "output"):
             if not FLAGS[name].value:
-                raise UsageError(f"--{name}=: required")
+                raise UsageError(name, "", "required")
         self.train_dir, self.output = pathlib.Path(FLAGS.train_dir), pathlib.Path(FLAGS.output)
         self.run_flags = run_folder.read_flags(self.train_dir)
         defense = self.run_flags["defense"]
         if defense != RobustnessViaSynthesis.name:
-            raise UsageError(f"--train_dir={self.train_dir}: holds a run of --defense={defense}, without a generator; "
-                             f"a run of --defense={RobustnessViaSynthesis.name} is needed")  # fmt: skip
+            raise UsageError(
+                "train_dir",
+                self.train_dir,
+                f"holds a run of --defense={defense}, without a generator; "
+                f"a run of --defense={RobustnessViaSynthesis.name} is needed",
+            )
         self.steps = _steps(self.train_dir, FLAGS.checkpoints or "all")
         _check_output(self.output, ending)
         if not os.access(self.train_dir, os.W_OK):
-            raise UsageError(f"--train_dir={self.train_dir}: cannot be written to, for TensorBoard")
-        self._dataset = data.load(self.run_flags["dataset"], data_dir=FLAGS.data_dir or self.run_flags.get("data_dir"),
-                                  download=FLAGS.download, train=False)  # fmt: skip
+            raise UsageError("train_dir", self.train_dir, "cannot be written to, for TensorBoard")
+        self._dataset = data.load(
+            self.run_flags["dataset"],
+            data_dir=FLAGS.data_dir or self.run_flags.get("data_dir"),
+            download=FLAGS.download,
+            train=False,
+        )
         self.test = self._dataset.test
         self.perturber = Perturber(
             network_of(self.run_flags),
@@ -100,8 +111,9 @@ class Analysis:
 def check_finite(values, step: int) -> None:
     """Raises RunError unless all `values`, computed from the features of the checkpoint of `step`, are finite."""
     if not np.all(np.isfinite(values)):
-        raise RunError(f"checkpoint {step}: features that are not finite: the network has diverged; leave it out "
-                       "(--checkpoints)")  # fmt: skip
+        raise RunError(
+            f"checkpoint {step}: features that are not finite: the network has diverged; leave it out (--checkpoints)"
+        )
 
 
 def _steps(train_dir, text):
@@ -113,15 +125,15 @@ def _steps(train_dir, text):
     try:
         return sorted({checkpoints.find(train_dir, name)[0] for name in names})
     except UsageError as error:
-        raise UsageError(str(error).replace("--checkpoint=", "--checkpoints=")) from None
+        raise error.renamed(checkpoint="checkpoints") from None
 
 
 def _check_output(output, ending):
     if output.suffix != ending:
-        raise UsageError(f"--output={output}: must end in {ending}")
+        raise UsageError("output", output, f"must end in {ending}")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"--output={output}: cannot be written ({error.strerror})") from None
+        raise UsageError("output", output, f"cannot be written ({error.strerror})") from None
     if output.is_dir() or not os.access(output.parent, os.W_OK):
-        raise UsageError(f"--output={output}: cannot be a file there")
+        raise UsageError("output", output, "cannot be a file there")

@@ -1,1 +1,1 @@
-"""Attacks that are more than steps along a gradient: a network is trained, or another project's attack is called."""
+"""Where AutoAttack was before it moved to `madry_cifar.evaluation`; scripts that import it from here go on."""

@@ -8,10 +8,10 @@ import dataclasses
 import tensorflow as tf
 
 from madry_cifar import attacks, replicas
-from madry_cifar.defense import OnExamples, register
-from madry_cifar.errors import UsageError
-from madry_cifar.options import Options, option
+from madry_cifar.cli.errors import UsageError
 from madry_cifar.randomness import draw_seed
+from madry_cifar.training.method import OnExamples, register
+from madry_cifar.training.options import Options, option
 from rvs_tf.labels import interpolation_labels
 
 
@@ -40,8 +40,12 @@ class AdvInterp(OnExamples):
         super().__init__(classifier, options, seed)
         share, classes = self.options.label_share, classifier.num_classes
         if share >= (classes - 1) / classes:
-            raise UsageError(f"--label_share={share}: must be below {(classes - 1) / classes:.2g}, or the true one of "
-                             f"{classes} classes is not ahead of the others")  # fmt: skip
+            raise UsageError(
+                "label_share",
+                share,
+                f"must be below {(classes - 1) / classes:.2g}, or the true one of "
+                f"{classes} classes is not ahead of the others",
+            )
 
     def examples(self, images, labels, step):
         partners, partner_labels = (self._reversed(batch) for batch in (images, labels))

@@ -8,11 +8,11 @@ import dataclasses
 import tensorflow as tf
 
 from madry_cifar import replicas
-from madry_cifar.attacks import PIXEL_RANGE
-from madry_cifar.defense import AdversarialTraining, AdversarialTrainingOptions, register
-from madry_cifar.errors import UsageError
-from madry_cifar.options import option
+from madry_cifar.attacks.steps import PIXEL_RANGE
+from madry_cifar.cli.errors import UsageError
 from madry_cifar.randomness import draw_seed, uniform
+from madry_cifar.training.method import AdversarialTraining, AdversarialTrainingOptions, register
+from madry_cifar.training.options import option
 from rvs_tf.labels import vertex_labels
 
 
@@ -43,8 +43,12 @@ class AdvVertex(AdversarialTraining):
         for name in ("lambda1", "lambda2"):
             kept, classes = getattr(self.options, name), classifier.num_classes
             if kept < 1 / classes:
-                raise UsageError(f"--{name}={kept}: must be at least {1 / classes:.2g}, or the true one of {classes} "
-                                 "classes gets less than the others")  # fmt: skip
+                raise UsageError(
+                    name,
+                    kept,
+                    f"must be at least {1 / classes:.2g}, or the true one of {classes} "
+                    "classes gets less than the others",
+                )
 
     def examples(self, images, labels, step):
         return self._mixed(images, labels, step, self.options.attack_batch_norm)

@@ -8,11 +8,12 @@ import dataclasses
 
 import tensorflow as tf
 
-from madry_cifar import attacks, attempts, replicas
-from madry_cifar.defense import OnExamples, register
-from madry_cifar.model import Outputs
-from madry_cifar.options import Options, option
+from madry_cifar import attacks, replicas
+from madry_cifar.attacks.losses import is_true
+from madry_cifar.networks.wide_resnet import Outputs
 from madry_cifar.randomness import draw_seed, uniform
+from madry_cifar.training.method import OnExamples, register
+from madry_cifar.training.options import Options, option
 from rvs_tf.labels import bilateral_labels
 
 
@@ -61,7 +62,7 @@ class Bilateral(OnExamples):
             seed = draw_seed(self.seed, step, "target")
             shift = replicas.draw(uniform, tf.shape(labels), seed, 1, self.classifier.num_classes, labels.dtype)
             return (labels + shift) % self.classifier.num_classes
-        true = attempts.is_true(labels, logits)
+        true = is_true(labels, logits)
         most_confusing = tf.argmax(tf.where(true, logits.dtype.min, logits), axis=1, output_type=labels.dtype)
         if rule == "mc":
             return most_confusing

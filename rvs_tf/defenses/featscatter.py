@@ -7,10 +7,10 @@ logits.
 import dataclasses
 
 from madry_cifar import attacks, replicas
-from madry_cifar.defense import OnExamples, register
-from madry_cifar.errors import UsageError
-from madry_cifar.options import Options, option
+from madry_cifar.cli.errors import UsageError
 from madry_cifar.randomness import draw_seed
+from madry_cifar.training.method import OnExamples, register
+from madry_cifar.training.options import Options, option
 from rvs_tf.labels import smooth_labels
 from sinkhorn_tf import sinkhorn_distance
 
@@ -44,8 +44,12 @@ class FeatScatter(OnExamples):
         super().__init__(classifier, options, seed)
         smoothing, classes = self.options.label_smoothing, classifier.num_classes
         if smoothing >= (classes - 1) / classes:
-            raise UsageError(f"--label_smoothing={smoothing}: must be below {(classes - 1) / classes:.2g}, or the true "
-                             f"one of {classes} classes is not ahead of the others")  # fmt: skip
+            raise UsageError(
+                "label_smoothing",
+                smoothing,
+                f"must be below {(classes - 1) / classes:.2g}, or the true "
+                f"one of {classes} classes is not ahead of the others",
+            )
 
     def examples(self, images, labels, step):
         natural = replicas.gather(self._scattered(images))

@@ -103,8 +103,9 @@ def test_a_peer_that_does_nothing(invoke, monkeypatch, trained, digits):
     monkeypatch.setattr(agreement.benchmark, "subject", lambda: (trained, digits))
     monkeypatch.setattr(peers, "find", lambda name: a_peer(lambda subject: lambda images, labels: images))
     monkeypatch.setattr(peers, "is_installed", lambda package: True)
-    status, out, err = invoke(agreement.command, "--images=50", "--batch_size=25", "--attacks=pgd-3", "--json",
-                              "--peers=ART,again")  # fmt: skip
+    status, out, err = invoke(
+        agreement.command, "--images=50", "--batch_size=25", "--attacks=pgd-3", "--json", "--peers=ART,again"
+    )
     assert status == 0, err
     result = json.loads(out.splitlines()[-1])
     nothing, again = result["agreement"]

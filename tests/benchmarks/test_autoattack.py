@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from benchmarks import autoattack, peers
 from madry_cifar import attacks
-from madry_cifar.errors import UsageError
-from rvs_tf.attacks.autoattack import versions
+from madry_cifar.cli.errors import UsageError
+from madry_cifar.evaluation import autoattack as versions
 
 QUICK = ("--train_steps=0", "--images=10", "--batch_size=5", "--rounds=2")
 

@@ -13,12 +13,20 @@ FIRST = 2 * 9 * 32**2 * 3 * 16  # the first convolution has no gradient for the 
 
 @pytest.mark.parametrize(
     ("name", "passes", "updates"),
-    [("natural", 3, 1), ("at", 17, 1), ("bilateral", 6, 1), ("featscatter", 6, 1), ("adv_interp", 6, 1),
-     ("adv_vertex", 23, 1), ("trades", 28, 2)],
-)  # fmt: skip
+    [
+        ("natural", 3, 1),
+        ("at", 17, 1),
+        ("bilateral", 6, 1),
+        ("featscatter", 6, 1),
+        ("adv_interp", 6, 1),
+        ("adv_vertex", 23, 1),
+        ("trades", 28, 2),
+    ],
+)
 def test_passes_of_an_iteration(name, passes, updates):
-    counted = flops.count(iteration.ours(SIZE | {"defense": name, "options": defenses.options_of(name)})
-                          .get_concrete_function())  # fmt: skip
+    counted = flops.count(
+        iteration.ours(SIZE | {"defense": name, "options": defenses.options_of(name)}).get_concrete_function()
+    )
     logits = 2 * 64 * 10
     apart = {  # adv_interp looks at features, without logits, in three of its passes; trades passes once for statistics
         "adv_interp": -3 * logits,

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmarks import performance
-from madry_cifar.errors import RunError
+from madry_cifar.cli.errors import RunError
 
 PAGE = """# Title
 

@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from benchmarks import released
 from benchmarks.turns import Contender
-from madry_cifar.errors import RunError, UsageError
-from madry_cifar.layers import BatchNorm
+from madry_cifar.cli.errors import RunError, UsageError
+from madry_cifar.networks.layers import BatchNorm
 
 TRAIN = """
 import json

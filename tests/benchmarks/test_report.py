@@ -6,13 +6,18 @@ from benchmarks import report
 
 RESULT = {
     "note": "Only an example.",
-    "machine": {"cpu": "Fast", "cores": 2, "gpus": ["H1"], "versions": {"python": "3.11", "peer": None},
-                "date": "2030-01-02"},
+    "machine": {
+        "cpu": "Fast",
+        "cores": 2,
+        "gpus": ["H1"],
+        "versions": {"python": "3.11", "peer": None},
+        "date": "2030-01-02",
+    },
     "settings": {"depth": 10, "jit_compile": False, "sizes": [1, 2], "reference": None},
     "curves": {"a": "no table"},
     "empty": [],
     "some_rows": [{"name": "ours", "seconds": 0.1234}, {"name": "peer", "seconds": None, "works": True}],
-}  # fmt: skip
+}
 
 
 def test_markdown():
@@ -33,8 +38,17 @@ depth 10, sizes 1, 2; measured on 2030-01-02 with 2 cores of Fast, H1, python 3.
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.00012345, "0.000123"), (12.345, "12.3"), (1234.5, "1234"), (123456.7, "123,457"), (5, "5"), (False, "no"),
-     ("a", "a"), (None, "–"), ([1.5, None], "1.5, –")],
-)  # fmt: skip
+    [
+        (0.00012345, "0.000123"),
+        (12.345, "12.3"),
+        (1234.5, "1234"),
+        (123456.7, "123,457"),
+        (5, "5"),
+        (False, "no"),
+        ("a", "a"),
+        (None, "–"),
+        ([1.5, None], "1.5, –"),
+    ],
+)
 def test_cells(value, text):
     assert report.cell(value) == text

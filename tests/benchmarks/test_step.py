@@ -111,8 +111,14 @@ def test_times_are_medians_and_ratios_of_the_same_round():
 
     ours, other = Contender("ours", [9.0, 1.0, 2.0, 4.0]), Contender("other", [8.0, 3.0, 2.0, 8.0])
     row = step._row(other, ours, batch_size=6)
-    assert row == {"iteration": "other", "seconds": 3.0, "times_ours": 2.0, "images_per_second": 2.0,
-                   "first_step_seconds": 8.0, "memory_gib": 0.5}  # fmt: skip
+    assert row == {
+        "iteration": "other",
+        "seconds": 3.0,
+        "times_ours": 2.0,
+        "images_per_second": 2.0,
+        "first_step_seconds": 8.0,
+        "memory_gib": 0.5,
+    }
 
 
 def test_command(invoke):

@@ -5,7 +5,7 @@ import contextlib
 import pytest
 
 from benchmarks.turns import Contender, take_turns
-from madry_cifar.errors import RunError
+from madry_cifar.cli.errors import RunError
 
 PROGRAM = """
 import json, sys

@@ -7,10 +7,10 @@ import pytest
 from absl.flags import FLAGS
 
 from experiments import grid
-from madry_cifar import flags
-from madry_cifar.defense import REGISTRY
-from madry_cifar.errors import UsageError
-from madry_cifar.options import option
+from madry_cifar.cli import flags
+from madry_cifar.cli.errors import UsageError
+from madry_cifar.training.method import REGISTRY
+from madry_cifar.training.options import option
 
 SMALL = ("--depth=10", "--width=1", "--batch_size=8", "--steps=20", "--learning_rate_boundaries=10,15")
 
@@ -70,15 +70,20 @@ def test_variants_of_table_4(configure):
     config = configure(*SMALL, parts=["table4"])
     assert [run["row"] for run in config["runs"]] == ["noreg_ot", "otreg_xent", "rvs", "paired"]
     plain = settings(config, "rvs")
-    for row, difference in {"noreg_ot": {"ot_regularizer": "false"}, "otreg_xent": {"generator_loss": "xent"},
-                            "paired": {"ot": "paired"}}.items():  # fmt: skip
+    for row, difference in {
+        "noreg_ot": {"ot_regularizer": "false"},
+        "otreg_xent": {"generator_loss": "xent"},
+        "paired": {"ot": "paired"},
+    }.items():
         assert settings(config, row) == plain | difference
     assert len({run["id"] for run in config["runs"]}) == 4
 
 
 def test_surrogates_are_trained_for_table_3_alone(configure):
-    rows = {tuple(run["row"] for run in configure(*SMALL, "--defenses=rvs", parts=[part])["runs"])
-            for part in ("table2", "table3")}  # fmt: skip
+    rows = {
+        tuple(run["row"] for run in configure(*SMALL, "--defenses=rvs", parts=[part])["runs"])
+        for part in ("table2", "table3")
+    }
     assert rows == {("rvs",), ("rvs", "natural", "at")}
 
 

@@ -5,8 +5,11 @@ import pytest
 
 from experiments import layout
 
-RUNS = [{"id": f"digits/{row}-0/seed-{seed}", "dataset": "digits", "row": row, "seed": seed}
-        for row in ("natural", "at", "rvs") for seed in (0, 1)]  # fmt: skip
+RUNS = [
+    {"id": f"digits/{row}-0/seed-{seed}", "dataset": "digits", "row": row, "seed": seed}
+    for row in ("natural", "at", "rvs")
+    for seed in (0, 1)
+]
 CONFIG = {
     "runs": RUNS,
     "rows": {"table2": ["natural", "at", "rvs"], "table3": ["at", "rvs"], "figure2": ["rvs", "at"], "figure4": ["rvs"]},

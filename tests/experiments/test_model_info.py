@@ -8,8 +8,23 @@ from work_folder import WorkFolder
 from experiments import model_info, statement
 from experiments.measured import Work
 
-KEYS = ["link", "name", "authors", "additional_data", "number_forward_passes", "dataset", "venue", "architecture",
-        "eps", "clean_acc", "reported", "autoattack_acc", "external", "unreliable", "footnote"]  # fmt: skip
+KEYS = [
+    "link",
+    "name",
+    "authors",
+    "additional_data",
+    "number_forward_passes",
+    "dataset",
+    "venue",
+    "architecture",
+    "eps",
+    "clean_acc",
+    "reported",
+    "autoattack_acc",
+    "external",
+    "unreliable",
+    "footnote",
+]
 
 
 def described(grid, row="rvs"):

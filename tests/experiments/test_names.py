@@ -6,7 +6,7 @@ import pytest
 
 from experiments import grid, names
 from madry_cifar import attacks
-from rvs_tf.attacks import carlini_wagner
+from madry_cifar.attacks import carlini_wagner
 
 LABELS = {
     "natural": "Natural",
@@ -50,6 +50,22 @@ def test_every_extended_column_is_an_attack_with_a_label():
 
 
 def test_the_order_is_the_papers_and_then_of_strength():
-    expected = ["natural", "pgd-20", "pgd-100", "pgd-100x5", "pgd-100x10", "cw-20", "advgan", "advgan-x8", "apgd-ce",
-                "apgd-cex5", "apgd-t", "square", "cw-l2-100", "cw-l2-1000", "autoattack", "another"]  # fmt: skip
+    expected = [
+        "natural",
+        "pgd-20",
+        "pgd-100",
+        "pgd-100x5",
+        "pgd-100x10",
+        "cw-20",
+        "advgan",
+        "advgan-x8",
+        "apgd-ce",
+        "apgd-cex5",
+        "apgd-t",
+        "square",
+        "cw-l2-100",
+        "cw-l2-1000",
+        "autoattack",
+        "another",
+    ]
     assert sorted(reversed(expected), key=names.attack_order) == expected

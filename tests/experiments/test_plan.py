@@ -8,20 +8,37 @@ import pytest
 from experiments import plan
 from experiments.grid import ATTACKS, COLUMNS
 from madry_cifar import attacks
-from rvs_tf.diagnosis import CHECKS
+from madry_cifar.evaluation.diagnosis import CHECKS
 
-FLAGS = ["--defense=rvs", "--depth=10", "--width=1", "--steps=100", "--batch_size=8", "--learning_rates=0.1",
-         "--learning_rate_boundaries=", "--ot=paired"]  # fmt: skip
+FLAGS = [
+    "--defense=rvs",
+    "--depth=10",
+    "--width=1",
+    "--steps=100",
+    "--batch_size=8",
+    "--learning_rates=0.1",
+    "--learning_rate_boundaries=",
+    "--ot=paired",
+]
 RUN = {"id": "digits/rvs-0/seed-0", "dataset": "digits", "row": "rvs", "seed": 0, "flags": FLAGS}
-CONFIG = {"runs": [RUN], "attacks": ATTACKS, "images": 0, "epsilons": [0, 8, 16], "draws": 10, "checkpoints": 4,
-          "diversity_images": 50, "diagnosis_flags": ["--max_images=50"],
-          "advgan_flags": ["--epochs=3", "--max_train_images=1000"]}  # fmt: skip
+CONFIG = {
+    "runs": [RUN],
+    "attacks": ATTACKS,
+    "images": 0,
+    "epsilons": [0, 8, 16],
+    "draws": 10,
+    "checkpoints": 4,
+    "diversity_images": 50,
+    "diagnosis_flags": ["--max_images=50"],
+    "advgan_flags": ["--epochs=3", "--max_train_images=1000"],
+}
 
 
 @pytest.fixture
 def clock(monkeypatch, tmp_path):
     """A clock for which a training step takes 2 s an image and one of an attack 0.3 s."""
-    from madry_cifar import flags, train
+    from madry_cifar import train
+    from madry_cifar.cli import flags
 
     monkeypatch.setattr(plan, "_training_step", lambda *_: 2.0)
     monkeypatch.setattr(plan, "_attack_step", lambda *_: 0.3)

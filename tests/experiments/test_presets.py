@@ -14,8 +14,10 @@ from absl import flags as absl_flags
 
 import rvs_tf  # noqa: F401 (registers RvS)
 from experiments import grid
-from madry_cifar import defense, flags, train
-from madry_cifar.options import Options
+from madry_cifar import train
+from madry_cifar.cli import flags
+from madry_cifar.training import method as defense
+from madry_cifar.training.options import Options
 
 PRESETS = sorted((pathlib.Path(__file__).parents[2] / "experiments" / "presets").glob("*.flags"))
 FLAGS = absl_flags.FLAGS
@@ -82,21 +84,43 @@ ORIGINAL = {  # of each method's code: network, scaling, batch norm, crop, batch
 
 METHODS = {  # what is trained on, of each method's code (`adv_vertex`: of its text for CIFAR-10)
     "trades": {"attack_steps": 10, "beta": 6},  # ε and step: below
-    "bilateral": {"epsilon": 8, "attack_steps": 1, "attack_step_size": 8, "target": "mc", "label_ratio": 9,
-                  "label_gamma": 0.01},
+    "bilateral": {
+        "epsilon": 8,
+        "attack_steps": 1,
+        "attack_step_size": 8,
+        "target": "mc",
+        "label_ratio": 9,
+        "label_gamma": 0.01,
+    },
     "featscatter": {"epsilon": 8, "attack_steps": 1, "attack_step_size": 8, "label_smoothing": 0.5},
     "adv_interp": {"epsilon": 8, "label_share": 0.5},
-    "adv_vertex": {"epsilon": 8, "attack_steps": 10, "attack_step_size": 2, "attack_batch_norm": "frozen",
-                   "vertex_scale": 2, "lambda1": 1, "lambda2": 0.1},
-}  # fmt: skip
+    "adv_vertex": {
+        "epsilon": 8,
+        "attack_steps": 10,
+        "attack_step_size": 2,
+        "attack_batch_norm": "frozen",
+        "vertex_scale": 2,
+        "lambda1": 1,
+        "lambda2": 0.1,
+    },
+}
 
 
 @pytest.mark.parametrize("data_set", ["cifar10", "cifar100", "svhn"])
 @pytest.mark.parametrize("name", sorted(ORIGINAL))
 def test_original_presets_are_those_of_the_methods_code(name, data_set):
     values = grid.read_flagfile(PRESETS[0].with_name(f"{data_set}_{name}_original.flags"))
-    names = ("architecture", "depth", "input_scaling", "batch_norm_epsilon", "crop_padding", "batch_size", "epochs",
-             "learning_rate_epochs", "weight_decay_on")  # fmt: skip
+    names = (
+        "architecture",
+        "depth",
+        "input_scaling",
+        "batch_norm_epsilon",
+        "crop_padding",
+        "batch_size",
+        "epochs",
+        "learning_rate_epochs",
+        "weight_decay_on",
+    )
     expected = dict(zip(names, (value and str(value) for value in ORIGINAL[name]), strict=True))
     if data_set == "svhn":  # which is not cropped, and has RvS's first rate
         expected["crop_padding"] = None

@@ -128,8 +128,11 @@ def test_rows_of_the_page_are_ours_or_the_papers(invoke, tmp_path):
         assert kind in ("measured", "published", "difference", None)
         rows.setdefault((part, kind), []).append([" ".join(entry.split()) for entry in entries])
     assert rows["table4", "measured"] == [["80.00 ± 1.26", "50.00 ± 1.58", "–"]]
-    assert rows["table4", "published"] == [["94.46", "24.55", "21.09"], ["94.44", "52.01", "36.70"],
-                                           ["94.17", "57.50", "41.21"]]  # fmt: skip
+    assert rows["table4", "published"] == [
+        ["94.46", "24.55", "21.09"],
+        ["94.44", "52.01", "36.70"],
+        ["94.17", "57.50", "41.21"],
+    ]
     assert rows["table4", "difference"] == [["−14.17", "−7.50", "–"]]
 
 
@@ -173,8 +176,16 @@ def test_protocols_and_provenance_are_on_the_page(made):
         "PGD‑20 0, 8, 20 20 2 cross-entropy yes 1 1,000 white-box, transfer from AT, transfer from Natural" in attacks
     )
     runs = " ".join(parsed.sections["runs"].split())
-    for word in ("cifar10/rvs-0a1b2c3d/seed-0", "sha-of-rvs-0", "step 4,000", "tensorflow 2.21.0", "git 0123abc",
-                 "--depth=10", "clean 80.00, reported 28.00, AutoAttack not measured", PROVENANCE):  # fmt: skip
+    for word in (
+        "cifar10/rvs-0a1b2c3d/seed-0",
+        "sha-of-rvs-0",
+        "step 4,000",
+        "tensorflow 2.21.0",
+        "git 0123abc",
+        "--depth=10",
+        "clean 80.00, reported 28.00, AutoAttack not measured",
+        PROVENANCE,
+    ):
         assert word in runs
 
 
@@ -183,8 +194,9 @@ def extended(tmp_path_factory):
     """A work folder with the extended columns and diagnoses of two runs, and the page of its report."""
     grid = WorkFolder(tmp_path_factory.mktemp("extended") / "work", parts=["table2"])
     grid.white_box("rvs", {"natural": 80.0, "pgd-20": 50.0, "apgd-ce": 44.0, "cw-l2-100": 12.0, "autoattack": 40.0})
-    grid.diagnosis("rvs", {"steps": "ok", "square": "suspect", "black-box": "not measured"},
-                   surrogate={"defense": "at"})  # fmt: skip
+    grid.diagnosis(
+        "rvs", {"steps": "ok", "square": "suspect", "black-box": "not measured"}, surrogate={"defense": "at"}
+    )
     grid.diagnosis("at", {"steps": "note"}, surface=None)
     report.write(Work(grid.folder), ["table2", "html"])
     return grid, Page(page(grid))
@@ -196,8 +208,12 @@ def test_verdicts_and_evidence_of_each_diagnosis(extended):
     assert "Of rvs: see below." in text
     assert "1,000 test images of" in text
     assert "surrogate: AT" in text
-    for row in ("steps ok Is steps well? steps: 12.5 ± 3.1", "square suspect Is square well? square: 12.5 ± 3.1",
-                "black-box not measured Is black-box well?", "steps note Is steps well?"):  # fmt: skip
+    for row in (
+        "steps ok Is steps well? steps: 12.5 ± 3.1",
+        "square suspect Is square well? square: 12.5 ± 3.1",
+        "black-box not measured Is black-box well?",
+        "steps note Is steps well?",
+    ):
         assert row in text
     pictures = [link for attribute, link in parsed.links if attribute == "src"]
     assert pictures == ["data:image/png;base64," + base64.b64encode(png(640, 4)).decode()]

@@ -136,9 +136,17 @@ def wait_for(happened, process):
 
 def test_killed_and_continued(start, tmp_path):
     """A second command is refused; after SIGKILL the same one goes on, in spite of the lock; SIGTERM saves first."""
-    command = ("experiments.table2", "--profile=smoke", "--defenses=natural", "--images=10", "--steps=120",
-               "--learning_rate_boundaries=100", "--checkpoint_every=5", "--advgan_widths=",
-               f"--work_dir={tmp_path}")  # fmt: skip
+    command = (
+        "experiments.table2",
+        "--profile=smoke",
+        "--defenses=natural",
+        "--images=10",
+        "--steps=120",
+        "--learning_rate_boundaries=100",
+        "--checkpoint_every=5",
+        "--advgan_widths=",
+        f"--work_dir={tmp_path}",
+    )
     process = start(*command)
     wait_for(lambda: list(tmp_path.glob("runs/*/*/*/checkpoints/ckpt-*.index")), process)
     os.kill(process.pid, signal.SIGKILL)

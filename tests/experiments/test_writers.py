@@ -103,8 +103,9 @@ def test_a_full_run_is_called_so_only_where_it_is_the_papers_experiment(tmp_path
 def test_the_json_tells_where_a_number_comes_from(grid):
     grid.complete()
     content = json.loads(writers.as_json(build(grid, "table3")[0]))
-    (found,) = (c for c in content["cells"] if (c["row"], c["setting"], c["attack"]) ==
-                ("rvs", "transfer from at", "pgd-20"))  # fmt: skip
+    (found,) = (
+        c for c in content["cells"] if (c["row"], c["setting"], c["attack"]) == ("rvs", "transfer from at", "pgd-20")
+    )
     (run,) = found["measured"]["runs"]
     assert run["run"] == "cifar10/rvs-0a1b2c3d/seed-0"
     assert (run["checkpoint"], run["classifier_sha256"], run["images"]) == (4000, "sha-of-rvs-0", 1000)

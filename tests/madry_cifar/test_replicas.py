@@ -12,8 +12,9 @@ import time
 import numpy as np
 import pytest
 
-from madry_cifar import checkpoints, strategies
-from madry_cifar.errors import UsageError
+from madry_cifar.cli.errors import UsageError
+from madry_cifar.runs import checkpoints
+from madry_cifar.training import strategies
 
 ROOT = pathlib.Path(__file__).parents[2]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from madry_cifar import run_attack
-from madry_cifar.errors import RunError, UsageError
+from madry_cifar.cli.errors import RunError, UsageError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
 

@@ -11,10 +11,12 @@ import numpy as np
 import tensorflow as tf
 
 import rvs_tf  # noqa: F401 (registers the defences)
-from madry_cifar import data, defense, strategies
-from madry_cifar.layers import synchronize
-from madry_cifar.model import WideResNet
-from madry_cifar.steps import Steps
+from madry_cifar import data
+from madry_cifar.networks.layers import synchronize
+from madry_cifar.networks.wide_resnet import WideResNet
+from madry_cifar.training import method as defense
+from madry_cifar.training import strategies
+from madry_cifar.training.steps import Steps
 
 STEPS, BATCH_SIZE, SEED = {"rvs": 20, "at": 3, "featscatter": 2, "adv_interp": 2, "adv_vertex": 2}, 8, 1
 

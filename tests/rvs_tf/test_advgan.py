@@ -10,15 +10,16 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from madry_cifar import WideResNet, run_folder
-from madry_cifar.checkpoints import Checkpoints, saved_steps
-from madry_cifar.errors import RunError, UsageError
-from madry_cifar.evaluation import Evaluator, fingerprint
-from madry_cifar.layers import kernels
-from madry_cifar.trainer import Interrupted, Schedule, Trainer
-from rvs_tf.attacks import advgan
-from rvs_tf.attacks.advgan import AdvGAN, AdvGANOptions, TrainedAdvGAN, as_attack, perturb
-from rvs_tf.attacks.advgan_networks import AdvGANGenerator, Discriminator, InstanceNorm
+from madry_cifar import WideResNet
+from madry_cifar.cli.errors import RunError, UsageError
+from madry_cifar.evaluation.evaluator import Evaluator, fingerprint
+from madry_cifar.networks.layers import kernels
+from madry_cifar.runs import run_folder
+from madry_cifar.runs.checkpoints import Checkpoints, saved_steps
+from madry_cifar.training.trainer import Interrupted, Schedule, Trainer
+from rvs_tf.advgan import advgan
+from rvs_tf.advgan.advgan import AdvGAN, AdvGANOptions, TrainedAdvGAN, as_attack, perturb
+from rvs_tf.advgan.networks import AdvGANGenerator, Discriminator, InstanceNorm
 
 STEP = tf.constant(0, tf.int64)
 
@@ -277,12 +278,14 @@ def test_each_network_descends_its_own_loss():
 
     for name in ("generator", "discriminator"):
         network, compared = attack.networks[name], 0
-        for variable, then, now, gradient in zip(network.trainable_variables, before[name], after[name],
-                                                 gradients[name], strict=True):  # fmt: skip
+        for variable, then, now, gradient in zip(
+            network.trainable_variables, before[name], after[name], gradients[name], strict=True
+        ):
             clear = np.abs(gradient) > 1e-7  # a bias before a norm has no gradient but for rounding
             compared += clear.sum()
-            np.testing.assert_allclose((now - then)[clear], first_adam_step(gradient.numpy())[clear], rtol=1e-3,
-                                       err_msg=variable.path)  # fmt: skip
+            np.testing.assert_allclose(
+                (now - then)[clear], first_adam_step(gradient.numpy())[clear], rtol=1e-3, err_msg=variable.path
+            )
         assert compared > 0.7 * sum(value.size for value in before[name])
 
 

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from madry_cifar import WideResNet
-from madry_cifar.layers import kernels, standardize
+from madry_cifar.networks.layers import kernels, standardize
 from rvs_tf import RobustnessViaSynthesis
 from rvs_tf.defense import Draw, RvSOptions
 from rvs_tf.labels import smooth_labels
@@ -90,8 +90,13 @@ class Reference:
             distance = sinkhorn_distance(natural, features)
             total = cross_entropy + distance + decay
         self.minimize(classifier, total, tape, 0.1)
-        return {"total": total, "cross_entropy": cross_entropy, "optimal_transport": distance, "weight_decay": decay,
-                "generator": loss}  # fmt: skip
+        return {
+            "total": total,
+            "cross_entropy": cross_entropy,
+            "optimal_transport": distance,
+            "weight_decay": decay,
+            "generator": loss,
+        }
 
 
 @pytest.mark.parametrize("way", ["eager", "function"])

@@ -12,9 +12,10 @@ import tensorflow as tf
 
 import madry_cifar
 import rvs_tf
-from madry_cifar import WideResNet, run_folder
-from madry_cifar.checkpoints import Checkpoints, saved_steps
-from madry_cifar.evaluation import fingerprint
+from madry_cifar import WideResNet
+from madry_cifar.evaluation.evaluator import fingerprint
+from madry_cifar.runs import run_folder
+from madry_cifar.runs.checkpoints import Checkpoints, saved_steps
 from rvs_tf.analysis import diversity
 from rvs_tf.analysis.perturber import Perturber
 from rvs_tf.generator import Generator
@@ -89,8 +90,9 @@ def test_perturbations_and_features_are_those_of_a_plain_loop(networks, images, 
 
 def test_the_generator_works_as_in_training(networks, images):
     """That is, with the statistics of a batch of the training's size: one of another size perturbs differently."""
-    first, other = (next(perturber(networks, group_size=size).adversarial(images[:2].astype(np.float32), 0))
-                    for size in (4, 5))  # fmt: skip
+    first, other = (
+        next(perturber(networks, group_size=size).adversarial(images[:2].astype(np.float32), 0)) for size in (4, 5)
+    )
     assert np.abs(first[0] - other[0]).max() > 0.1
 
 
@@ -186,8 +188,18 @@ def test_the_command(invoke, flags, copied_run, digits, curves, tmp_path):
     status, out, err = invoke(diversity.command, *flags, "--batch_size=20", "--seed=5")
     assert status == 0, err
     content = read(tmp_path)
-    settings = {"schema_version": 1, "numbers": "measured", "defense": "rvs", "network": "WRN-10-1", "images": 10,
-                "draws": 3, "seed": 5, "epsilon": 8, "dataset": "digits", "split": "test"}  # fmt: skip
+    settings = {
+        "schema_version": 1,
+        "numbers": "measured",
+        "defense": "rvs",
+        "network": "WRN-10-1",
+        "images": 10,
+        "draws": 3,
+        "seed": 5,
+        "epsilon": 8,
+        "dataset": "digits",
+        "split": "test",
+    }
     assert content | settings == content
     assert content["training_flags"]["steps"] == 40
     assert content["provenance"] == digits.provenance
@@ -298,8 +310,10 @@ def test_an_rvs_run_is_needed(invoke, tmp_path):
     run_folder.create(tmp_path / "at", {"depth": 10, "width": 1, "num_classes": 10, "defense": "at"})
     status, out, err = invoke(diversity.command, f"--train_dir={tmp_path}/at", f"--output={tmp_path}/d.json")
     assert (status, out, len(err.splitlines())) == (2, "", 1)
-    assert err == f"error: --train_dir={tmp_path}/at: holds a run of --defense=at, without a generator; a run of " \
-                  "--defense=rvs is needed\n"  # fmt: skip
+    assert (
+        err == f"error: --train_dir={tmp_path}/at: holds a run of --defense=at, without a generator; a run of "
+        "--defense=rvs is needed\n"
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["at"]
 
 

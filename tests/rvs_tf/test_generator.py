@@ -4,9 +4,10 @@ import keras
 import numpy as np
 import pytest
 
-from madry_cifar import WideResNet, run_folder
-from madry_cifar.checkpoints import Checkpoints
-from madry_cifar.errors import RunError, UsageError
+from madry_cifar import WideResNet
+from madry_cifar.cli.errors import RunError, UsageError
+from madry_cifar.runs import run_folder
+from madry_cifar.runs.checkpoints import Checkpoints
 from rvs_tf import Generator, load_generator
 
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 from released import RELEASED, weight
 
 from madry_cifar import WideResNet, attacks
-from madry_cifar.layers import BatchNorm, kernels
+from madry_cifar.networks.layers import BatchNorm, kernels
 from rvs_tf import RobustnessViaSynthesis
 from rvs_tf.defense import Draw, RvSOptions
 

@@ -18,9 +18,10 @@ from werkzeug.test import Client
 
 import madry_cifar
 import rvs_tf
-from madry_cifar import WideResNet, data, run_folder
-from madry_cifar.checkpoints import Checkpoints
-from madry_cifar.data import Split
+from madry_cifar import WideResNet, data
+from madry_cifar.data.datasets import Split
+from madry_cifar.runs import run_folder
+from madry_cifar.runs.checkpoints import Checkpoints
 from rvs_tf.analysis import latent_space, projector
 from rvs_tf.analysis.perturber import Perturber
 
@@ -77,9 +78,20 @@ def test_the_file(analysed, digits):
     assert content["natural"].reshape(10, 1 + DRAWS).tolist() == [[True] + [False] * DRAWS] * 10
     np.testing.assert_allclose(np.linalg.norm(content["features"], axis=-1), 1, rtol=1e-5)
     about = json.loads(str(content["about"]))
-    settings = {"schema_version": 1, "numbers": "measured", "train_dir": str(run), "defense": "rvs", "images": 10,
-                "network": "WRN-10-1", "draws": DRAWS, "seed": 3, "perplexity": 6, "variant": "noise", "epsilon": 8,
-                "provenance": digits.provenance}  # fmt: skip
+    settings = {
+        "schema_version": 1,
+        "numbers": "measured",
+        "train_dir": str(run),
+        "defense": "rvs",
+        "images": 10,
+        "network": "WRN-10-1",
+        "draws": DRAWS,
+        "seed": 3,
+        "perplexity": 6,
+        "variant": "noise",
+        "epsilon": 8,
+        "provenance": digits.provenance,
+    }
     assert about | settings == about
     assert all(divergence > 0 for divergence in about["kl_divergence"])
 

@@ -13,8 +13,8 @@ from sklearn.neural_network import MLPClassifier
 
 from benchmarks import agreement, peers
 from madry_cifar import attacks
-from madry_cifar.evaluation import Evaluator
-from rvs_tf.attacks.autoattack import square
+from madry_cifar.attacks import square
+from madry_cifar.evaluation.evaluator import Evaluator
 
 Outputs = collections.namedtuple("Outputs", "logits")
 
@@ -26,8 +26,9 @@ def network(digits):
     trained = MLPClassifier((32,), max_iter=15, random_state=0, alpha=0.01)
     with pytest.warns(match="Maximum iterations"):
         trained.fit(flat, digits.train.labels)
-    (first, second), (bias, last) = ([tf.constant(each, tf.float32) for each in values]
-                                     for values in (trained.coefs_, trained.intercepts_))  # fmt: skip
+    (first, second), (bias, last) = (
+        [tf.constant(each, tf.float32) for each in values] for values in (trained.coefs_, trained.intercepts_)
+    )
 
     def network(images, batch_norm):
         hidden = tf.nn.relu(tf.reshape(images / 255, [-1, first.shape[0]]) @ first + bias)

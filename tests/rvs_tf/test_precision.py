@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from madry_cifar import WideResNet
-from madry_cifar.layers import initialize
+from madry_cifar.networks.layers import initialize
 from madry_cifar.randomness import uniform
 from rvs_tf.defense import RobustnessViaSynthesis
 
@@ -40,8 +40,10 @@ def test_variables_are_float32(networks):
 def test_less_than_a_grey_level_is_not_lost(networks):
     """bfloat16 rounds 255.4 to 256; the images are standardised before they become bfloat16."""
     light = tf.fill([1, 32, 32, 3], 200.0) + uniform([1, 32, 32, 3], (0, 1), 0, 50)
-    moved = [network(light + uniform(light.shape, (0, 2), -0.4, 0.4)).features - network(light).features
-             for network in networks]  # fmt: skip
+    moved = [
+        network(light + uniform(light.shape, (0, 2), -0.4, 0.4)).features - network(light).features
+        for network in networks
+    ]
     cosine = np.sum(moved[0] * moved[1]) / np.linalg.norm(moved[0]) / np.linalg.norm(moved[1])
     assert cosine > 0.7
 

@@ -74,8 +74,16 @@ def test_plan_and_cost_after_each_number_of_iterations_are_those_of_pot(n, m, it
     x, y = clouds(n, m)
     cost = cdist(x, y, "sqeuclidean")
     # POT updates the potential of the second marginal first, so it is given the transposed problem.
-    theirs = ot.sinkhorn(np.full(m, 1 / m), np.full(n, 1 / n), cost.T, reg=0.5, method="sinkhorn_log",
-                         numItermax=iterations, stopThr=0, warn=False).T  # fmt: skip
+    theirs = ot.sinkhorn(
+        np.full(m, 1 / m),
+        np.full(n, 1 / n),
+        cost.T,
+        reg=0.5,
+        method="sinkhorn_log",
+        numItermax=iterations,
+        stopThr=0,
+        warn=False,
+    ).T
     settings = {"regularization": 0.5, "iterations": iterations}
     np.testing.assert_allclose(transport_plan(x, y, **settings), theirs, rtol=1e-10, atol=1e-14)
     np.testing.assert_allclose(sinkhorn_distance(x, y, **settings), np.sum(theirs * cost), rtol=1e-11)

@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 from two_layers import Mirror, TwoLayers, ascend, batch, one_step
 
-from madry_cifar.attacks import noisy
-from madry_cifar.errors import UsageError
+from madry_cifar.attacks.steps import noisy
+from madry_cifar.cli.errors import UsageError
 from madry_cifar.randomness import draw_seed
 from rvs_tf.defenses.adv_interp import AdvInterp, AdvInterpOptions
 
@@ -30,8 +30,14 @@ def test_a_step(classes, count, share):
     mirror = Mirror(defense.classifier)
     start = noisy(tf.constant(images), 8, draw_seed(3, 0, "attack start")).numpy()
     aim = mirror.features(images[::-1])
-    adversarial = ascend(images, start, lambda found: mirror.from_features(closeness(mirror.features(found), aim)),
-                         epsilon=8, step_size=8, steps=1)  # fmt: skip
+    adversarial = ascend(
+        images,
+        start,
+        lambda found: mirror.from_features(closeness(mirror.features(found), aim)),
+        epsilon=8,
+        step_size=8,
+        steps=1,
+    )
     one, other = np.eye(classes)[labels], np.eye(classes)[labels[::-1]]
     soft = (1 - share) * one + share * (1 - other) / (classes - 1)
     shown = defense.adversarial_images(tf.constant(images), tf.constant(labels), tf.constant(0, tf.int64))

@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 from two_layers import Mirror, TwoLayers, ascend, batch, one_step
 
-from madry_cifar.attacks import random_start
-from madry_cifar.errors import UsageError
+from madry_cifar.attacks.steps import random_start
+from madry_cifar.cli.errors import UsageError
 from madry_cifar.randomness import draw_seed, uniform
 from rvs_tf.defenses.adv_vertex import AdvVertex, AdvVertexOptions
 
@@ -23,8 +23,14 @@ def test_a_step(classes, scale):
     mirror = Mirror(defense.classifier)
     start = random_start(tf.constant(images), 8, draw_seed(3, 0, "attack start")).numpy()
     one = np.eye(classes)[labels]
-    attacked = ascend(images, start, lambda found: mirror.from_logits(mirror.probabilities(found) - one),
-                      epsilon=8, step_size=2, steps=10)  # fmt: skip
+    attacked = ascend(
+        images,
+        start,
+        lambda found: mirror.from_logits(mirror.probabilities(found) - one),
+        epsilon=8,
+        step_size=2,
+        steps=10,
+    )
     vertex = np.clip(images + scale * (attacked - images), 0, 255)
     assert abs(vertex - images).max() > 8 * scale - 1
     share = uniform([6], draw_seed(3, 0, "interpolation"), 0, 1, tf.float64).numpy()

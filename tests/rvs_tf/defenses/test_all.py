@@ -8,9 +8,10 @@ import pytest
 import tensorflow as tf
 
 import rvs_tf  # noqa: F401 (registers the defences)
-from madry_cifar import WideResNet, data, defense
-from madry_cifar.checkpoints import flat_state
-from madry_cifar.steps import Steps
+from madry_cifar import WideResNet, data
+from madry_cifar.runs.checkpoints import flat_state
+from madry_cifar.training import method as defense
+from madry_cifar.training.steps import Steps
 
 NAMES = ("trades", "bilateral", "featscatter", "adv_interp", "adv_vertex")
 MOVES = {

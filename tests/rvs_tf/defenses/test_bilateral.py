@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from two_layers import Mirror, TwoLayers, ascend, batch, one_step
 
-from madry_cifar.attacks import noisy
+from madry_cifar.attacks.steps import noisy
 from madry_cifar.randomness import draw_seed
 from rvs_tf.defenses.bilateral import Bilateral, BilateralOptions
 from rvs_tf.labels import bilateral_labels
@@ -20,8 +20,11 @@ def make(classes=5, **options):
 
 def nearest(mirror, logits, true):
     """argmin_k (z_y − z_k)/‖w_y − w_k‖ over the classes behind; None without any."""
-    found = {k: (logits[true] - z) / np.linalg.norm(mirror.top[:, true] - mirror.top[:, k])
-             for k, z in enumerate(logits) if k != true and logits[true] - z > 1e-4}  # fmt: skip
+    found = {
+        k: (logits[true] - z) / np.linalg.norm(mirror.top[:, true] - mirror.top[:, k])
+        for k, z in enumerate(logits)
+        if k != true and logits[true] - z > 1e-4
+    }
     return min(found, key=found.get) if found else None
 
 
@@ -64,8 +67,14 @@ def test_a_step(classes, steps, step_size):
     targets = np.eye(classes)[[confusing(*pair) for pair in zip(mirror.logits(images), labels, strict=True)]]
     start = noisy(tf.constant(images), 8, draw_seed(3, 0, "attack start")).numpy()
     assert 0 < abs(start - images).max() <= 8
-    adversarial = ascend(images, start, lambda found: mirror.from_logits(targets - mirror.probabilities(found)),
-                         epsilon=8, step_size=step_size, steps=steps)  # fmt: skip
+    adversarial = ascend(
+        images,
+        start,
+        lambda found: mirror.from_logits(targets - mirror.probabilities(found)),
+        epsilon=8,
+        step_size=step_size,
+        steps=steps,
+    )
     soft = bilateral_labels(tf.constant(mirror.probabilities(images)), labels).numpy()
     shown = defense.adversarial_images(tf.constant(images), tf.constant(labels), STEP)
     np.testing.assert_allclose(shown, adversarial, atol=1e-12)

@@ -6,12 +6,27 @@ import numpy as np
 
 import rvs_tf.evaluate
 import rvs_tf.train
-from madry_cifar import checkpoints, load_classifier
+from madry_cifar import load_classifier
+from madry_cifar.runs import checkpoints
 
-FLAGS = ("--defense=adv_vertex", "--attack_steps=2", "--depth=10", "--width=1", "--architecture=standard",
-         "--input_scaling=signed", "--batch_norm_epsilon=1e-5", "--weight_decay_on=all", "--max_train_images=70",
-         "--batch_size=32", "--epochs=2", "--learning_rates=0.05,0.01", "--learning_rate_epochs=1", "--eval_every=0",
-         "--image_every=2", "--log_every=1")  # fmt: skip
+FLAGS = (
+    "--defense=adv_vertex",
+    "--attack_steps=2",
+    "--depth=10",
+    "--width=1",
+    "--architecture=standard",
+    "--input_scaling=signed",
+    "--batch_norm_epsilon=1e-5",
+    "--weight_decay_on=all",
+    "--max_train_images=70",
+    "--batch_size=32",
+    "--epochs=2",
+    "--learning_rates=0.05,0.01",
+    "--learning_rate_epochs=1",
+    "--eval_every=0",
+    "--image_every=2",
+    "--log_every=1",
+)
 
 
 def test_a_run_in_epochs_with_the_standard_network(invoke, digits, tmp_path, curves):

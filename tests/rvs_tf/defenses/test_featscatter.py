@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 from two_layers import Mirror, TwoLayers, ascend, batch, one_step
 
-from madry_cifar.attacks import noisy
-from madry_cifar.errors import UsageError
+from madry_cifar.attacks.steps import noisy
+from madry_cifar.cli.errors import UsageError
 from madry_cifar.randomness import draw_seed
 from rvs_tf.defenses.featscatter import FeatScatter, FeatScatterOptions
 from rvs_tf.labels import smooth_labels
@@ -58,8 +58,14 @@ def test_a_step(scattered, threshold, steps):
         scattered
     ]
     start = noisy(tf.constant(images), 8, draw_seed(3, 0, "attack start")).numpy()
-    uphill = ascend(images, start, lambda found: back(gradient(of(images), of(found), threshold=threshold)),
-                    epsilon=8, step_size=8, steps=steps)  # fmt: skip
+    uphill = ascend(
+        images,
+        start,
+        lambda found: back(gradient(of(images), of(found), threshold=threshold)),
+        epsilon=8,
+        step_size=8,
+        steps=steps,
+    )
     for any_labels in (labels, 0 * labels):
         shown = defense.adversarial_images(tf.constant(images), tf.constant(any_labels), STEP)
         np.testing.assert_allclose(shown, uphill, atol=1e-12)

@@ -60,8 +60,9 @@ def test_a_step(images, labels, beta):
     total = losses["cross_entropy"] + beta * losses["divergence"] + losses["weight_decay"]
     np.testing.assert_allclose(losses["total"], total, rtol=1e-12)
     # d KL/dz = p∘(log p/q − KL) for the natural logits, and q − p for the perturbed ones
-    by_natural = p * (log_softmax(mirror.logits(images), 1) - log_softmax(mirror.logits(adversarial), 1)
-                      - divergence[:, np.newaxis])  # fmt: skip
+    by_natural = p * (
+        log_softmax(mirror.logits(images), 1) - log_softmax(mirror.logits(adversarial), 1) - divergence[:, np.newaxis]
+    )
     natural = mirror.gradients(images, (softmax(mirror.logits(images), 1) - truth + beta * by_natural) / count)
     attacked = mirror.gradients(adversarial, beta * (q - p) / count)
     for weight, before, *parts in zip(

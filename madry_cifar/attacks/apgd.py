@@ -1,0 +1,292 @@
+"""Auto-PGD: steps along the sign of the gradient, with momentum and a step size that is halved where it stalls.
+
+Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free attacks",
+ICML 2020, Algorithm 1, with the published constants. Where their text and their code differ, as their code: a step size
+is also halved when exactly 75 % of the steps raised the loss, and the momentum keeps the point before a step back.
+"""
+
+import functools
+import itertools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from madry_cifar.attacks import restarts as attempts
+from madry_cifar.attacks.losses import cross_entropy, lead
+from madry_cifar.attacks.registry import Attack, Sizes, linf, register
+from madry_cifar.attacks.steps import project, random_start
+from madry_cifar.cli.errors import UsageError
+
+STEPS = 100
+MOMENTUM = 0.75  # share of the new step; the rest is the last move
+RISING = 0.75  # share of steps that must raise the loss between two checkpoints
+TARGETS = 9  # classes aimed at, those ranked next to the true one
+EOT = 20  # gradients averaged at each point, for networks whose outputs are random
+
+
+def difference_of_logits_ratio(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """DLR, −(z_y − max_{j≠y} z_j) / (z_π1 − z_π3) [B] for logits [B, K ≥ 3]: unlike cross-entropy, it does not
+    vanish where the network is sure, and does not change with the scale of its logits."""
+    first, _, third = _largest(logits, 3)
+    return -lead(logits, labels) / (first - third + 1e-12)
+
+
+def targeted_difference_of_logits_ratio(logits: tf.Tensor, labels: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    """Targeted DLR, −(z_y − z_t) / (z_π1 − (z_π3 + z_π4) / 2) [B] for logits [B, K ≥ 4]."""
+    first, _, third, fourth = _largest(logits, 4)
+    difference = tf.gather(logits, labels, batch_dims=1) - tf.gather(logits, targets, batch_dims=1)
+    return -difference / (first - (third + fourth) / 2 + 1e-12)
+
+
+def _largest(logits, count):
+    if logits.shape[1] < count:
+        raise UsageError(
+            None,
+            None,
+            f"logits of {logits.shape[1]} classes: the difference of logits ratio needs at least {count}; "
+            "use apgd-ce, cw-N and square",
+        )
+    return tf.unstack(tf.math.top_k(logits, count).values, axis=1)
+
+
+def checkpoints(steps: int) -> list[int]:
+    """The steps after which the step size may be halved: after 22 % of them, then at intervals 3 % shorter each, at
+    least 6 %. (22, 41, 57, 70, 80, 87, 93, 99 of 100.)"""
+    interval, least, shorter = (max(int(share * steps), 1) for share in (0.22, 0.06, 0.03))
+    found, end = [], interval
+    while end <= steps:
+        found.append(end)
+        interval = max(interval - shorter, least)
+        end += interval
+    return found
+
+
+class _State(NamedTuple):
+    """Of each image: where it is, and what the next checkpoint needs to know. Tensors with the batch first."""
+
+    point: tf.Tensor
+    last_point: tf.Tensor
+    gradient: tf.Tensor
+    loss: tf.Tensor
+    wrong: tf.Tensor
+    best: tf.Tensor  # the point of the largest loss or, once there is one, the first that the model gets wrong
+    best_gradient: tf.Tensor
+    best_loss: tf.Tensor
+    step_size: tf.Tensor
+    rises: tf.Tensor  # steps since the last checkpoint that raised the loss
+    was_best_loss: tf.Tensor  # at the last checkpoint
+    was_halved: tf.Tensor  # there
+
+
+def apgd(
+    model,
+    images: tf.Tensor,
+    labels: tf.Tensor,
+    start: tf.Tensor,
+    loss: Callable,
+    *,
+    epsilon,
+    steps: int = STEPS,
+    eot: int = 1,
+    others: tuple = (),
+) -> tf.Tensor:
+    """Maximises `loss` in the ε-ball around each image, until the model is wrong.
+
+    Args:
+      model: called as `model(images, batch_norm="eval")`, returns `.logits` [B, K].
+      images: [B, H, W, C] pixels in [0, 255].
+      labels: [B] true classes.
+      start: [B, H, W, C], in the ball.
+      loss: maps logits [R, K], labels [R] and rows of `others` to a loss per image [R].
+      epsilon: radius of the ball, in grey levels.
+      steps: number of steps.
+      eot: gradients averaged at each point.
+      others: further tensors [B] for `loss`.
+
+    Returns:
+      [B, H, W, C]: of each image the first point that the model got wrong, or else that of the largest loss.
+    """
+    epsilon = tf.cast(epsilon, images.dtype)
+    ends = [0, *checkpoints(steps)]
+    ends += [steps] * (ends[-1] < steps)
+    lengths = tf.constant([end - start for start, end in itertools.pairwise(ends)])
+
+    def interval(number, state):
+        rows = attempts.packed(~state.wrong)
+        gather = functools.partial(tf.nest.map_structure, lambda values: tf.gather(values, rows))
+        evaluate = _evaluator(model, gather(labels), loss, gather(others), eot)
+        around, part = gather(images), gather(state)
+        _, part = tf.while_loop(
+            lambda _, part: ~tf.reduce_all(part.wrong),
+            lambda index, part: (index + 1, _step(part, around, epsilon, evaluate, first=(number == 0) & (index == 0))),
+            (0, part),
+            maximum_iterations=lengths[number],
+            parallel_iterations=1,
+        )
+        part = _check(part, tf.cast(lengths[number], images.dtype))
+        return number + 1, tf.nest.map_structure(lambda values, new: attempts.put(values, rows, new), state, part)
+
+    _, state = tf.while_loop(
+        lambda number, state: (number < tf.size(lengths)) & ~tf.reduce_all(state.wrong),
+        interval,
+        (0, _begin(start, epsilon, _evaluator(model, labels, loss, others, eot))),
+        parallel_iterations=1,
+    )
+    return state.best
+
+
+def _evaluator(model, labels, loss, others, eot):
+    """Maps points to the loss there, its gradient, and whether the model is wrong."""
+
+    def evaluate(points):
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(points)
+            logits = model(points, batch_norm="eval").logits
+            losses = loss(logits, labels, *others)
+        is_wrong = tf.argmax(logits, axis=1, output_type=labels.dtype) != labels
+        return losses, tape.gradient(losses, points), is_wrong
+
+    if eot == 1:
+        return evaluate
+
+    def averaged(points):
+        def add(number, losses, gradients, _):
+            more_losses, more_gradients, is_wrong = evaluate(points)
+            return number + 1, losses + more_losses / eot, gradients + more_gradients / eot, is_wrong
+
+        nothing = (tf.zeros_like(labels, points.dtype), tf.zeros_like(points), tf.zeros_like(labels, tf.bool))
+        return tf.while_loop(lambda *_: True, add, (0, *nothing), maximum_iterations=eot, parallel_iterations=1)[1:]
+
+    return averaged
+
+
+def _begin(start, epsilon, evaluate):
+    loss, gradient, wrong = evaluate(start)
+    return _State(
+        point=start,
+        last_point=start,
+        gradient=gradient,
+        loss=loss,
+        wrong=wrong,
+        best=start,
+        best_gradient=gradient,
+        best_loss=loss,
+        step_size=tf.zeros_like(loss) + 2 * epsilon,
+        rises=tf.zeros_like(loss),
+        was_best_loss=loss,
+        was_halved=tf.ones_like(wrong),
+    )
+
+
+def _step(state, images, epsilon, evaluate, first):
+    size, share = _by_image(state.step_size), tf.cast(tf.where(first, 1.0, MOMENTUM), images.dtype)
+    ahead = project(state.point + size * tf.sign(state.gradient), images, epsilon)
+    move = share * (ahead - state.point) + (1 - share) * (state.point - state.last_point)
+    point = project(state.point + move, images, epsilon)
+    loss, gradient, is_wrong = evaluate(point)
+    is_better = loss > state.best_loss
+    return state._replace(
+        point=point,
+        last_point=state.point,
+        gradient=gradient,
+        loss=loss,
+        wrong=state.wrong | is_wrong,
+        best=_where(~state.wrong & (is_better | is_wrong), point, state.best),
+        best_gradient=_where(is_better, gradient, state.best_gradient),
+        best_loss=tf.where(is_better, loss, state.best_loss),
+        rises=state.rises + tf.cast(loss > state.loss, loss.dtype),
+    )
+
+
+def _check(state, length):
+    """At a checkpoint: halves the step size and goes back to the best point, where the loss has stalled."""
+    oscillates = state.rises <= RISING * length
+    has_stopped = ~state.was_halved & (state.best_loss <= state.was_best_loss)
+    halve = oscillates | has_stopped
+    return state._replace(
+        point=_where(halve, state.best, state.point),
+        gradient=_where(halve, state.best_gradient, state.gradient),
+        step_size=tf.where(halve, state.step_size / 2, state.step_size),
+        rises=tf.zeros_like(state.rises),
+        was_best_loss=state.best_loss,
+        was_halved=halve,
+    )
+
+
+def _by_image(values):
+    return values[:, tf.newaxis, tf.newaxis, tf.newaxis]
+
+
+def _where(condition, one, other):
+    return tf.where(_by_image(condition), one, other)
+
+
+LOSSES = {"ce": cross_entropy, "dlr": difference_of_logits_ratio}
+
+
+def run_untargeted(model, images, labels, seed, *, loss, epsilon, restarts, randomized=False):
+    """APGD-CE or APGD-DLR: from `restarts` random starts, until the model is wrong."""
+
+    def attempt(number, rows):
+        start = random_start(images, epsilon, attempts.reseeded(seed, number))
+        return apgd(
+            model,
+            *(tf.gather(values, rows) for values in (images, labels, start)),
+            LOSSES[loss],
+            epsilon=epsilon,
+            eot=EOT if randomized else 1,
+        )
+
+    return attempts.first_error(model, images, labels, attempt, restarts)
+
+
+def run_targeted(model, images, labels, seed, *, epsilon, restarts):
+    """APGD-T: toward each of the nine classes that are ranked next, from `restarts` random starts each."""
+    classes = attempts.ranked(model, images, labels, TARGETS)
+
+    def attempt(number, rows):
+        start = random_start(images, epsilon, attempts.reseeded(seed, number))
+        targets = tf.gather(classes[:, number // restarts], rows)
+        return apgd(
+            model,
+            *(tf.gather(values, rows) for values in (images, labels, start)),
+            targeted_difference_of_logits_ratio,
+            epsilon=epsilon,
+            others=(targets,),
+        )
+
+    return attempts.first_error(model, images, labels, attempt, classes.shape[1] * restarts)
+
+
+def protocol(sizes: Sizes, loss: str, **more) -> dict:
+    """What results files tell of an APGD attack."""
+    return linf(
+        epsilon=sizes.epsilon,
+        loss=loss,
+        steps=STEPS,
+        random_start=True,
+        restarts=sizes.restarts,
+        stops_at_error=True,
+        **more,
+    )
+
+
+@register("apgd-(ce|dlr)", "apgd-ce", "apgd-dlr", restarts=True)
+def _untargeted(match, sizes):
+    return untargeted(match[1], sizes)
+
+
+def untargeted(loss: str, sizes: Sizes, randomized: bool = False) -> Attack:
+    """APGD-CE or APGD-DLR; for networks whose outputs are random, with gradients averaged over 20 passes."""
+    settings = {"loss": loss, "epsilon": sizes.epsilon, "restarts": sizes.restarts, "randomized": randomized}
+    told = {"eot": EOT} if randomized else {}
+    return Attack(f"apgd-{loss}", functools.partial(run_untargeted, **settings), protocol(sizes, loss, **told))
+
+
+@register("apgd-t", "apgd-t", restarts=True)
+def targeted(match, sizes) -> Attack:
+    """APGD-T."""
+    settings = {"epsilon": sizes.epsilon, "restarts": sizes.restarts}
+    told = protocol(sizes, "dlr-targeted", targets=TARGETS)
+    return Attack("apgd-t", functools.partial(run_targeted, **settings), told)

@@ -1,0 +1,33 @@
+"""What an attack maximises, per image: cross-entropy, or a margin of logits."""
+
+import tensorflow as tf
+
+KAPPA = 50.0
+
+
+def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Cross-entropy [B] of `logits` [B, K] with `labels`: integer classes [B], or soft ones [B, K]."""
+    labels = tf.convert_to_tensor(labels)
+    if labels.shape.rank == 2:
+        return tf.nn.softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+
+
+def is_true(labels: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
+    """[B, K]: whether an entry of `scores` [B, K] is that of the true class of `labels` [B]."""
+    return tf.one_hot(labels, tf.shape(scores)[1], on_value=True, off_value=False, dtype=tf.bool)
+
+
+def lead(scores: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """s_y − max_{j≠y} s_j [B]: by how much the true class leads; `scores` [B, K] are logits or probabilities."""
+    mask = is_true(labels, scores)
+    true = tf.reduce_sum(tf.where(mask, scores, 0), axis=1)
+    return true - tf.reduce_max(tf.where(mask, scores.dtype.min, scores), axis=1)
+
+
+def margin(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """−max(z_y − max_{j≠y} z_j + κ, 0) [B], κ = 50: grows as the true class loses to the best other one."""
+    return -tf.nn.relu(lead(logits, labels) + KAPPA)
+
+
+LOSSES = {"xent": cross_entropy, "cw": margin}

@@ -1,0 +1,95 @@
+"""Attacks by name: "pgd-20", "cw-100x10", "fgsm", … as `--attacks` spells them, and how to add a name."""
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from madry_cifar.attacks.steps import PIXEL_RANGE
+from madry_cifar.cli.errors import UsageError, unknown
+
+
+class Attack(NamedTuple):
+    """An attack with its settings: `run(model, images, labels, seed)` returns adversarial images.
+
+    What `run` does to an image depends on no other image of the batch; `seed` is [2], or [B, 3] as in `pgd`.
+
+    Where `run` is a `functools.partial`, the numbers that it binds may be tensors too: so a function compiled once
+    serves all attacks that differ in these numbers alone (see `Evaluator`).
+
+    `protocol` is what a results file tells of it. If it says `stops_at_error`, an image is left alone from the first
+    time on that the attacked network gets it wrong. An attack with `stages` has no `run`: they are run one after
+    another, each on the images that have withstood all before.
+    """
+
+    name: str
+    run: Callable[..., tf.Tensor] | None
+    protocol: dict[str, Any]
+    stages: tuple["Attack", ...] = ()
+
+
+class Sizes(NamedTuple):
+    """What the flags say for all attacks that have such a thing: ε and step in grey levels, number of restarts."""
+
+    epsilon: float = 8.0
+    step_size: float = 2.0
+    restarts: int = 1
+
+
+class _Family(NamedTuple):
+    pattern: str
+    examples: tuple[str, ...]
+    restarts: bool
+    make: Callable[[re.Match, Sizes], Attack]
+
+
+_FAMILIES: list[_Family] = []
+
+
+def register(pattern: str, *examples: str, restarts: bool = False):
+    """Adds names for `attack`: the decorated function gets the match of `pattern` with a name, and `Sizes`.
+
+    `examples` are told to who mistypes a name. With `restarts`, the names may end in xR, for R random starts.
+    """
+
+    def add(make):
+        _FAMILIES.append(_Family(pattern, examples, restarts, make))
+        return make
+
+    return add
+
+
+def attack(name: str, *, epsilon: float = 8.0, step_size: float = 2.0, restarts: int = 1) -> Attack:
+    """The attack called `name`: natural, fgsm, fgsm-rs (random start), pgd-N or cw-N (N steps, random start), …
+
+    Attacks with a random start are repeated from `restarts` of them, or from R if the name ends in xR (pgd-100x10),
+    and an image counts as misclassified if it is after any of them.
+
+    Raises:
+      UsageError: for any other name, naming the nearest; for a negative ε or step.
+    """
+    for flag, value in (("epsilon", epsilon), ("step_size", step_size)):
+        if not 0 <= value <= 255:
+            raise UsageError(flag, value, "must be from 0 to 255 (grey levels; the paper's is 8 with steps of 2)")
+    stem, repeats = re.fullmatch(r"(.*?)(?:x([1-9]\d*))?", name, re.DOTALL).groups()
+    for family in _FAMILIES:
+        match = re.fullmatch(family.pattern, stem)
+        if match is None:
+            continue
+        if repeats and not family.restarts:
+            raise UsageError("attacks", name, f"{stem} has no random start to repeat")
+        times = int(repeats or restarts) if family.restarts else 1
+        found = family.make(match, Sizes(epsilon, step_size, times))
+        return found._replace(name=f"{stem}x{times}" if times > 1 else stem)
+    raise unknown("attacks", name, [example for family in _FAMILIES for example in family.examples])
+
+
+def takes_restarts(name: str) -> bool:
+    """Whether `restarts` matters to the attack called `name`, which does not say itself how often it is repeated."""
+    return any(family.restarts and re.fullmatch(family.pattern, name) for family in _FAMILIES)
+
+
+def linf(**settings) -> dict[str, Any]:
+    """The protocol of an L∞ attack with these settings, for `Attack`."""
+    return {"norm": "linf", "pixel_range": list(PIXEL_RANGE), "batch_norm": "eval", "restarts": 1} | settings

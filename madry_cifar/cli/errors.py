@@ -1,0 +1,33 @@
+"""The two errors that a command turns into one line on stderr (see `flags.run`)."""
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+
+class UsageError(ValueError):
+    """What the user asked for cannot be done as asked: a flag, a path, a file or a value. Exit status 2.
+
+    Its text is "--FLAG=VALUE: REASON", or the reason alone where it is no flag's fault (flag None). The reason says
+    what would do.
+    """
+
+    def __init__(self, flag: str | None, value: Any, reason: str):
+        super().__init__(reason if flag is None else f"--{flag}={value}: {reason}")
+        self.flag, self.value, self.reason = flag, value, reason
+
+    def renamed(self, **flags: str) -> "UsageError":
+        """The same of a flag that is called otherwise where this is raised, as in renamed(train_dir="target_dir")."""
+        return UsageError(flags.get(self.flag, self.flag), self.value, self.reason)
+
+
+class RunError(RuntimeError):
+    """A run that was asked for correctly could not go on. Exit status 1."""
+
+
+def unknown(flag: str, value: str, known: Iterable[str]) -> UsageError:
+    """The error for a `value` that is not among the `known` names: names the nearest one and all of them."""
+    known = sorted(known)
+    nearest = difflib.get_close_matches(str(value), known, n=1, cutoff=0.4)
+    suggestion = f"did you mean {nearest[0]!r}? " if nearest else ""
+    return UsageError(flag, value, f"unknown; {suggestion}Known: {', '.join(known)}")

@@ -1,0 +1,103 @@
+"""AutoAttack: its attacks one after another, each on the images that have withstood those before.
+
+Croce and Hein, ICML 2020, and their code's three versions (L∞):
+
+    standard   APGD-CE, APGD-T, FAB-T, Square: the one that is reported, and what `autoattack` means
+    plus       APGD-CE and APGD-DLR from five starts each, FAB-T, Square, APGD-T
+    rand       APGD-CE and APGD-DLR with gradients averaged over 20 passes, for networks whose outputs are random
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from madry_cifar.attacks import apgd, fab, square  # noqa: F401 (register names)
+from madry_cifar.attacks.registry import attack
+from madry_cifar.cli.errors import UsageError
+from madry_cifar.data.datasets import Split
+from madry_cifar.evaluation.evaluator import Evaluator
+from madry_cifar.evaluation.tasks import Task
+
+
+class Report(NamedTuple):
+    """What AutoAttack did.
+
+    Attributes:
+      adversarial: [N, H, W, C] float32; where no attack succeeded, what the last one left.
+      robust: [N] whether the model is right on all of it.
+      accuracy_after: in percent, without an attack ("natural") and after each one in turn.
+      linf: the largest change of a pixel, in grey levels.
+      broken: number of adversarial images that were not finite; each was replaced by its image.
+    """
+
+    adversarial: np.ndarray
+    robust: np.ndarray
+    accuracy_after: dict[str, float]
+    linf: float
+    broken: int
+
+
+def autoattack(
+    model,
+    images,
+    labels,
+    *,
+    epsilon: float = 8.0,
+    version: str = "standard",
+    seed: int = 0,
+    batch_size: int = 200,
+    progress: bool = False,
+) -> Report:
+    """Attacks a model by AutoAttack (L∞).
+
+    Args:
+      model: called as `model(images, batch_norm="eval")`, returns `.logits` [B, K] with K ≥ 4.
+      images: [N, H, W, C] pixels in [0, 255].
+      labels: [N] true classes.
+      epsilon: radius of the ball, in grey levels.
+      version: standard, plus or rand (see above).
+      seed: of the random starts and of Square's queries.
+      batch_size: images attacked at once.
+      progress: whether to draw bars with the time left.
+
+    Raises:
+      UsageError: for an unknown version, or a model with fewer than four classes or whose outputs are probabilities
+        or classes.
+    """
+    chosen = attack(f"autoattack-{version}", epsilon=epsilon)
+    split = Split(np.asarray(images), np.asarray(labels, np.int32))
+    evaluator = Evaluator(model, batch_size=min(batch_size, len(split)), progress=progress, keep_adversarial=True)
+    logits = model(tf.cast(split.images[: evaluator.batch_size], tf.float32), batch_norm="eval").logits
+    check_logits(logits)
+
+    def measure(stage, part="", earlier=None):
+        return evaluator.run(stage, split, seed=seed, earlier=earlier)
+
+    (outcome,) = Task(chosen).outcomes(measure).values()
+    return Report(
+        outcome.adversarial,
+        outcome.predictions == split.labels,
+        outcome.attack.protocol["accuracy_after"],
+        outcome.linf,
+        outcome.broken,
+    )
+
+
+def check_logits(logits: tf.Tensor) -> None:
+    """Raises UsageError unless outputs [B, K] can be logits of at least four classes."""
+    if logits.shape[1] < 4:
+        raise UsageError(
+            None,
+            None,
+            f"logits of {logits.shape[1]} classes: AutoAttack needs at least four (its loss compares the "
+            "third and fourth); use apgd-ce, cw-N and square",
+        )
+    sums = tf.reduce_sum(logits, axis=1)
+    if tf.reduce_all(logits >= 0) and tf.reduce_all(tf.abs(sums - 1) < 1e-3):
+        raise UsageError(
+            None,
+            None,
+            "the model's outputs are probabilities or one-hot classes (they are not negative, and sum to "
+            "1): AutoAttack needs the logits before the softmax",
+        )

@@ -1,0 +1,68 @@
+"""Checks of the network's outputs without an attack: are they always the same, and each image's own?"""
+
+import numpy as np
+
+from madry_cifar.evaluation.diagnosis.trials import Case
+from madry_cifar.evaluation.diagnosis.verdicts import NOT_MEASURED, OK, SUSPECT, Finding
+
+PASSES = 5
+IMAGES = 32  # in a pass
+ALONE = 4
+# Shares of the logits' standard deviation that rounding may cause: in passes alike, and in batches of other sizes, for
+# which a GPU may choose other algorithms (and by default multiplies with eleven bits)
+SAME, ROUNDING = 1e-5, 1e-2
+
+
+def randomness(case: Case) -> Finding:
+    """The same batch several times, outside a compiled function, which would keep what Python draws."""
+    first, *others = _passes(case)
+    largest, spread = max(np.abs(other - first).max() for other in others), _spread(first)
+    numbers = {"passes": PASSES, "images": len(first), "largest_difference": float(largest), "logits_std": spread}
+    if largest <= SAME * spread:
+        return Finding(OK, f"{PASSES} passes of {len(first)} images give the same logits", numbers)
+    evidence = (
+        f"{PASSES} passes of {len(first)} images give logits that differ by up to {largest:.2g} "
+        f"(their standard deviation is {spread:.2g}): use autoattack-rand"
+    )
+    return Finding(SUSPECT, evidence, numbers)
+
+
+def company(case: Case) -> Finding:
+    """A batch backwards, images alone, and images among others that are nothing like them (negatives of the rest)."""
+    if randomness(case).verdict == SUSPECT:
+        return Finding(NOT_MEASURED, "cannot be told from the outputs' randomness", {})
+    images = _images(case)
+    reference = _logits(case, images)
+    few = min(ALONE, len(images))
+    among = np.concatenate([images[:few], 255 - images[few:]])
+    found = {
+        "backwards": _logits(case, images[::-1])[::-1] - reference,
+        "alone": np.concatenate([_logits(case, images[row : row + 1]) for row in range(few)]) - reference[:few],
+        "among others": _logits(case, among)[:few] - reference[:few],
+    }
+    largest, spread = {name: float(np.abs(values).max()) for name, values in found.items()}, _spread(reference)
+    how = max(largest, key=largest.get)
+    numbers = {"images": len(images), "largest_difference": largest, "logits_std": spread}
+    told = f"an image's logits differ by up to {largest[how]:.2g} ({how}; their standard deviation is {spread:.2g})"
+    if largest[how] <= ROUNDING * spread:
+        return Finding(OK, f"{told}: no more than rounding", numbers)
+    return Finding(SUSPECT, f"{told}: they depend on the rest of the batch (batch statistics at test time?)", numbers)
+
+
+def _images(case):
+    return case.split.images[:IMAGES].astype(np.float32)
+
+
+def _passes(case):
+    images = _images(case)
+    _logits(case, images)  # a GPU chooses its algorithms in the first
+    return [_logits(case, images) for _ in range(PASSES)]
+
+
+def _logits(case, images):
+    return np.asarray(case.model(images, batch_norm="eval").logits, np.float64)
+
+
+def _spread(logits):
+    """Standard deviation over the images, of the class where it is largest; what all images share does not count."""
+    return float(logits.std(axis=0).max())

@@ -1,0 +1,272 @@
+"""The evaluation loop: a classifier's accuracy on a split under attacks."""
+
+import dataclasses
+import functools
+import hashlib
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from madry_cifar import attacks
+from madry_cifar.attacks.registry import Attack
+from madry_cifar.cli.errors import RunError
+from madry_cifar.cli.progress import progress_bar
+from madry_cifar.data.datasets import Split, check_labels
+from madry_cifar.networks.wide_resnet import WideResNet
+from madry_cifar.runs.checkpoints import flat_variables
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an attack did to each image.
+
+    Attributes:
+      attack: its name and protocol.
+      predictions: [N] int16 classes predicted on the adversarial images.
+      labels: [N] int32 true classes.
+      linf: the largest |adversarial − image| over all pixels, in grey levels.
+      broken: how many adversarial images were not finite; each is judged as the image that it was made of.
+      attacked: how many of the images were attacked, and not skipped.
+      seconds: wall time of their batches, with compilation.
+      compiled_images, compiled_seconds: what of it was in batches for which a function was compiled first.
+      adversarial: [N, 32, 32, 3] float32, if they were to be kept.
+    """
+
+    attack: Attack
+    predictions: np.ndarray
+    labels: np.ndarray
+    linf: float = 0.0
+    broken: int = 0
+    attacked: int = 0
+    seconds: float = 0.0
+    compiled_images: int = 0
+    compiled_seconds: float = 0.0
+    adversarial: np.ndarray | None = None
+
+    @property
+    def accuracy(self) -> float:
+        """Share of images still classified correctly, in percent."""
+        return accuracy(self.predictions, self.labels)
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Images attacked per second, without the batches that compiled; None if there are no others."""
+        images, seconds = self.attacked - self.compiled_images, self.seconds - self.compiled_seconds
+        return images / seconds if images else None
+
+    def after(self, earlier: "Outcome") -> "Outcome":
+        """As if only the images that were still classified correctly in `earlier` had been attacked."""
+        is_left = earlier.predictions == earlier.labels
+        return dataclasses.replace(self, predictions=np.where(is_left, self.predictions, earlier.predictions))
+
+    def first(self, images: int) -> "Outcome":
+        """Of the first so many images alone; the numbers are kept."""
+        kept = None if self.adversarial is None else self.adversarial[:images]
+        return dataclasses.replace(
+            self, predictions=self.predictions[:images], labels=self.labels[:images], adversarial=kept
+        )
+
+    def and_a_batch(self, images: int, linf: float, broken: int, seconds: float, compiled: bool) -> "Outcome":
+        """With the numbers of a further batch, whose function was `compiled` first or not, but without its images."""
+        return dataclasses.replace(
+            self,
+            linf=max(self.linf, linf),
+            broken=self.broken + broken,
+            attacked=self.attacked + images,
+            seconds=self.seconds + seconds,
+            compiled_images=self.compiled_images + images * compiled,
+            compiled_seconds=self.compiled_seconds + seconds * compiled,
+        )
+
+    def as_dict(self) -> dict:
+        """For the results file."""
+        rate = self.images_per_second
+        return {
+            "accuracy": self.accuracy,
+            "images": len(self.labels),
+            "attacked": self.attacked,
+            "protocol": self.attack.protocol,
+            "linf": self.linf,
+            "broken": self.broken,
+            "seconds": round(self.seconds, 3),
+            "compiled_seconds": round(self.compiled_seconds, 3),
+            "images_per_second": rate and round(rate, 3),
+        }
+
+
+def accuracy(predictions: np.ndarray, labels: np.ndarray) -> float:
+    """Share of `predictions` [N] that are `labels` [N], in percent."""
+    return 100.0 * float(np.mean(predictions == labels))
+
+
+def skipping(attack: Attack) -> Attack:
+    """The attack, with a protocol that says that it skips images which are misclassified already."""
+    if attack.name == "natural" or attack.protocol.get("stops_at_error"):  # nothing to skip, or it does so anyway
+        return attack
+    return attack._replace(protocol=attack.protocol | {"skip_misclassified": True})
+
+
+class Evaluator:
+    """Attacks a classifier on the images of a split; compiled once per kind of attack, whatever the weights become.
+
+    Args:
+      classifier: with its current weights; batch norm in evaluation mode.
+      attacks: what to run.
+      attacked: the network whose gradients the attacks follow, if not the classifier's own (a transfer attack).
+      batch_size: images per call; the last batch is padded to it.
+      max_images: of the split, from its beginning; 0 is all.
+      progress: whether to draw a bar with the time left for each attack.
+      keep_adversarial: whether outcomes are to hold the adversarial images.
+    """
+
+    def __init__(
+        self,
+        classifier: WideResNet,
+        attacks: Iterable[Attack] = (),
+        *,
+        attacked: WideResNet | None = None,
+        batch_size: int = 200,
+        max_images: int = 0,
+        progress: bool = False,
+        keep_adversarial: bool = False,
+    ):
+        self.classifier, self.attacked, self.attacks = classifier, attacked or classifier, tuple(attacks)
+        self.batch_size, self.max_images, self.progress = batch_size, max_images, progress
+        self.keep_adversarial = keep_adversarial
+        self._compiled = {}  # by the function that an attack runs
+
+    def __call__(self, split: Split, *, seed: int = 0, skip_misclassified: bool = False) -> dict[str, Outcome]:
+        """The outcome of each attack, by its name; see `run`.
+
+        With `skip_misclassified`, images that the classifier gets wrong without an attack are not attacked.
+        """
+        earlier = self.run(attacks.attack("natural"), split) if skip_misclassified else None
+        return {attack.name: self.run(attack, split, seed=seed, earlier=earlier) for attack in self.attacks}
+
+    def run(
+        self,
+        attack: Attack,
+        split: Split,
+        *,
+        seed: int = 0,
+        earlier: Outcome | None = None,
+        before: Outcome | None = None,
+        after_batch: Callable[[Outcome], None] = lambda outcome: None,
+    ) -> Outcome:
+        """The outcome of an attack.
+
+        A batch's random start depends on `seed` and the index of its first image, so it is the same for every
+        checkpoint and attack, and whether or not the attack began in another process.
+
+        With `earlier`, only images that were still classified correctly there are attacked, in batches that are full
+        of them; the others keep the prediction that they have there. So an accuracy can only be equal or lower: it
+        no longer counts images that were misclassified and that this attack happens to move to their class. Images
+        that are attacked have the same outcome with and without `earlier`: their random starts are the same, and on a
+        CPU all of it is, bit for bit, if `batch_size` is a multiple of 8. (Of other batches, a CPU standardises the
+        last images by other instructions, which may round differently; so may a GPU, depending on an image's place.)
+
+        Args:
+          split: the images, and their classes.
+          seed: of the random starts.
+          earlier: the outcome of another attack, or of none, on the same images.
+          before: the outcome of the first images, as `after_batch` was given it: they are not attacked again.
+          after_batch: called after each batch with the outcome so far: of all images before the next one to attack.
+
+        Raises:
+          RunError: for labels that the classifier has no logit for, or logits that are not finite.
+        """
+        split = split.take(slice(self.max_images or None))
+        if hasattr(self.classifier, "num_classes"):  # as networks of this package have
+            check_labels(split.labels, self.classifier.num_classes, "evaluation")
+        if earlier is not None:
+            attack = skipping(attack)
+        so_far, left = self._begin(attack, split, earlier, before)
+        packed, done = earlier is not None, 0 if before is None else len(before.labels)
+        with progress_bar(
+            len(split), "image", initial=done, desc=f"{attack.name:>8}", disable=not self.progress
+        ) as bar:
+            for first in range(0, len(left), self.batch_size):
+                started, rows, later = time.monotonic(), *np.split(left[first:], [self.batch_size])
+                moved, so_far.predictions[rows], broken, compiled = self._run_batch(attack, split, rows, seed, packed)
+                if self.keep_adversarial:
+                    so_far.adversarial[rows] = moved
+                linf = float(np.abs(moved - split.images[rows]).max())
+                so_far = so_far.and_a_batch(len(rows), linf, broken, time.monotonic() - started, compiled)
+                end = later[0] if len(later) else len(split)
+                after_batch(so_far.first(end))
+                bar.update(end - done)
+                done = end
+        return so_far
+
+    def _begin(self, attack, split, earlier, before):
+        """The outcome for all images, as far as it is known, to be filled in place; and the images left to attack."""
+        predictions = np.empty(len(split), np.int16)
+        adversarial = np.empty(split.images.shape, np.float32) if self.keep_adversarial else None
+        left = np.arange(len(split)) if earlier is None else np.flatnonzero(earlier.predictions == split.labels)
+        for known in filter(None, (earlier, before)):
+            predictions[: len(known.labels)] = known.predictions
+            if self.keep_adversarial:
+                adversarial[: len(known.labels)] = known.adversarial
+        if before is not None:
+            left = left[left >= len(before.labels)]
+        outcome = before or Outcome(attack, predictions, split.labels)
+        return dataclasses.replace(
+            outcome, attack=attack, predictions=predictions, labels=split.labels, adversarial=adversarial
+        ), left
+
+    def _run_batch(self, attack, split, rows, seed, packed):
+        """The adversarial images and predictions of some rows of the split, how many images were not finite, and
+        whether a function was compiled.
+
+        Rows are consecutive, or `packed`: then each gets its seed from where it is in the split.
+        """
+        padded = np.pad(rows, (0, self.batch_size - len(rows)), mode="edge")
+        labels = split.labels[padded]
+        if attack.protocol.get("stops_at_error"):
+            labels[len(rows) :] = -1  # never right: so no work is done on the copies
+        place = padded % self.batch_size
+        seeds = np.stack(np.broadcast_arrays(seed, padded - place, place), axis=1) if packed else [seed, rows[0]]
+        function, settings = self._function(attack.run)
+        traced = function.experimental_get_tracing_count()
+        adversarial, predictions, broken, finite = function(
+            split.images[padded], labels, tf.constant(seeds, tf.int64), **settings
+        )
+        if not finite:
+            raise RunError(
+                f"{attack.name}: logits that are not finite among images {rows[0]} to {rows[-1]}: the network "
+                "has diverged; evaluate an older checkpoint"
+            )
+        compiled = function.experimental_get_tracing_count() > traced
+        count = len(rows)
+        return adversarial.numpy()[:count], predictions.numpy()[:count], int(broken[:count].numpy().sum()), compiled
+
+    def _function(self, run):
+        """The compiled function for an attack's `run`, and what to call it with: numbers as tensors, see `Attack`."""
+        settings = {}
+        if isinstance(run, functools.partial):
+            run, settings = run.func, run.keywords
+        if run not in self._compiled:
+            self._compiled[run] = tf.function(functools.partial(self._attack_batch, run), autograph=False)
+        return self._compiled[run], {
+            name: tf.constant(value) if type(value) in (int, float) else value for name, value in settings.items()
+        }
+
+    def _attack_batch(self, run, images, labels, seed, **settings):
+        images = tf.cast(images, tf.float32)
+        adversarial = run(self.attacked, images, labels, seed, **settings)
+        is_broken = ~tf.reduce_all(tf.math.is_finite(adversarial), axis=(1, 2, 3))
+        adversarial = tf.where(is_broken[:, tf.newaxis, tf.newaxis, tf.newaxis], images, adversarial)
+        logits = self.classifier(adversarial, batch_norm="eval").logits
+        return adversarial, tf.argmax(logits, axis=1), is_broken, tf.reduce_all(tf.math.is_finite(logits))
+
+
+def fingerprint(network: keras.Model) -> str:
+    """A digest of a network's weights, to tell whether two results are of the same one."""
+    digest = hashlib.sha256()
+    for name, variable in sorted(flat_variables("classifier", network).items()):
+        digest.update(name.encode() + variable.numpy().tobytes())
+    return digest.hexdigest()

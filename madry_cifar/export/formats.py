@@ -1,0 +1,103 @@
+"""A classifier as a file: how each format is written, and how it is loaded again without the classifier."""
+
+import dataclasses
+import pathlib
+import warnings
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+from madry_cifar.cli.quiet import hold_back_stderr
+from madry_cifar.export import stablehlo
+from madry_cifar.export.plain_keras import plain
+from madry_cifar.networks.wide_resnet import WideResNet
+
+Classify = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """A format.
+
+    Attributes:
+      write: write(classifier, path, batch_size) writes images [B, 32, 32, 3] float32 in [0, 255] → logits [B, K], batch
+        norm in evaluation mode.
+      load: load(path) returns that function of arrays, from what is in `path` alone.
+      ending: of the file's name; "" for a folder.
+      any_batch: whether B is free; otherwise it is `batch_size`, which is not used where it is free.
+    """
+
+    write: Callable[[WideResNet, pathlib.Path, int], None]
+    load: Callable[[pathlib.Path], Classify]
+    ending: str
+    any_batch: bool = True
+
+
+def _inference(classifier: WideResNet, batch_size: int | None = None):
+    """The concrete function images → logits, with what has to be kept alive for it."""
+
+    @tf.function(input_signature=[tf.TensorSpec([batch_size, 32, 32, 3], name="images")], autograph=False)
+    def infer(images):
+        return {"logits": classifier(images, batch_norm="eval").logits}
+
+    module = tf.Module()
+    module.variables_used = [variable.value for variable in classifier.variables]
+    module.infer = infer
+    return infer.get_concrete_function(), module
+
+
+def _write_savedmodel(classifier, path, batch_size):
+    function, module = _inference(classifier)
+    tf.saved_model.save(module, str(path), signatures={"serving_default": function})
+
+
+def _load_savedmodel(path):
+    model = tf.saved_model.load(str(path))  # kept by the function below, as its variables are
+    return lambda images: model.signatures["serving_default"](images=tf.constant(images))["logits"].numpy()
+
+
+def _write_keras(classifier, path, batch_size):
+    plain(classifier).save(path)
+
+
+def _load_keras(path):
+    model = keras.models.load_model(path)
+    return lambda images: keras.ops.convert_to_numpy(model(images, training=False))
+
+
+def _write_tflite(classifier, path, batch_size):
+    function, module = _inference(classifier)
+    # Built-in operations alone, by default: it fails rather than ask for TensorFlow's own beside the interpreter.
+    path.write_bytes(tf.lite.TFLiteConverter.from_concrete_functions([function], module).convert())
+
+
+def _load_tflite(path):
+    with hold_back_stderr(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it has moved to ai_edge_litert, which has no other
+        interpreter = tf.lite.Interpreter(str(path))
+        runner = interpreter.get_signature_runner("serving_default")
+        runner(images=np.zeros([1, 32, 32, 3], np.float32))  # says once how it runs
+    return lambda images: runner(images=images)["logits"]
+
+
+def _write_stablehlo(classifier, path, batch_size):
+    function, _ = _inference(classifier, batch_size)
+    constant = convert_variables_to_constants_v2(function)  # the weights are in the program, not among its inputs
+    compiled = tf.function(lambda images: constant(images), jit_compile=True, autograph=False)
+    path.write_bytes(stablehlo.lower(compiled, tf.TensorSpec([batch_size, 32, 32, 3]))[0])
+
+
+def _load_stablehlo(path):
+    call = stablehlo.load(path.read_bytes(), [tf.TensorSpec([None, None])])
+    return lambda images: call(images)[0].numpy()
+
+
+FORMATS = {
+    "savedmodel": Format(_write_savedmodel, _load_savedmodel, ""),
+    "keras": Format(_write_keras, _load_keras, ".keras"),
+    "tflite": Format(_write_tflite, _load_tflite, ".tflite"),
+    "stablehlo": Format(_write_stablehlo, _load_stablehlo, ".stablehlo", any_batch=False),
+}

@@ -1,0 +1,1 @@
+"""Networks: wide residual networks and the layers that they are made of."""

@@ -1,0 +1,145 @@
+"""A run's folder: `flags.json` (settings and versions), `checkpoints/`, TensorBoard's events, `results/`."""
+
+import json
+import os
+import pathlib
+import platform
+import subprocess
+from importlib import metadata
+from typing import Any
+
+from madry_cifar.cli.errors import RunError, UsageError
+from madry_cifar.runs.files import write_json
+
+SCHEMA_VERSION = 1
+NEEDED = ("depth", "width", "num_classes")  # without which no network can be built
+# Settings that may differ when a run is continued: how long, from where, and what is written on the way.
+MAY_CHANGE = frozenset(
+    [
+        "steps",
+        "epochs",
+        "target_dir",  # of an AdvGAN, whose target is known by its fingerprint
+        "data_dir",
+        "download",
+        "jit_compile",
+        "steps_per_call",
+        "strategy",
+        "profile_steps",
+        "checkpoint_every",
+        "keep",
+        "log_every",
+        "image_every",
+        "eval_every",
+        "eval_images",
+        "eval_attacks",
+    ]
+)
+# Settings that came after the first runs were made, and what those runs had instead.
+ADDED = {
+    "max_train_images": 0,
+    "ot_weight": 1.0,
+    "precision": "float32",
+    "sync_bn": False,
+    "architecture": "madry",
+    "input_scaling": "standardize",
+    "batch_norm_epsilon": 1e-3,
+    "crop_padding": 2,
+    "crop_fill": 0,
+    "epochs": 0,
+    "learning_rate_epochs": [],
+    "weight_decay_on": "kernels",
+}
+
+
+def create(train_dir: str, flags: dict[str, Any], provenance: str | None = None) -> pathlib.Path:
+    """The folder for a run with these settings, on data of this provenance: a new one, or the same run's, to go on.
+
+    Raises:
+      UsageError: when it cannot be written, or holds a run with other settings (all are named) or on other data.
+    """
+    folder = pathlib.Path(train_dir)
+    content = {"schema_version": SCHEMA_VERSION, "flags": flags, "provenance": provenance, **environment()}
+    if (folder / "flags.json").exists():
+        before = _read(folder)
+        _check_same(folder, flags, before["flags"])
+        if None not in (provenance, before.get("provenance")) and provenance != before["provenance"]:
+            raise UsageError(
+                "train_dir", folder, f"was trained on other data: there {before['provenance']}, now {provenance}"
+            )
+        content["provenance"] = provenance or before.get("provenance")
+        earlier = {name: before.get(name) for name in ("versions", "git_revision")}
+        same = all(content[name] == value for name, value in earlier.items())
+        content["earlier"] = before.get("earlier", []) + ([] if same else [earlier])
+    try:
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        write_json(folder / "flags.json", content)
+    except OSError as error:
+        raise UsageError("train_dir", train_dir, f"cannot be written ({error.strerror})") from None
+    return folder
+
+
+def _check_same(folder, flags, before):
+    before = {name: value for name, value in ADDED.items() if name in flags} | before
+    differing = sorted(name for name in {*flags, *before} - MAY_CHANGE if flags.get(name) != before.get(name))
+    if differing:
+        changes = ", ".join(f"--{name} (there {before.get(name)}, now {flags.get(name)})" for name in differing)
+        raise UsageError("train_dir", folder, f"holds a run with other settings: {changes}; use another folder")
+
+
+def read_flags(train_dir: str | os.PathLike) -> dict[str, Any]:
+    """All settings of the run in a folder.
+
+    Raises:
+      UsageError: when the folder is missing or holds no run.
+      RunError: when its `flags.json` cannot be understood.
+    """
+    return _read(train_dir)["flags"]
+
+
+def read_provenance(train_dir: str | os.PathLike) -> str | None:
+    """The provenance of the data that the run in a folder was trained on; None where nothing is known of it.
+
+    Raises:
+      UsageError, RunError: as `read_flags`.
+    """
+    return _read(train_dir).get("provenance")
+
+
+def _read(train_dir):
+    folder = pathlib.Path(train_dir)
+    if not folder.is_dir():
+        raise UsageError("train_dir", train_dir, "no such folder")
+    try:
+        content = json.loads((folder / "flags.json").read_text())
+        version = content["schema_version"]
+        for name in NEEDED:
+            content["flags"][name]
+    except FileNotFoundError:
+        raise UsageError("train_dir", train_dir, "holds no run (no flags.json)") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{folder / 'flags.json'}: damaged ({error})") from None
+    if version != SCHEMA_VERSION:
+        raise RunError(f"{folder / 'flags.json'}: schema version {version}, this program knows {SCHEMA_VERSION}")
+    return content
+
+
+def environment() -> dict[str, Any]:
+    """Versions of what the numbers depend on, and the git revision of the source, if it is a checkout."""
+    versions = {"python": platform.python_version()}
+    for package in ("robustness-via-synthesis", "tensorflow", "keras", "numpy", "tensorflow-datasets", "scikit-learn"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return {"versions": versions, "git_revision": _git_revision()}
+
+
+def _git_revision():
+    source = pathlib.Path(__file__).resolve().parent.parent
+    if not (source / ".git").exists():
+        return None
+    try:
+        command = ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=40"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,183 @@
+import dataclasses
+import types
+
+import pytest
+from absl.flags import FLAGS
+
+from madry_cifar.cli import flags
+from madry_cifar.cli.errors import RunError, UsageError
+from madry_cifar.training.options import Options, option
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SomeOptions(Options):
+    epsilon: float = option(8.0, "radius", minimum=0)
+    noisy: bool = option(True, "add noise")
+    mode: str = option("a", "what to do", choices=("a", "b"))
+
+
+SOME = types.SimpleNamespace(name="some", Options=SomeOptions)
+PLAIN = types.SimpleNamespace(name="plain", Options=Options)
+
+
+def define():
+    flags.define("First", "count", 3, "how many", kind=int, minimum=1)
+    flags.define("First", "text", None, "what")
+    flags.define("Second", "download", False, "get it", kind=bool)
+    flags.define_option_flags({"plain": PLAIN, "some": SOME})
+
+
+@pytest.fixture
+def command(invoke):
+    """command(main, *arguments) runs a command with the flags above."""
+
+    def command(main, *arguments):
+        def entry():
+            define()
+            flags.run(main, "What it does.\n\n  python -m it")
+
+        return invoke(entry, *arguments)
+
+    return command
+
+
+@pytest.fixture
+def options(command):
+    """options(defense, *arguments) are what the flags give the defence, or the line on stderr."""
+
+    def options(defense, *arguments):
+        given = []
+        status, _, err = command(lambda: given.append(flags.given_options(defense)), *arguments)
+        assert status == (0 if given else 2)
+        return given[0] if given else err
+
+    return options
+
+
+def raising(error):
+    def main():
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (UsageError("--a=1: no"), 2, "error: --a=1: no\n"),
+        (RunError("it broke"), 1, "error: it broke\n"),
+        (KeyboardInterrupt(), 130, "error: interrupted\n"),
+        (FileNotFoundError(2, "No such file or directory", "/x"), 1, "error: /x: No such file or directory\n"),
+        (OSError("full"), 1, "error: input/output: full\n"),
+    ],
+)
+def test_an_expected_error_is_a_line_and_a_status(command, error, status, line):
+    assert command(raising(error)) == (status, "", line)
+
+
+def test_a_run_ended_by_a_signal(command):
+    error = RunError("stopped")
+    error.number = 15
+    assert command(raising(error)) == (143, "", "error: stopped\n")
+
+
+def test_an_error_of_the_program_is_not_hidden(command):
+    with pytest.raises(ZeroDivisionError):
+        command(lambda: 1 / 0)
+
+
+def test_values(command):
+    seen = []
+
+    def main():
+        seen.append(flags.configuration(["count", "text", "download"]))
+        seen.append(flags.section("First") + flags.section("Second") + flags.section("none"))
+
+    assert command(main, "--count=5", "--download", "--text=a b") == (0, "", "")
+    assert seen == [{"count": 5, "text": "a b", "download": True}, ["count", "text", "download"]]
+
+
+def test_a_flagfile_that_is_no_text(command, tmp_path):
+    (tmp_path / "binary.flags").write_bytes(b"\xff\xfe\x00")
+    status, _, err = command(raising(AssertionError), f"--flagfile={tmp_path / 'binary.flags'}")
+    assert (status, err.count("\n")) == (2, 1)
+
+
+def test_flagfile(command, tmp_path):
+    (tmp_path / "some.flags").write_text("# a comment\n--count=7\n--download\n")
+    seen = []
+    status, _, _ = command(lambda: seen.append((FLAGS.count, FLAGS.download)), f"--flagfile={tmp_path / 'some.flags'}")
+    assert (status, seen) == (0, [(7, True)])
+
+
+@pytest.mark.parametrize(
+    ("argument", "named"),
+    [
+        ("--cuont=5", "cuont"),
+        ("--count=five", "--count=five"),
+        ("--count=0", "--count=0"),
+        ("--count=2.5", "--count=2.5"),
+        ("--count", "count"),
+        ("--epsilon=a", "--epsilon=a"),
+        ("--download=perhaps", "--download=perhaps"),
+        ("--flagfile=/none.flags", "/none.flags"),
+        ("stray", "unexpected argument 'stray'"),
+    ],
+)
+def test_what_is_typed_wrong_is_named(command, argument, named):
+    ran = []
+    status, out, err = command(lambda: ran.append(1), argument)
+    assert (status, out, ran) == (2, "", [])
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert named in err
+
+
+@pytest.mark.parametrize("argument", ["--help", "-h", "-help", "--helpfull", "--helpshort"])
+def test_help(command, argument):
+    status, out, err = command(raising(AssertionError), argument)
+    assert (status, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[:3] == ["What it does.", "", "  python -m it"]
+    for line in (
+        *("First:", "  --count: how many [3]", "  --text: what", "Second:", "  --[no]download: get it [False]"),
+        *("Defence:", "  --epsilon: radius [some: 8.0]", "  --[no]noisy: add noise [some: True]"),
+        "  --batch_size: images per step [128]",
+        "  --learning_rates: of the classifier, one after another [0.1,0.01,0.001]",
+    ):
+        assert line in lines
+
+
+def test_options_are_the_defaults_unless_given(options):
+    assert options(SOME) == SomeOptions()
+    given = options(
+        SOME,
+        "--epsilon=4",
+        "--nonoisy",
+        "--mode=b",
+        "--learning_rates=1,.5",
+        "--batch_size=2",
+        "--learning_rate_boundaries=7",
+    )
+    assert given == SomeOptions(
+        epsilon=4.0, noisy=False, mode="b", learning_rates=(1.0, 0.5), batch_size=2, learning_rate_boundaries=(7,)
+    )
+    one_rate = options(PLAIN, "--learning_rates=0.1", "--learning_rate_boundaries=")
+    assert (one_rate.learning_rates, one_rate.learning_rate_boundaries) == ((0.1,), ())
+
+
+@pytest.mark.parametrize(
+    ("defense", "argument", "line"),
+    [
+        (PLAIN, "--epsilon=4", "--epsilon=4.0: does not apply to --defense=plain"),
+        (PLAIN, "--nonoisy", "--noisy=False: does not apply to --defense=plain"),
+        (SOME, "--epsilon=-1", "--epsilon=-1.0: must be at least 0"),
+        (SOME, "--epsilon=nan", "--epsilon=nan: must be a finite number"),
+        (SOME, "--mode=c", "--mode=c: must be one of a, b"),
+        (SOME, "--learning_rates=0.1,x,1", "--learning_rates=0.1,x,1: must be numbers (float) with commas"),
+        (SOME, "--learning_rates=0.1", "--learning_rates, --learning_rate_boundaries: 1 learning rates need 0 bound"),
+        (SOME, "--learning_rate_boundaries=9,5", "the boundaries of the learning rates must rise: [9, 5]"),
+    ],
+)
+def test_options_that_there_are_not(options, defense, argument, line):
+    assert line in options(defense, argument)

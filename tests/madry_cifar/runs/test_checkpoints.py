@@ -1,0 +1,274 @@
+"""Checkpoints: what is restored, which are kept and found, and what is said of a damaged one."""
+
+import pathlib
+
+import numpy as np
+import pytest
+
+from madry_cifar import WideResNet, load_classifier
+from madry_cifar.cli.errors import RunError, UsageError
+from madry_cifar.runs import checkpoints, run_folder
+from madry_cifar.runs.checkpoints import Checkpoints, find, flat_variables, load_network, saved_steps
+from madry_cifar.training.optimizers import Adam, Momentum, PiecewiseConstant
+from rvs_tf import Generator
+
+
+def content(folder, *size, keep=3):
+    """Two networks, of which one has an optimizer, and their checkpoints in a folder."""
+    networks = {"classifier": WideResNet(*(size or (10, 1, 10))), "other": WideResNet(10, 1, 2, name="second")}
+    optimizer = Momentum([v.value for v in networks["classifier"].trainable_variables], PiecewiseConstant([0.1]))
+    return networks, optimizer, Checkpoints(folder, networks, {"classifier": optimizer}, keep)
+
+
+def scramble(variables, seed):
+    rng = np.random.default_rng(seed)
+    for variable in variables:
+        variable.assign(rng.normal(size=variable.shape))
+
+
+def values(variables):
+    return [variable.numpy() for variable in variables]
+
+
+def assert_equal(actual, expected):
+    for one, other in zip(actual, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A run's folder with checkpoints of the steps 5, 10 and 15; the seed of the weights is the step."""
+    run_folder.create(tmp_path, {"depth": 10, "width": 1, "num_classes": 10})
+    networks, _, saver = content(tmp_path)
+    for step in (5, 10, 15):
+        scramble(networks["classifier"].variables, step)
+        saver.save(step)
+    return tmp_path
+
+
+def scrambled(step):
+    network = WideResNet(10, 1, 10)
+    scramble(network.variables, step)
+    return values(network.variables)
+
+
+def file(folder, ending):
+    return next(pathlib.Path(folder, "checkpoints").glob(f"ckpt-15.{ending}*"))
+
+
+def test_everything_is_restored_bit_for_bit(tmp_path):
+    networks, optimizer, saver = content(tmp_path)
+    assert saver.restore_latest() == 0
+    for seed, variables in enumerate((networks["classifier"].variables, networks["other"].variables, optimizer.slots)):
+        scramble(variables, seed)
+    path = saver.save(7)
+    assert path == str(tmp_path / "checkpoints" / "ckpt-7")
+    fresh, fresh_optimizer, fresh_saver = content(tmp_path)
+    assert fresh_saver.restore_latest() == 7
+    for name, network in networks.items():
+        assert_equal(values(fresh[name].variables), values(network.variables))
+    assert_equal(values(fresh_optimizer.slots), values(optimizer.slots))
+
+
+def test_latest_checkpoint_is_restored(saved):
+    networks, _, saver = content(saved)
+    assert saver.restore_latest() == 15
+    assert_equal(values(networks["classifier"].variables), scrambled(15))
+
+
+def test_values_are_stored_under_flat_names(tmp_path):
+    networks, optimizer, saver = content(tmp_path)
+    scramble(networks["classifier"].variables + optimizer.slots, 0)
+    stored = checkpoints.read(saver.save(3))
+    assert stored.pop("step") == 3
+    network = networks["classifier"]
+    paths = [variable.path.split("/", 1)[1].replace("/", ".") for variable in network.trainable_variables]
+    momenta = {f"classifier.{path}.momentum": slot for path, slot in zip(paths, optimizer.slots, strict=True)}
+    expected = flat_variables("classifier", network) | flat_variables("other", networks["other"]) | momenta
+    assert set(stored) == set(expected)
+    for name, variable in expected.items():
+        np.testing.assert_array_equal(stored[name], variable)
+    kernel = network.get_layer("unit_1_0").conv1.kernel
+    np.testing.assert_array_equal(stored["classifier.unit_1_0.conv1.kernel"], kernel)
+    assert not np.array_equal(stored["classifier.unit_1_0.conv1.kernel.momentum"], kernel)
+
+
+def test_all_that_adam_keeps_is_stored(tmp_path):
+    def content():
+        network = Generator()
+        optimizer = Adam([v.value for v in network.trainable_variables], PiecewiseConstant([0.1]))
+        return network, optimizer, Checkpoints(tmp_path, {"generator": network}, {"generator": optimizer})
+
+    network, optimizer, saver = content()
+    scramble(network.variables + optimizer.slots, 0)
+    stored = checkpoints.read(saver.save(3))
+    flat = flat_variables("generator", network)
+    trained = [name for name, variable in flat.items() if any(variable is v for v in optimizer.variables)]
+    assert set(stored) == {"step", *flat, *(f"{name}.{kept}" for name in trained for kept in ("m", "v"))}
+    for kept, slots in optimizer.state.items():
+        for variable, slot in zip(optimizer.variables, slots, strict=True):
+            (name,) = (name for name in trained if flat[name] is variable)
+            np.testing.assert_array_equal(stored[f"{name}.{kept}"], slot)
+    _, fresh_optimizer, fresh_saver = content()
+    assert fresh_saver.restore_latest() == 3
+    assert_equal(values(fresh_optimizer.slots), values(optimizer.slots))
+
+
+@pytest.mark.parametrize(("keep", "left"), [(1, [12]), (2, [9, 12]), (3, [6, 9, 12]), (0, [3, 6, 9, 12])])
+def test_number_of_checkpoints_that_are_kept(tmp_path, keep, left):
+    _, _, saver = content(tmp_path, keep=keep)
+    for step in (3, 6):
+        saver.save(step)
+    _, _, saver = content(tmp_path, keep=keep)  # interrupted and continued
+    for step in (9, 12):
+        saver.save(step)
+    assert list(saved_steps(tmp_path)) == left
+    files = [path.name for path in (tmp_path / "checkpoints").iterdir() if path.name != "checkpoint"]
+    assert len(files) == 2 * len(left)
+
+
+def test_step_that_is_saved_already_is_not_written_again(saved):
+    networks, _, saver = content(saved)
+    saver.restore_latest()
+    before = file(saved, "data").stat().st_mtime_ns
+    scramble(networks["classifier"].variables, 99)
+    saver.save(15)
+    assert file(saved, "data").stat().st_mtime_ns == before
+    assert list(saved_steps(saved)) == [5, 10, 15]
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "step"),
+    [(None, 15), ("", 15), (10, 10), ("10", 10), ("ckpt-5", 5), ("{}/checkpoints/ckpt-5", 5)],
+)
+def test_find(saved, checkpoint, step):
+    if isinstance(checkpoint, str):
+        checkpoint = checkpoint.format(saved)
+    assert find(saved, checkpoint) == (step, str(saved / "checkpoints" / f"ckpt-{step}"))
+
+
+@pytest.mark.parametrize("checkpoint", [7, "7", "ckpt-7", "ckpt-10.index", "latest", 0])
+def test_missing_checkpoint_is_named_with_those_there_are(saved, checkpoint):
+    with pytest.raises(UsageError, match=f"--checkpoint={checkpoint}: .*: 5, 10, 15"):
+        find(saved, checkpoint)
+
+
+def test_checkpoint_of_another_folder_is_refused(saved):
+    with pytest.raises(UsageError, match="--checkpoint=/elsewhere/checkpoints/ckpt-10"):
+        find(saved, "/elsewhere/checkpoints/ckpt-10")
+
+
+def test_folder_without_checkpoints(tmp_path):
+    with pytest.raises(UsageError, match=rf"--train_dir={tmp_path}: holds no checkpoints yet"):
+        find(tmp_path)
+
+
+@pytest.mark.parametrize("damage", [None, b"", b"\xff\xfe", b'model_checkpoint_path: "ckpt-10"\n'])
+def test_checkpoints_are_not_ignored_when_the_list_of_them_is_lost(saved, damage):
+    """TensorFlow's list: lost, emptied, damaged, or behind the files."""
+    path = saved / "checkpoints" / "checkpoint"
+    path.unlink() if damage is None else path.write_bytes(damage)
+    networks, optimizer, _ = content(saved)
+    saver = Checkpoints(saved, networks, {"classifier": optimizer}, keep=2)
+    assert saver.restore_latest() == 15
+    saver.save(20)
+    assert list(checkpoints.saved_steps(saved)) == [15, 20]
+
+
+def test_files_of_other_names_are_no_checkpoints(saved):
+    (saved / "checkpoints" / "ckpt-15-copy.index").touch()
+    assert list(checkpoints.saved_steps(saved)) == [5, 10, 15]
+
+
+def cut(share):
+    return lambda data: data[: int(share * len(data))]
+
+
+def flip(share):
+    def flipped(data):
+        index = int(share * len(data))
+        return data[:index] + bytes([data[index] ^ 0xFF]) + data[index + 1 :]
+
+    return flipped
+
+
+DAMAGES = {
+    "data cut to nothing": ("data", cut(0)),
+    "data cut in the middle": ("data", cut(0.5)),
+    "data cut at the end": ("data", cut(0.99)),
+    "data with a wrong byte": ("data", flip(0.3)),
+    "index cut to nothing": ("index", cut(0)),
+    "index cut in the middle": ("index", cut(0.5)),
+    "index with a wrong byte": ("index", flip(0.5)),
+}
+
+
+def assert_one_line_naming(error, path):
+    assert str(path).rsplit(".", 1)[0] in str(error.value)
+    assert "damaged" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_checkpoint_is_named(saved, damage):
+    ending, change = DAMAGES[damage]
+    path = file(saved, ending)
+    path.write_bytes(change(path.read_bytes()))
+    _, _, saver = content(saved)
+    for restore in (saver.restore_latest, lambda: checkpoints.read(str(saved / "checkpoints" / "ckpt-15"))):
+        with pytest.raises(RunError) as error:
+            restore()
+        assert_one_line_naming(error, path)
+    assert_equal(values(load_classifier(saved, 10).variables), scrambled(10))  # the others are as good as before
+
+
+def test_a_checkpoint_without_its_data_is_named(saved):
+    file(saved, "data").unlink()
+    _, _, saver = content(saved)
+    with pytest.raises(RunError, match=r"ckpt-15: damaged"):
+        saver.restore_latest()
+
+
+def test_a_checkpoint_whose_writing_was_cut_off_is_passed_over(saved):
+    file(saved, "index").unlink()  # TensorFlow writes it last
+    _, _, saver = content(saved)
+    assert saver.restore_latest() == 10
+
+
+@pytest.mark.parametrize("size", [(16, 1, 10), (10, 2, 10), (10, 1, 100)])
+def test_checkpoint_of_another_architecture_is_refused(saved, size):
+    _, _, saver = content(saved, *size)
+    for restore in (saver.restore_latest, lambda: load_network(WideResNet(*size), "classifier", saved)):
+        with pytest.raises(RunError, match=r"ckpt-15: damaged or of another network \(") as error:
+            restore()
+        assert "\n" not in str(error.value)
+
+
+def test_checkpoint_of_a_larger_network_is_not_continued_by_a_smaller_one(tmp_path):
+    _, _, saver = content(tmp_path, 16, 1, 10)
+    saver.save(1)
+    _, _, saver = content(tmp_path)
+    with pytest.raises(RunError, match="of another network"):
+        saver.restore_latest()
+
+
+def test_network_that_the_run_does_not_have(saved):
+    with pytest.raises(RunError, match=r"ckpt-15: damaged or of another network"):
+        load_network(Generator(), "generator", saved)
+
+
+@pytest.mark.parametrize(("checkpoint", "step"), [(None, 15), (5, 5), ("ckpt-10", 10)])
+def test_classifier_of_a_run(saved, checkpoint, step):
+    network = load_classifier(saved, checkpoint)
+    assert (network.depth, network.width, network.num_classes) == (10, 1, 10)
+    assert_equal(values(network.variables), scrambled(step))
+
+
+def test_classifier_of_no_run(tmp_path):
+    with pytest.raises(UsageError, match=r"--train_dir=.*missing: no such folder"):
+        load_classifier(tmp_path / "missing")
+    with pytest.raises(UsageError, match=r"holds no run \(no flags.json\)"):
+        load_classifier(tmp_path)
+    run_folder.create(tmp_path, {"depth": 10, "width": 1, "num_classes": 10})
+    with pytest.raises(UsageError, match="holds no checkpoints yet"):
+        load_classifier(tmp_path)
