@@ -170,6 +170,11 @@ def standardize(images: tf.Tensor) -> tf.Tensor:
     return centred * tf.math.rsqrt(tf.maximum(variance, 1.0 / size))
 
 
+def flat_variables(name: str, network: keras.Model) -> dict[str, tf.Variable]:
+    """All variables of a network by their flat names, as NAME.unit_1_0.conv1.kernel; `name` replaces the network's."""
+    return {".".join([name, *v.path.split("/")[1:]]): v.value for v in network.variables}
+
+
 def kernels(network: keras.Model) -> list[tf.Variable]:
     """The kernels of a network's convolutions and dense layers: what weight decay applies to."""
     return [v.value for v in network.trainable_variables if v.name == "kernel"]

@@ -15,7 +15,8 @@ from madry_cifar import attacks, replicas
 from madry_cifar.cli.errors import unknown
 from madry_cifar.networks.layers import kernels
 from madry_cifar.networks.wide_resnet import WideResNet
-from madry_cifar.randomness import draw_seed
+from madry_cifar.predictor import NetworkPredictor, Predictor
+from madry_cifar.randomness import Draws, draw_seed
 from madry_cifar.training.optimizers import Momentum, Optimizer
 from madry_cifar.training.options import Options, TrainingOptions, option
 
@@ -102,9 +103,17 @@ class Defense(Training):
     def steps(self, steps_per_epoch):
         return self.options.steps
 
+    def predictor(self) -> Predictor:
+        """What is evaluated, attacked and exported of it."""
+        return NetworkPredictor(self.classifier)
+
     def optimizer(self, network: keras.Model, schedule) -> Momentum:
         """Momentum on all trainable variables of a network."""
         return Momentum([v.value for v in network.trainable_variables], schedule, self.options.momentum)
+
+    def start_draws(self, step) -> Draws:
+        """The random start of the attack that a step trains on."""
+        return Draws(draw_seed(self.seed, step, "attack start"))
 
     def weight_decay(self) -> tf.Tensor:
         """The classifier's weight decay term: the factor times the sum of weight²/2 (`l2_loss`) over its kernels.
@@ -181,13 +190,11 @@ class AdversarialTraining(OnExamples):
 
     def attack(self, images, labels, step, batch_norm: str):
         """The images that PGD makes of `images`, with the classifier's batch norm in that mode."""
-        return attacks.pgd(
-            self.classifier,
+        return attacks.sign_steps(
+            lambda images: attacks.cross_entropy(self.classifier(images, batch_norm=batch_norm).logits, labels),
             images,
-            labels,
+            attacks.random_start(images, self.options.epsilon, self.start_draws(step)),
             epsilon=self.options.epsilon,
             step_size=self.options.attack_step_size,
             steps=self.options.attack_steps,
-            seed=draw_seed(self.seed, step, "attack start"),
-            batch_norm=batch_norm,
         )

@@ -118,7 +118,7 @@ class AdvGAN(Training):
         self.minimize("discriminator", discriminator, discriminator_tape, step)
 
         with generator_tape:
-            logits = self.classifier(adversarial, batch_norm="eval").logits
+            logits = self.classifier(adversarial).logits
             scores = logits if options.adversarial_loss == "logits" else tf.nn.softmax(logits)
             leading = adversarial_loss(scores, labels)
             gan = gan_loss(self.discriminator(adversarial))
@@ -150,7 +150,7 @@ def as_attack(generator: AdvGANGenerator, options: AdvGANOptions, **protocol: An
     """The attack by a generator with its weights of the moment; `protocol` adds to or replaces what it tells of it."""
     return Attack(
         "advgan",
-        lambda model, images, labels, seed: perturb(generator, images, options.epsilon)[1],
+        lambda predictor, images, labels, draws: perturb(generator, images, options.epsilon)[1],
         {"norm": "linf", "pixel_range": list(PIXEL_RANGE)} | options.as_dict() | protocol,
     )
 

@@ -42,12 +42,12 @@ class Bilateral(OnExamples):
     Options = BilateralOptions
 
     def examples(self, images, labels, step):
-        natural = self.classifier(images, batch_norm="eval")
+        natural = self.classifier(images)
         targets = self.targets(natural, labels, step)
         perturbed = attacks.sign_steps(
-            lambda images: -attacks.cross_entropy(self.classifier(images, batch_norm="eval").logits, targets),
+            lambda images: -attacks.cross_entropy(self.classifier(images).logits, targets),
             images,
-            attacks.noisy(images, self.options.epsilon, draw_seed(self.seed, step, "attack start")),
+            attacks.noisy(images, self.options.epsilon, self.start_draws(step)),
             epsilon=self.options.epsilon,
             step_size=self.options.attack_step_size,
             steps=self.options.attack_steps,

@@ -56,10 +56,10 @@ class Trades(Defense):
         }
 
     def adversarial_images(self, images, labels, step):
-        natural = self.classifier(images, batch_norm="eval").logits
+        natural = self.classifier(images).logits
         noise = replicas.draw(normal, tf.shape(images), draw_seed(self.seed, step, "attack start"), images.dtype)
         return attacks.sign_steps(
-            lambda perturbed: kl_divergence(natural, self.classifier(perturbed, batch_norm="eval").logits),
+            lambda perturbed: kl_divergence(natural, self.classifier(perturbed).logits),
             images,
             images + START * noise,
             epsilon=self.options.epsilon,
