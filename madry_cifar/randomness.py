@@ -93,7 +93,7 @@ class Draws(NamedTuple):
         """Uniform draws of a batch's `shape` [B, …] from low (included) to high (not included)."""
         if self.place is None:
             return replicas.draw(uniform, shape, self.seed, low, high, dtype)
-        shape, bits_type = tf.convert_to_tensor(shape, tf.int64), _LAYOUT[tf.as_dtype(dtype)][0]
+        shape, bits_type = tf.cast(tf.convert_to_tensor(shape), tf.int64), _LAYOUT[tf.as_dtype(dtype)][0]
         each, first = tf.reduce_prod(shape[1:]), tf.reduce_min(self.place)
         count = tf.reduce_max(self.place) - first + 1  # the stretches of the images, and of those between them
         key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=self.seed)

@@ -61,7 +61,8 @@ class Estimate(NamedTuple):
 def gradient_of(loss: Callable) -> Callable[[tf.Tensor, tf.Tensor], Estimate]:
     """Maps a point and the number of the query to the `Estimate` of `loss(point, number)`.
 
-    The loss returns losses per image, to be maximised, or these and something else.
+    The loss returns losses per image, to be maximised, or these and something else. Where it has no gradient, as that of
+    a rounding, the gradient is zero.
     """
 
     def estimate(point, number):
@@ -70,7 +71,8 @@ def gradient_of(loss: Callable) -> Callable[[tf.Tensor, tf.Tensor], Estimate]:
             losses = loss(point, number)
             losses, extra = losses if isinstance(losses, tuple) else (losses, ())
             total = tf.reduce_sum(losses)
-        return Estimate(losses, tape.gradient(total, point), extra)
+        gradient = tape.gradient(total, point, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        return Estimate(losses, gradient, extra)
 
     return estimate
 
