@@ -14,8 +14,7 @@ import rvs_tf  # noqa: F401 (registers the defences)
 from madry_cifar import data
 from madry_cifar.networks.layers import synchronize
 from madry_cifar.networks.wide_resnet import WideResNet
-from madry_cifar.training import method as defense
-from madry_cifar.training import strategies
+from madry_cifar.training import registry, strategies
 from madry_cifar.training.steps import Steps
 
 STEPS, BATCH_SIZE, SEED = {"rvs": 20, "at": 3, "featscatter": 2, "adv_interp": 2, "adv_vertex": 2}, 8, 1
@@ -23,7 +22,7 @@ STEPS, BATCH_SIZE, SEED = {"rvs": 20, "at": 3, "featscatter": 2, "adv_interp": 2
 
 def train(name, digits, strategy, sync_bn=False, steps_per_call=1):
     """The losses after each call, and for each variable its value on each replica at the end."""
-    kind = defense.find(name)
+    kind = registry.find(name)
     with strategy.scope():
         subject = kind(WideResNet(10, 1, dtype="float64"), kind.Options(batch_size=BATCH_SIZE), SEED)
     if sync_bn:
