@@ -34,7 +34,7 @@ def clip_by_global_norm(gradients: Sequence[tf.Tensor], bound: float) -> list[tf
 
     That is PyTorch's `clip_grad_norm_`; `tf.clip_by_global_norm` does without the 1e-6.
     """
-    scale = tf.minimum(1, bound / (tf.linalg.global_norm(gradients) + 1e-6))
+    scale = tf.minimum(bound / (tf.linalg.global_norm(gradients) + 1e-6), 1)
     return [scale * gradient for gradient in gradients]
 
 
