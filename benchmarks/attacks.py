@@ -29,7 +29,7 @@ from madry_cifar.cli.errors import UsageError
 from madry_cifar.data.datasets import Split
 from madry_cifar.networks.wide_resnet import WideResNet, check_size
 from madry_cifar.runs import checkpoints, run_folder
-from madry_cifar.training.method import Natural
+from madry_cifar.training.adversarial import Natural
 from madry_cifar.training.trainer import Schedule, Trainer
 
 FLAGS = absl_flags.FLAGS

@@ -24,7 +24,7 @@ from experiments.grid import preset
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import unknown
 from madry_cifar.networks.wide_resnet import WideResNet, check_size
-from madry_cifar.training import method as defense
+from madry_cifar.training import registry
 from madry_cifar.training.options import kind
 
 FLAGS = absl_flags.FLAGS
@@ -34,7 +34,7 @@ BASE = "natural"
 def options_of(name: str) -> dict[str, Any]:
     """The options of a defence as its preset for CIFAR-10 has them, but for batch size and learning rates."""
     given, result = preset("cifar10", name), {}
-    for field in dataclasses.fields(defense.find(name).Options):
+    for field in dataclasses.fields(registry.find(name).Options):
         element, several = kind(field)
         if field.name in given and field.name != "batch_size" and not several:
             text = given[field.name]
@@ -73,10 +73,10 @@ def _row(contender, natural, forward_passes):
 
 def main() -> None:
     """Measures as the flags say, and prints."""
-    names = FLAGS.defenses.split(",") if FLAGS.defenses else list(defense.REGISTRY)
+    names = FLAGS.defenses.split(",") if FLAGS.defenses else list(registry.REGISTRY)
     for name in names:
-        if name not in defense.REGISTRY:
-            raise unknown("defenses", name, defense.REGISTRY)
+        if name not in registry.REGISTRY:
+            raise unknown("defenses", name, registry.REGISTRY)
     check_size(FLAGS.depth, FLAGS.width, 10)
     settings = {name: FLAGS[name].value for name in ("depth", "width", "batch_size", "jit_compile")}
     measured = measure(names, settings | {"precision": "float32"}, FLAGS.repeats)
@@ -87,7 +87,7 @@ def main() -> None:
 def command() -> None:
     """Entry point."""
     define = flags.define
-    define("Benchmark", "defenses", None, f"with commas [{','.join(defense.REGISTRY)}]")
+    define("Benchmark", "defenses", None, f"with commas [{','.join(registry.REGISTRY)}]")
     define("Benchmark", "depth", 10, "of the network, 6n + 4", kind=int)
     define("Benchmark", "width", 2, "of the network", kind=int, minimum=1)
     define("Benchmark", "batch_size", 64, "images per iteration", kind=int, minimum=1)

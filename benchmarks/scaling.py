@@ -26,7 +26,7 @@ from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.cli.progress import progress_bar
 from madry_cifar.runs.files import replacing
-from madry_cifar.training import method as defense
+from madry_cifar.training import registry
 
 FLAGS = absl_flags.FLAGS
 QUANTITIES = {"seconds": "time (s)", "memory_gib": "memory (GiB)"}
@@ -163,7 +163,7 @@ def command() -> None:
     define("Curves", "batch_sizes", "8,16,32,64,128,256", "at --width")
     define("Curves", "points", "64,128,256,512,1024", "n: points in each of the two sets of the Sinkhorn distance")
     define("Curves", "dimensions", 640, "of the points", kind=int, minimum=1)
-    define("Benchmark", "defense", "rvs", f"one of {', '.join(defense.REGISTRY)}")
+    define("Benchmark", "defense", "rvs", f"one of {', '.join(registry.REGISTRY)}")
     define("Benchmark", "depth", 10, "of the network, 6n + 4", kind=int)
     define("Benchmark", "width", 2, "of the network, where it is not varied", kind=int, minimum=1)
     define("Benchmark", "batch_size", 32, "images per iteration, where it is not varied", kind=int, minimum=1)

@@ -24,7 +24,7 @@ from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError, unknown
 from madry_cifar.networks.wide_resnet import WideResNet, check_size
 from madry_cifar.train import PRECISIONS
-from madry_cifar.training import method as defense
+from madry_cifar.training import registry
 
 FLAGS = absl_flags.FLAGS
 
@@ -102,7 +102,7 @@ def settings() -> dict:
       UsageError: for a value that cannot be used.
     """
     check_size(FLAGS.depth, FLAGS.width, 10)
-    defense.find(FLAGS.defense)
+    registry.find(FLAGS.defense)
     return {name: FLAGS[name].value for name in ("defense", "depth", "width", "batch_size", "jit_compile")}
 
 
@@ -124,7 +124,7 @@ def main() -> None:
 def command() -> None:
     """Entry point."""
     define = flags.define
-    define("Benchmark", "defense", "rvs", f"one of {', '.join(defense.REGISTRY)}")
+    define("Benchmark", "defense", "rvs", f"one of {', '.join(registry.REGISTRY)}")
     define("Benchmark", "depth", 10, "of the network, 6n + 4", kind=int)
     define("Benchmark", "width", 2, "of the network", kind=int, minimum=1)
     define("Benchmark", "batch_size", 64, "images per iteration", kind=int, minimum=1)

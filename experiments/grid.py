@@ -14,7 +14,7 @@ from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError, unknown
 from madry_cifar.networks.wide_resnet import WideResNet
 from madry_cifar.runs.run_folder import MAY_CHANGE, SCHEMA_VERSION
-from madry_cifar.training import method as defense
+from madry_cifar.training import registry
 from madry_cifar.training.options import Options
 
 FLAGS = absl_flags.FLAGS
@@ -46,7 +46,7 @@ def define_flags() -> None:
     profiles = ", ".join(["full", *PROFILES])
     define("Grid", "work_dir", None, "folder of runs, results and report; what is there is not done again (required)")
     define("Grid", "profile", "full", f"settings of experiments/profiles that flags override: {profiles}")
-    define("Grid", "defenses", None, f"rows of Table II that are trained [{','.join(defense.REGISTRY)}]")
+    define("Grid", "defenses", None, f"rows of Table II that are trained [{','.join(registry.REGISTRY)}]")
     define(
         "Grid",
         "columns",
@@ -121,7 +121,7 @@ def configuration(parts: list[str]) -> dict[str, Any]:
     if FLAGS.columns not in COLUMNS:
         raise unknown("columns", FLAGS.columns, COLUMNS)
     if FLAGS.defense:
-        defense.find(FLAGS.defense)
+        registry.find(FLAGS.defense)
     rows = _rows()
     trained = {row: None for part in parts for row in [*rows[part], *(SURROGATES if part == "table3" else [])]}
     runs = [run(dataset, row, seed) for dataset in datasets for row in trained for seed in range(FLAGS.seeds)]
@@ -171,10 +171,10 @@ def _diagnosis():
 
 
 def _rows():
-    names = _listed("defenses", str) if FLAGS.defenses else list(defense.REGISTRY)
+    names = _listed("defenses", str) if FLAGS.defenses else list(registry.REGISTRY)
     for name in names:
-        if name not in defense.REGISTRY:
-            raise unknown("defenses", name, defense.REGISTRY)
+        if name not in registry.REGISTRY:
+            raise unknown("defenses", name, registry.REGISTRY)
     return {
         "table2": names,
         "table3": names,
@@ -209,7 +209,7 @@ def run(dataset: str, row: str, seed: int) -> dict[str, Any]:
     option (of another method's preset, `_shared_options` alone); what makes the row.
     """
     name = "rvs" if row in VARIANTS else row
-    kind = defense.find(name)
+    kind = registry.find(name)
     options = {field.name for field in dataclasses.fields(kind.Options)}
     reached = options & _shared_options() if FLAGS.defense not in (None, name) else options
     given = {key: value for key, value in _given_settings().items() if key in reached | _common_settings()}

@@ -18,7 +18,7 @@ from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.runs import run_folder, tf1
 from madry_cifar.runs.checkpoints import PREFIX, saved_steps
-from madry_cifar.training import method as defense
+from madry_cifar.training import registry
 
 FLAGS = absl_flags.FLAGS
 
@@ -44,7 +44,7 @@ def main() -> None:
         raise UsageError("defense", FLAGS.defense, f"the {kind} code trains by {' or '.join(tf1.KINDS[kind])}")
     if FLAGS.input_scaling != run_folder.ADDED["input_scaling"]:
         raise UsageError("input_scaling", FLAGS.input_scaling, "that code's networks standardize each image")
-    options = flags.given_options(defense.find(FLAGS.defense))
+    options = flags.given_options(registry.find(FLAGS.defense))
     if options.epochs or options.learning_rate_epochs:
         name = "epochs" if options.epochs else "learning_rate_epochs"
         raise UsageError(

@@ -20,8 +20,7 @@ from madry_cifar.evaluation.evaluator import Evaluator
 from madry_cifar.networks.layers import synchronize
 from madry_cifar.networks.wide_resnet import LEAKINESS, SCALINGS, check_size, name_of, network_of
 from madry_cifar.runs import run_folder
-from madry_cifar.training import method as defense
-from madry_cifar.training import strategies
+from madry_cifar.training import registry, strategies
 from madry_cifar.training.options import Options
 from madry_cifar.training.trainer import Schedule, Trainer
 
@@ -32,7 +31,7 @@ def define_flags(default_defense: str) -> None:
     """The flags of a training command, with those of every registered defence."""
     define = flags.define
     define("Run", "train_dir", None, "folder of the run; an interrupted run is continued (required)")
-    define("Run", "defense", default_defense, f"how to train: {', '.join(defense.REGISTRY)}")
+    define("Run", "defense", default_defense, f"how to train: {', '.join(registry.REGISTRY)}")
     define(
         "Run", "seed", 0, "of the weights, the order of the data and every draw", kind=int, minimum=0, maximum=2**31 - 1
     )
@@ -106,7 +105,7 @@ def define_settings() -> None:
         define("Run", field.name, field.default, SCHEDULE_HELP[field.name], kind=int, minimum=0)
     define("Run", "eval_attacks", "natural,pgd-7", "attacks of the periodic evaluation (see rvs_tf.evaluate)")
     define("Run", "eval_images", 500, "held-out (or else test) images for it; 0 for all", kind=int, minimum=0)
-    flags.define_option_flags(defense.REGISTRY)
+    flags.define_option_flags(registry.REGISTRY)
 
 
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # and Keras's names of them
@@ -125,7 +124,7 @@ def main() -> None:
     if not FLAGS.train_dir:
         raise UsageError("train_dir", "", "say in which folder the run is to be kept")
     strategy = strategies.make(FLAGS.strategy)
-    defense_class = defense.find(FLAGS.defense)
+    defense_class = registry.find(FLAGS.defense)
     options = flags.given_options(defense_class)
     jit_compile, evaluation_attacks = check_flags(options)
     profile_steps = _profile_steps(FLAGS.profile_steps)
@@ -160,7 +159,7 @@ def main() -> None:
 
 
 def _announce(trainer, dataset, settings):
-    options, devices = trainer.training.options, _devices(trainer.strategy.num_replicas_in_sync)
+    options, devices = trainer.method.options, _devices(trainer.strategy.num_replicas_in_sync)
     print(
         f"{FLAGS.defense} on {dataset.provenance}: {len(dataset.train)} training images, {name_of(settings)}, "
         f"{options.steps} steps of {options.batch_size} on {devices}, into {trainer.train_dir}"

@@ -16,7 +16,7 @@ from hypothesis import settings
 
 from madry_cifar import WideResNet, data
 from madry_cifar.cli import flags
-from madry_cifar.training.method import Natural
+from madry_cifar.training.adversarial import Natural
 from madry_cifar.training.trainer import Schedule, Trainer
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent

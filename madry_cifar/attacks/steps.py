@@ -61,8 +61,8 @@ class Estimate(NamedTuple):
 def gradient_of(loss: Callable) -> Callable[[tf.Tensor, tf.Tensor], Estimate]:
     """Maps a point and the number of the query to the `Estimate` of `loss(point, number)`.
 
-    The loss returns losses per image, to be maximised, or these and something else. Where it has no gradient, as that of
-    a rounding, the gradient is zero.
+    The loss returns losses per image, to be maximised, or these and something else. Where it has no gradient, as
+    rounding has none, the gradient is zero.
     """
 
     def estimate(point, number):

@@ -20,7 +20,7 @@ from madry_cifar.attacks.registry import Attack
 from madry_cifar.attacks.steps import PIXEL_RANGE
 from madry_cifar.cli.errors import RunError, UsageError
 from madry_cifar.runs import checkpoints, run_folder
-from madry_cifar.training.method import Training
+from madry_cifar.training.method import Method
 from madry_cifar.training.optimizers import Adam, PiecewiseConstant
 from madry_cifar.training.options import TrainingOptions, option
 from rvs_tf.advgan.networks import GREY_LEVELS, AdvGANGenerator, Discriminator
@@ -78,7 +78,7 @@ class AdvGANOptions(TrainingOptions):
     )
 
 
-class AdvGAN(Training):
+class AdvGAN(Method):
     """The training of a generator against `classifier`, which is frozen: not updated, not saved, batch norm in "eval".
 
     Attributes:

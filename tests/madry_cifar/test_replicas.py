@@ -28,7 +28,9 @@ def compared():
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("training", ["rvs", "rvs, five steps a call", "at", "featscatter", "adv_interp", "adv_vertex"])
+@pytest.mark.parametrize(
+    "training", ["rvs", "rvs, five steps a call", "at", "featscatter", "adv_interp", "adv_vertex", "adam"]
+)
 def test_with_synchronized_batch_norm_replicas_train_as_one_device(compared, training):
     """The same images, draws, statistics, transport distance and updates: all but rounding, in float64."""
     assert compared[training]["losses"] < 1e-12
