@@ -134,7 +134,7 @@ def test_an_attack_goes_on_after_any_batch(linear, split, name, batch_size, batc
     assert outcome.predictions.tolist() == whole.predictions.tolist()
     assert np.array_equal(outcome.adversarial, whole.adversarial)
     assert outcome.linf == whole.linf
-    assert 1000 <= outcome.seconds < 1060
+    assert 1000 <= outcome.seconds < 2000  # counted once
     assert (outcome.seconds > 1000) == bool(later)
 
 
