@@ -13,11 +13,12 @@ import tensorflow as tf
 
 from madry_cifar import attacks, replicas
 from madry_cifar.cli.errors import unknown
+from madry_cifar.cli.settings import option
 from madry_cifar.networks.layers import kernels
 from madry_cifar.networks.wide_resnet import WideResNet
 from madry_cifar.randomness import draw_seed
 from madry_cifar.training.optimizers import Momentum, Optimizer
-from madry_cifar.training.options import Options, TrainingOptions, option
+from madry_cifar.training.options import Options, TrainingOptions
 
 REGISTRY: dict[str, type["Defense"]] = {}
 

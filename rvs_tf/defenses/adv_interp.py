@@ -9,9 +9,10 @@ import tensorflow as tf
 
 from madry_cifar import attacks, replicas
 from madry_cifar.cli.errors import UsageError
+from madry_cifar.cli.settings import option
 from madry_cifar.randomness import draw_seed
 from madry_cifar.training.method import OnExamples, register
-from madry_cifar.training.options import Options, option
+from madry_cifar.training.options import Options
 from rvs_tf.labels import interpolation_labels
 
 

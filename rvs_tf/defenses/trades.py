@@ -8,9 +8,10 @@ import dataclasses
 import tensorflow as tf
 
 from madry_cifar import attacks, replicas
+from madry_cifar.cli.settings import option
 from madry_cifar.randomness import draw_seed, normal
 from madry_cifar.training.method import Defense, register
-from madry_cifar.training.options import Options, option
+from madry_cifar.training.options import Options
 from rvs_tf.losses import kl_divergence
 
 START = 0.255  # standard deviation of the attack's start in grey levels; 0.001 where pixels are in [0, 1]
