@@ -28,9 +28,9 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def required(help: str) -> Any:
-    """A field without a default: the command needs it."""
-    return option(None, help, required=True)
+def required(help: str, **limits: Any) -> Any:
+    """A field without a default, which must be given; `limits` are those of `option`."""
+    return option(None, help, required=True, **limits)
 
 
 def like(other: type["Settings"], name: str, **changes: Any) -> Any:
