@@ -15,9 +15,8 @@ import tensorflow as tf
 import rvs_tf  # noqa: F401 (registers the defences)
 from benchmarks.plain import PlainRvS
 from benchmarks.turns import turns
-from madry_cifar.networks.wide_resnet import WideResNet
+from madry_cifar.networks.wide_resnet import PRECISIONS, WideResNet
 from madry_cifar.randomness import normal, uniform
-from madry_cifar.train import PRECISIONS
 from madry_cifar.training import registry
 from sinkhorn_tf import sinkhorn_distance
 

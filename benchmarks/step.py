@@ -22,8 +22,7 @@ from benchmarks.rates import Convolutions, MatrixProduct
 from benchmarks.turns import Contender, take_turns
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError, unknown
-from madry_cifar.networks.wide_resnet import WideResNet, check_size
-from madry_cifar.train import PRECISIONS
+from madry_cifar.networks.wide_resnet import PRECISIONS, WideResNet, check_size
 from madry_cifar.training import registry
 
 FLAGS = absl_flags.FLAGS

@@ -9,13 +9,15 @@ from typing import Any
 from absl import flags as absl_flags
 
 import rvs_tf  # noqa: F401 (registers the defences)
-from madry_cifar import data, train
+from madry_cifar import data
 from madry_cifar.cli import flags
-from madry_cifar.cli.errors import UsageError, unknown
+from madry_cifar.cli.errors import UsageError, text, unknown
+from madry_cifar.cli.settings import Settings, option, required
 from madry_cifar.networks.wide_resnet import WideResNet
 from madry_cifar.runs.run_folder import MAY_CHANGE, SCHEMA_VERSION
 from madry_cifar.training import registry
 from madry_cifar.training.options import Options
+from madry_cifar.training.settings import SECTIONS, NetworkSettings
 
 FLAGS = absl_flags.FLAGS
 HERE = pathlib.Path(__file__).parent
@@ -40,46 +42,48 @@ DIAGNOSED = 1000  # images at most: then two standard errors are some two points
 SURROGATES = ["natural", "at"]
 
 
-def define_flags() -> None:
-    """The flags of the tables and figures, and of every training."""
-    define = flags.define
-    profiles = ", ".join(["full", *PROFILES])
-    define("Grid", "work_dir", None, "folder of runs, results and report; what is there is not done again (required)")
-    define("Grid", "profile", "full", f"settings of experiments/profiles that flags override: {profiles}")
-    define("Grid", "defenses", None, f"rows of Table II that are trained [{','.join(registry.REGISTRY)}]")
-    define(
-        "Grid",
-        "columns",
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GridSettings(Settings):
+    """What is trained, attacked and analysed, beside the settings of a training."""
+
+    work_dir: str = required("folder of runs, results and report; what is there is not done again")
+    profile: str = option(
+        "full", f"settings of experiments/profiles that flags override: {', '.join(['full', *PROFILES])}"
+    )
+    defenses: str | None = option(None, f"rows of Table II that are trained [{','.join(registry.REGISTRY)}]")
+    columns: str = option(
         "paper",
-        "of Table II: paper, or extended by AutoAttack and other strong attacks, with a "
-        "diagnosis of masked gradients for each run",
+        "of Table II: paper, or extended by AutoAttack and other strong attacks, with a diagnosis of masked gradients "
+        "for each run",
     )
-    define("Grid", "seeds", 1, "trainings of each row, with seeds from 0; tables show mean ± std", kind=int, minimum=1)
-    define("Grid", "images", 0, "test images that are attacked, from the beginning; 0 is all", kind=int, minimum=0)
-    define("Grid", "epsilons", ",".join(map(str, range(21))), "of Figure 2, in grey levels")
-    define(
-        "Grid",
-        "advgan_widths",
-        "1,8",
-        "channels of AdvGAN's generators, in multiples of the published one; empty: no AdvGAN",
+    seeds: int = option(1, "trainings of each row, with seeds from 0; tables show mean ± std", minimum=1)
+    images: int = option(0, "test images that are attacked, from the beginning; 0 is all", minimum=0)
+    epsilons: str = option(",".join(map(str, range(21))), "of Figure 2, in grey levels")
+    advgan_widths: str = option(
+        "1,8", "channels of AdvGAN's generators, in multiples of the published one; empty: no AdvGAN"
     )
-    define("Grid", "advgan_epochs", 50, "of training each AdvGAN", kind=int, minimum=1)
-    define("Grid", "draws", 100, "perturbations of each image in Figures 3 and 4", kind=int, minimum=2)
-    define("Grid", "diversity_images", 0, "test images of Figure 3; 0 is all", kind=int, minimum=0)
-    define("Grid", "checkpoints", 20, "kept of each training, evenly: Figure 3's points", kind=int, minimum=1)
-    define("Grid", "attack_batch_size", 200, "images attacked at once", kind=int, minimum=1)
-    define("Grid", "plan", False, "print what would be done, with an estimate of the time, and do nothing", kind=bool)
-    define("Grid", "unlock", False, "release a lock that a killed command left", kind=bool)
-    define("Grid", "jobs", 1, "commands run at once on this machine", kind=int, minimum=1)
-    define("Grid", "memory_mb", 8000, "of a job, for cluster executors", kind=int, minimum=1)
-    define(
-        "Grid",
-        "defense",
+    advgan_epochs: int = option(50, "of training each AdvGAN", minimum=1)
+    draws: int = option(100, "perturbations of each image in Figures 3 and 4", minimum=2)
+    diversity_images: int = option(0, "test images of Figure 3; 0 is all", minimum=0)
+    checkpoints: int = option(20, "kept of each training, evenly: Figure 3's points", minimum=1)
+    attack_batch_size: int = option(200, "images attacked at once", minimum=1)
+    plan: bool = option(False, "print what would be done, with an estimate of the time, and do nothing")
+    unlock: bool = option(False, "release a lock that a killed command left")
+    jobs: int = option(1, "commands run at once on this machine", minimum=1)
+    memory_mb: int = option(8000, "of a job, for cluster executors", minimum=1)
+    defense: str | None = option(
         None,
-        "of a preset given by --flagfile: other rows get its ε, network, batch and steps, "
-        "not its method's options; --defenses chooses the rows",
+        "of a preset given by --flagfile: other rows get its ε, network, batch and steps, not its method's options; "
+        "--defenses chooses the rows",
     )
-    train.define_settings()
+
+
+def define_flags(**changes: Any) -> None:
+    """The flags of the tables and figures, and of every training."""
+    flags.define("Grid", GridSettings)
+    for section, settings in SECTIONS.items():
+        flags.define(section, settings, **changes)
+    flags.define_option_flags(registry.REGISTRY)
 
 
 def apply_profile() -> None:
@@ -243,7 +247,7 @@ def _given_settings():
     """The settings of training that were given, by a flag or the profile, as text."""
     names = [*_common_settings(), *flags.section("Defence")]
     return {
-        name: str(FLAGS[name].value).lower() if FLAGS[name].boolean else str(FLAGS[name].value)
+        name: text(FLAGS[name].value).lower() if FLAGS[name].boolean else text(FLAGS[name].value)
         for name in names
         if FLAGS[name].present
     }
@@ -269,12 +273,12 @@ def _check(kind, dataset, settings, options):
             raise UsageError(
                 name, values[name], f"the rows of a table are trained for the same --steps; give --{instead}"
             )
-    given = flags.options_of(kind, {key: values[key] for key in options & values.keys()})
+    given = kind.Options(**{key: values[key] for key in options & values.keys()})
     chosen = given.as_dict()
     chosen |= {key: values.get(key, FLAGS[key].default) for key in _common_settings() - MAY_CHANGE}
     default = kind.Options().as_dict() | {key: FLAGS[key].default for key in _common_settings()}
     changed = {key: value for key, value in chosen.items() if value != default[key]}
-    train.check_network({name: FLAGS[name].default for name in flags.section("Network")} | chosen)
+    NetworkSettings(**{name: chosen[name] for name in flags.section("Network")})
     data.check_crop(dataset, chosen["crop_padding"], chosen["crop_fill"])
     kind(WideResNet(10, 1, data.NUM_CLASSES[dataset]), given)  # its own checks; the smallest network does for them
     return changed

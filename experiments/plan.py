@@ -19,7 +19,6 @@ from rich.table import Table
 from experiments import layout
 from experiments.grid import VARIANTS
 from madry_cifar import attacks
-from madry_cifar.cli import flags
 from madry_cifar.cli.errors import RunError
 from madry_cifar.data.datasets import NUM_CLASSES
 from madry_cifar.networks.wide_resnet import WideResNet
@@ -129,7 +128,7 @@ class Clock:
         """The options of a training; those that make a row of Table IV cost nothing, and are left out."""
         kind, variants = registry.find(values["defense"]), set().union(*VARIANTS.values())
         names = {field.name for field in dataclasses.fields(kind.Options)} - variants
-        return flags.options_of(kind, {name: flags.parse(name, values[name]) for name in names & values.keys()})
+        return kind.Options.parse({name: values[name] for name in names & values.keys()})
 
     def _step(self, run):
         """Seconds of a gradient with respect to one image."""

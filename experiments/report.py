@@ -7,11 +7,11 @@ The tables (.md, .csv, .tex, .json), figures (.png, .pdf, .csv) and report.html 
 trained or attacked. The part html gathers the parts that are there, and writes each run's RobustBench model_info too.
 """
 
+import dataclasses
 import importlib
 import pathlib
 import sys
 
-from absl import flags as absl_flags
 from rich.console import Console
 from rich.markup import escape
 
@@ -19,19 +19,26 @@ from experiments import layout, statement, tables, writers
 from experiments.measured import Work
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError, unknown
+from madry_cifar.cli.settings import Settings, option, required
 
-FLAGS = absl_flags.FLAGS
 FIGURES = tuple(part for part in layout.PARTS if part.startswith("figure"))
 PARTS = (*layout.PARTS, "html")
 EXTRA = 'pip install -e ".[experiments]"'
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReportSettings(Settings):
+    """What to report on."""
+
+    work_dir: str = required("work folder of the grid")
+    parts: tuple[str, ...] = option((), f"what to write: {', '.join(PARTS)} [what the grid was asked for, and html]")
+
+
 def main() -> None:
     """Writes what the flags say."""
-    if not FLAGS.work_dir:
-        raise UsageError("work_dir", "", "say which folder of a grid to report on")
-    work = Work(FLAGS.work_dir)
-    parts = [part for part in FLAGS.parts.split(",") if part] or [*work.parts, "html"]
+    settings = flags.read(ReportSettings)
+    work = Work(settings.work_dir)
+    parts = list(settings.parts) or [*work.parts, "html"]
     for part in parts:
         if part not in PARTS:
             raise unknown("parts", part, PARTS)
@@ -88,8 +95,7 @@ def _needing_extra(module):
 
 def command() -> None:
     """Entry point."""
-    flags.define("Report", "work_dir", None, "work folder of the grid (required)")
-    flags.define("Report", "parts", "", f"what to write: {', '.join(PARTS)} [what the grid was asked for, and html]")
+    flags.define("Report", ReportSettings)
     flags.run(main, __doc__)
 
 

@@ -6,44 +6,56 @@ The file holds an adversarial image for each test image, in order: [N, 32, 32, 3
 --epsilon of the image. The predictions are saved in --output. `rvs_tf.evaluate --save_adversarial` writes such files.
 """
 
+import dataclasses
 import pathlib
 import zipfile
 
 import numpy as np
-from absl import flags as absl_flags
 
 from madry_cifar import attacks, data
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import RunError, UsageError
+from madry_cifar.cli.settings import Checkpoint, DataDir, Settings, like, option, required
 from madry_cifar.data.datasets import Split
 from madry_cifar.evaluation.evaluator import Evaluator
+from madry_cifar.evaluation.settings import Images
 from madry_cifar.runs import checkpoints, run_folder
 from madry_cifar.runs.files import write_array
 
-FLAGS = absl_flags.FLAGS
 TOLERANCE = 1e-4  # for the rounding of float32 in grey levels; MadryLab's
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunAttackSettings(Settings):
+    """Which images are scored on which network."""
+
+    train_dir: str = like(Checkpoint, "train_dir")
+    attack: str = required(".npy file of adversarial images")
+    checkpoint: str | None = like(Checkpoint, "checkpoint")
+    epsilon: float = option(8.0, "largest change of a pixel that is allowed, in grey levels", minimum=0)
+    max_images: int = like(Images, "max_images", help="the file is of the first so many test images; 0 is all")
+    output: str = option("pred.npy", "where to save the predictions")
+    data_dir: str | None = like(DataDir, "data_dir")
 
 
 def main() -> None:
     """Scores as the flags say."""
-    for name in ("train_dir", "attack"):
-        if not FLAGS[name].value:
-            raise UsageError(name, "", "required")
-    run_flags = run_folder.read_flags(FLAGS.train_dir)
-    output = pathlib.Path(FLAGS.output)
+    settings = flags.read(RunAttackSettings)
+    run_flags = run_folder.read_flags(settings.train_dir)
+    output = pathlib.Path(settings.output)
     if output.is_dir() or not output.parent.is_dir():
         raise UsageError("output", output, "cannot be a file there")
-    adversarial = load(FLAGS.attack)
-    dataset = data.load(run_flags["dataset"], data_dir=FLAGS.data_dir or run_flags["data_dir"])
-    split = dataset.test.take(slice(FLAGS.max_images or None))
-    check(FLAGS.attack, adversarial, split.images, FLAGS.epsilon)
-    classifier = checkpoints.load_classifier(FLAGS.train_dir, FLAGS.checkpoint)
+    adversarial = load(settings.attack)
+    dataset = data.load(run_flags["dataset"], data_dir=settings.data_dir or run_flags["data_dir"])
+    split = dataset.test.take(slice(settings.max_images or None))
+    check(settings.attack, adversarial, split.images, settings.epsilon)
+    classifier = checkpoints.load_classifier(settings.train_dir, settings.checkpoint)
     unchanged = attacks.attack("natural")
     outcome = Evaluator(classifier, [unchanged])(Split(adversarial.astype(np.float32), split.labels))["natural"]
     write_array(output, np.save, outcome.predictions)
     print(
-        f"accuracy {outcome.accuracy:.2f} % on {len(split)} images within {FLAGS.epsilon:g} of {dataset.provenance}; "
-        f"predictions in {FLAGS.output}"
+        f"accuracy {outcome.accuracy:.2f} % on {len(split)} images within {settings.epsilon:g} of "
+        f"{dataset.provenance}; predictions in {output}"
     )
 
 
@@ -88,14 +100,7 @@ def _first(faults):
 
 def command() -> None:
     """Entry point."""
-    define = flags.define
-    define("Attack", "train_dir", None, "folder of the run (required)")
-    define("Attack", "attack", None, ".npy file of adversarial images (required)")
-    define("Attack", "checkpoint", None, "step or path of the checkpoint [the latest]")
-    define("Attack", "epsilon", 8.0, "largest change of a pixel that is allowed, in grey levels", kind=float, minimum=0)
-    define("Attack", "max_images", 0, "the file is of the first so many test images; 0 is all", kind=int, minimum=0)
-    define("Attack", "output", "pred.npy", "where to save the predictions")
-    define("Attack", "data_dir", None, "where the data set is now [as the run was trained]")
+    flags.define("Attack", RunAttackSettings)
     flags.run(main, __doc__)
 
 

@@ -19,10 +19,9 @@ import tensorflow as tf
 from madry_cifar import data
 from madry_cifar.cli.errors import RunError
 from madry_cifar.export import stablehlo
-from madry_cifar.networks.wide_resnet import network_of
+from madry_cifar.networks.wide_resnet import PRECISIONS, network_of
 from madry_cifar.runs import checkpoints
 from madry_cifar.runs.files import write_json
-from madry_cifar.train import PRECISIONS
 from madry_cifar.training import registry
 from madry_cifar.training.method import Defense
 

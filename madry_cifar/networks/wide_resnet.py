@@ -11,6 +11,7 @@ from madry_cifar.networks.layers import BatchNorm, Conv, Dense, initialize, stan
 from madry_cifar.predictor import Outputs
 
 LEAKINESS = {"madry": 0.1, "standard": 0.0}  # of the activations, by architecture
+PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # of the convolutions, and Keras's names of them
 SCALINGS = {  # of pixels in [0, 255], inside the network
     "standardize": standardize,  # each image to mean 0 and deviation 1
     "signed": lambda images: images / 127.5 - 1,

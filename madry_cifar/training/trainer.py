@@ -1,7 +1,6 @@
 """The training loop, for every defence and for attacks that are trained."""
 
 import contextlib
-import dataclasses
 import pathlib
 import signal
 import time
@@ -16,20 +15,10 @@ from madry_cifar.evaluation.evaluator import Evaluator
 from madry_cifar.runs.checkpoints import Checkpoints, saved_steps
 from madry_cifar.training.method import Method
 from madry_cifar.training.profiler import Profiler
+from madry_cifar.training.settings import Schedule
 from madry_cifar.training.steps import Steps
 from madry_cifar.training.strategies import is_chief, several_workers
 from madry_cifar.training.summaries import Summaries
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """How often, in steps, a run does what; 0 is never. `keep`: checkpoints to keep, 0 for all."""
-
-    checkpoint_every: int = 1000
-    keep: int = 3
-    log_every: int = 100
-    image_every: int = 1000
-    eval_every: int = 1000
 
 
 class Interrupted(RunError):

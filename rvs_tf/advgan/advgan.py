@@ -19,10 +19,11 @@ from madry_cifar.attacks.losses import lead
 from madry_cifar.attacks.registry import Attack
 from madry_cifar.attacks.steps import PIXEL_RANGE
 from madry_cifar.cli.errors import RunError, UsageError
+from madry_cifar.cli.settings import option
 from madry_cifar.runs import checkpoints, run_folder
 from madry_cifar.training.method import Method
 from madry_cifar.training.optimizers import Adam, PiecewiseConstant
-from madry_cifar.training.options import TrainingOptions, option
+from madry_cifar.training.options import TrainingOptions
 from rvs_tf.advgan.networks import GREY_LEVELS, AdvGANGenerator, Discriminator
 
 

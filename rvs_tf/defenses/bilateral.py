@@ -10,10 +10,11 @@ import tensorflow as tf
 
 from madry_cifar import attacks, replicas
 from madry_cifar.attacks.losses import is_true
+from madry_cifar.cli.settings import option
 from madry_cifar.networks.wide_resnet import Outputs
 from madry_cifar.randomness import draw_seed, uniform
 from madry_cifar.training.method import OnExamples
-from madry_cifar.training.options import Options, option
+from madry_cifar.training.options import Options
 from madry_cifar.training.registry import register
 from rvs_tf.labels import bilateral_labels
 

@@ -8,8 +8,9 @@ import dataclasses
 
 from madry_cifar import attacks, replicas
 from madry_cifar.cli.errors import UsageError
+from madry_cifar.cli.settings import option
 from madry_cifar.training.method import OnExamples
-from madry_cifar.training.options import Options, option
+from madry_cifar.training.options import Options
 from madry_cifar.training.registry import register
 from rvs_tf.labels import smooth_labels
 from sinkhorn_tf import sinkhorn_distance

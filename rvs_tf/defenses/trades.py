@@ -8,9 +8,10 @@ import dataclasses
 import tensorflow as tf
 
 from madry_cifar import attacks, replicas
+from madry_cifar.cli.settings import option
 from madry_cifar.randomness import draw_seed, normal
 from madry_cifar.training.method import Defense
-from madry_cifar.training.options import Options, option
+from madry_cifar.training.options import Options
 from madry_cifar.training.registry import register
 from rvs_tf.losses import kl_divergence
 

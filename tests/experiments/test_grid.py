@@ -9,7 +9,7 @@ from absl.flags import FLAGS
 from experiments import grid
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError
-from madry_cifar.training.options import option
+from madry_cifar.cli.settings import option
 from madry_cifar.training.registry import REGISTRY
 
 SMALL = ("--depth=10", "--width=1", "--batch_size=8", "--steps=20", "--learning_rate_boundaries=10,15")
@@ -216,7 +216,6 @@ def test_checkpoints_are_spread_over_the_training_and_kept(configure):
         (["--depth=11"], "--depth=11: "),
         (["--defenses=at", "--label_smoothing=0.1"], "--label_smoothing=0.1: applies to none of at"),
         (["--label_smoothing=2"], "--label_smoothing=2.0: must be at most 1"),
-        (["--learning_rates=a,b"], "--learning_rates=a,b: must be numbers"),
         (["--epsilon=-1"], "--epsilon=-1.0: must be at least 0"),
         (["--architecture=madri"], "--architecture=madri: unknown; did you mean 'madry'"),
         (["--input_scaling=sign"], "--input_scaling=sign: unknown; did you mean 'signed'"),

@@ -18,7 +18,7 @@ from madry_cifar import train
 from madry_cifar.cli import flags
 from madry_cifar.networks.wide_resnet import network_of
 from madry_cifar.runs.checkpoints import flat_state
-from madry_cifar.training import method as defense
+from madry_cifar.training import registry
 
 ORIGINAL = np.load(DATA / "original_code.npz")
 PRESETS = pathlib.Path(__file__).parents[3] / "experiments" / "presets"
@@ -40,7 +40,7 @@ def preset(name):
         train.define_flags("rvs")
         try:
             FLAGS(["train", f"--flagfile={PRESETS}/cifar10_{name}{'' if name == 'at' else '_original'}.flags"])
-            kind = defense.find(FLAGS.defense)
+            kind = registry.find(FLAGS.defense)
             return kind, flags.configuration(flags.section("Network")), flags.given_options(kind)
         finally:
             for flag in set(FLAGS) - before:
