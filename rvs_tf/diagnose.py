@@ -77,8 +77,7 @@ def main() -> None:
     dataset = run_evaluation.dataset_of(target.flags, settings, train=settings.split == "validation")
     split = run_evaluation.split_of(target, dataset, settings)
     about |= {"dataset": dataset.name, "provenance": dataset.provenance, "split": settings.split, "images": len(split)}
-    about |= {"epsilon": settings.epsilon, "step_size": step_size(settings.epsilon)}
-    about |= {"seed": settings.seed, "batch_size": settings.batch_size}
+    about |= {"step_size": step_size(settings.epsilon)} | settings.pick("epsilon", "seed", "batch_size")
     about |= {"surrogate": its_about} if surrogate else {}
     outputs[0] /= f"diagnosis_{results.file_name(about)}.json"
     kept: dict[str, results.Partial] = {}

@@ -79,12 +79,12 @@ def main() -> None:
     advgan = AdvGAN(target, options, settings.seed)
     accuracies = Accuracies(advgan, dataset, folder)
     accuracies.catch_up(steps_per_epoch)
-    every = {"log_every": settings.log_every, "image_every": settings.image_every}
+    every = {"checkpoint_every": steps_per_epoch, "eval_every": steps_per_epoch, "keep": 0}
     trainer = Trainer(
         advgan,
         dataset,
         folder,
-        Schedule(checkpoint_every=steps_per_epoch, eval_every=steps_per_epoch, keep=0, **every),
+        Schedule(**every, **settings.pick("log_every", "image_every")),
         evaluator=lambda split, *, seed: accuracies.measure(trainer.step),
         jit_compile=bool(tf.config.list_physical_devices("GPU")),
     )

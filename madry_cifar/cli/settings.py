@@ -66,6 +66,10 @@ class Settings:
                 raise UsageError(name, text, str(error)) from None
         return cls(**values)
 
+    def pick(self, *names: str) -> dict[str, Any]:
+        """Some of the settings, by name."""
+        return {name: getattr(self, name) for name in names}
+
     def as_dict(self) -> dict[str, Any]:
         """The settings by name, ready for JSON."""
         return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}

@@ -77,9 +77,7 @@ class Analysis:
             Generator(),
             epsilon=self.run_flags["epsilon"],
             group_size=self.run_flags["batch_size"],
-            draws=settings.draws,
-            seed=settings.seed,
-            batch_size=settings.batch_size,
+            **settings.pick("draws", "seed", "batch_size"),
         )
 
     def about(self, images: int) -> dict[str, Any]:
