@@ -31,7 +31,7 @@ from madry_cifar.cli.settings import like, option
 from madry_cifar.data.datasets import Split
 from madry_cifar.networks.wide_resnet import WideResNet, check_size
 from madry_cifar.runs import checkpoints, run_folder
-from madry_cifar.training.method import Natural
+from madry_cifar.training.adversarial import Natural
 from madry_cifar.training.settings import Schedule
 from madry_cifar.training.trainer import Trainer
 

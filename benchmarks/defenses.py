@@ -25,14 +25,14 @@ from madry_cifar.cli import flags
 from madry_cifar.cli.errors import unknown
 from madry_cifar.cli.settings import option
 from madry_cifar.networks.wide_resnet import WideResNet, check_size
-from madry_cifar.training import method as defense
+from madry_cifar.training import registry
 
 BASE = "natural"
 
 
 def options_of(name: str) -> dict[str, Any]:
     """The options of a defence as its preset for CIFAR-10 has them, but for batch size and learning rates."""
-    kind, given = defense.find(name).Options, preset("cifar10", name)
+    kind, given = registry.find(name).Options, preset("cifar10", name)
     left_out = ("batch_size", "learning_rates", "learning_rate_boundaries", "learning_rate_epochs")
     names = {field.name for field in dataclasses.fields(kind)} - {*left_out}
     return kind.parse({name: given[name] for name in names & given.keys()}).pick(*sorted(names & given.keys()))
@@ -71,16 +71,16 @@ def _row(contender, natural, forward_passes):
 class DefensesSettings(Iteration, Benchmark):
     """Which defences are compared."""
 
-    defenses: tuple[str, ...] = option((), f"with commas [{','.join(defense.REGISTRY)}]")
+    defenses: tuple[str, ...] = option((), f"with commas [{','.join(registry.REGISTRY)}]")
 
 
 def main() -> None:
     """Measures as the flags say, and prints."""
     settings = flags.read(DefensesSettings)
-    names = settings.defenses or list(defense.REGISTRY)
+    names = settings.defenses or list(registry.REGISTRY)
     for name in names:
-        if name not in defense.REGISTRY:
-            raise unknown("defenses", name, defense.REGISTRY)
+        if name not in registry.REGISTRY:
+            raise unknown("defenses", name, registry.REGISTRY)
     check_size(settings.depth, settings.width, 10)
     sizes = settings.pick("depth", "width", "batch_size", "jit_compile")
     measured = measure(names, sizes | {"precision": "float32"}, settings.repeats)

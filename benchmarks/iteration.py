@@ -17,7 +17,7 @@ from benchmarks.plain import PlainRvS
 from benchmarks.turns import turns
 from madry_cifar.networks.wide_resnet import PRECISIONS, WideResNet
 from madry_cifar.randomness import normal, uniform
-from madry_cifar.training import method as defense
+from madry_cifar.training import registry
 from sinkhorn_tf import sinkhorn_distance
 
 
@@ -32,7 +32,7 @@ def ours(settings: Mapping[str, Any]) -> tf.types.experimental.PolymorphicFuncti
     With "options", values by name, it has these.
     """
     classifier = WideResNet(settings["depth"], settings["width"], dtype=PRECISIONS[settings["precision"]])
-    kind = defense.find(settings["defense"])
+    kind = registry.find(settings["defense"])
     subject = kind(classifier, kind.Options(**settings.get("options", {})))
     images, labels = batch(settings["batch_size"])
     specification = [tf.TensorSpec([], tf.int64)]

@@ -26,7 +26,7 @@ from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError, unknown
 from madry_cifar.cli.settings import like, option
 from madry_cifar.networks.wide_resnet import PRECISIONS, WideResNet, check_size
-from madry_cifar.training import method as defense
+from madry_cifar.training import registry
 
 
 class Work:
@@ -99,12 +99,12 @@ def _row(contender, ours, batch_size):
 class DefenseIteration(Iteration):
     """An iteration of ours. Raises UsageError for a network or a defence that there is not."""
 
-    defense: str = option("rvs", f"one of {', '.join(defense.REGISTRY)}")
+    defense: str = option("rvs", f"one of {', '.join(registry.REGISTRY)}")
 
     def __post_init__(self):
         super().__post_init__()
         check_size(self.depth, self.width, 10)
-        defense.find(self.defense)
+        registry.find(self.defense)
 
     def iteration(self) -> dict:
         """The settings of `iteration.ours`, but for the precision."""

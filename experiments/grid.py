@@ -15,7 +15,7 @@ from madry_cifar.cli.errors import UsageError, text, unknown
 from madry_cifar.cli.settings import Settings, option, required
 from madry_cifar.networks.wide_resnet import WideResNet
 from madry_cifar.runs.run_folder import MAY_CHANGE, SCHEMA_VERSION
-from madry_cifar.training import method as defense
+from madry_cifar.training import registry
 from madry_cifar.training.options import Options
 from madry_cifar.training.settings import SECTIONS, NetworkSettings
 
@@ -50,7 +50,7 @@ class GridSettings(Settings):
     profile: str = option(
         "full", f"settings of experiments/profiles that flags override: {', '.join(['full', *PROFILES])}"
     )
-    defenses: str | None = option(None, f"rows of Table II that are trained [{','.join(defense.REGISTRY)}]")
+    defenses: str | None = option(None, f"rows of Table II that are trained [{','.join(registry.REGISTRY)}]")
     columns: str = option(
         "paper",
         "of Table II: paper, or extended by AutoAttack and other strong attacks, with a diagnosis of masked gradients "
@@ -83,7 +83,7 @@ def define_flags(**changes: Any) -> None:
     flags.define("Grid", GridSettings)
     for section, settings in SECTIONS.items():
         flags.define(section, settings, **changes)
-    flags.define_option_flags(defense.REGISTRY)
+    flags.define_option_flags(registry.REGISTRY)
 
 
 def apply_profile() -> None:
@@ -125,7 +125,7 @@ def configuration(parts: list[str]) -> dict[str, Any]:
     if FLAGS.columns not in COLUMNS:
         raise unknown("columns", FLAGS.columns, COLUMNS)
     if FLAGS.defense:
-        defense.find(FLAGS.defense)
+        registry.find(FLAGS.defense)
     rows = _rows()
     trained = {row: None for part in parts for row in [*rows[part], *(SURROGATES if part == "table3" else [])]}
     runs = [run(dataset, row, seed) for dataset in datasets for row in trained for seed in range(FLAGS.seeds)]
@@ -175,10 +175,10 @@ def _diagnosis():
 
 
 def _rows():
-    names = _listed("defenses", str) if FLAGS.defenses else list(defense.REGISTRY)
+    names = _listed("defenses", str) if FLAGS.defenses else list(registry.REGISTRY)
     for name in names:
-        if name not in defense.REGISTRY:
-            raise unknown("defenses", name, defense.REGISTRY)
+        if name not in registry.REGISTRY:
+            raise unknown("defenses", name, registry.REGISTRY)
     return {
         "table2": names,
         "table3": names,
@@ -213,7 +213,7 @@ def run(dataset: str, row: str, seed: int) -> dict[str, Any]:
     option (of another method's preset, `_shared_options` alone); what makes the row.
     """
     name = "rvs" if row in VARIANTS else row
-    kind = defense.find(name)
+    kind = registry.find(name)
     options = {field.name for field in dataclasses.fields(kind.Options)}
     reached = options & _shared_options() if FLAGS.defense not in (None, name) else options
     given = {key: value for key, value in _given_settings().items() if key in reached | _common_settings()}

@@ -25,7 +25,7 @@ from madry_cifar.networks.wide_resnet import WideResNet
 from madry_cifar.randomness import uniform
 from madry_cifar.runs.checkpoints import saved_steps
 from madry_cifar.runs.files import write_json
-from madry_cifar.training import method as defense
+from madry_cifar.training import registry
 from madry_cifar.training.options import Options
 from rvs_tf.advgan.advgan import AdvGAN
 
@@ -126,7 +126,7 @@ class Clock:
 
     def _options(self, values) -> Options:
         """The options of a training; those that make a row of Table IV cost nothing, and are left out."""
-        kind, variants = defense.find(values["defense"]), set().union(*VARIANTS.values())
+        kind, variants = registry.find(values["defense"]), set().union(*VARIANTS.values())
         names = {field.name for field in dataclasses.fields(kind.Options)} - variants
         return kind.Options.parse({name: values[name] for name in names & values.keys()})
 
@@ -140,7 +140,7 @@ class Clock:
         options = self._options(values)
         done = max(saved_steps(self.work / "runs" / run["id"]), default=0)
         per_image = self._training_step(
-            defense.find(values["defense"]), options, depth, width, NUM_CLASSES[run["dataset"]]
+            registry.find(values["defense"]), options, depth, width, NUM_CLASSES[run["dataset"]]
         )
         return max(0, options.steps - done) * options.batch_size * per_image
 

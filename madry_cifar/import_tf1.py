@@ -22,7 +22,7 @@ from madry_cifar.cli.settings import Settings, required
 from madry_cifar.networks.wide_resnet import WideResNet
 from madry_cifar.runs import run_folder, tf1
 from madry_cifar.runs.checkpoints import PREFIX, saved_steps
-from madry_cifar.training import method as defense
+from madry_cifar.training import registry
 from madry_cifar.training.settings import TrainSettings
 
 
@@ -39,7 +39,7 @@ def main() -> None:
     settings = flags.read(TrainSettings, **settings_of(kind, classifier, flags.given(TrainSettings)))
     if saved_steps(settings.train_dir):
         raise UsageError("train_dir", settings.train_dir, "holds a run already; choose a new folder")
-    options = flags.given_options(defense.find(settings.defense))
+    options = flags.given_options(registry.find(settings.defense))
     for name in ("epochs", "learning_rate_epochs"):
         if value := getattr(options, name):
             raise UsageError(name, value, "not for an imported run; give --steps and --learning_rate_boundaries")

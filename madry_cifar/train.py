@@ -17,7 +17,6 @@ from madry_cifar.evaluation.evaluator import Evaluator
 from madry_cifar.networks.layers import synchronize
 from madry_cifar.networks.wide_resnet import PRECISIONS, name_of, network_of
 from madry_cifar.runs import run_folder
-from madry_cifar.training import method as defense
 from madry_cifar.training import strategies
 from madry_cifar.training.options import Options
 from madry_cifar.training.settings import SECTIONS, Identity, TrainSettings
@@ -26,18 +25,18 @@ from madry_cifar.training.trainer import Trainer
 
 def define_flags(default_defense: str | None, **changes: Any) -> None:
     """The flags of a training command, with those of every registered defence; `changes` as in `flags.define`."""
-    chosen = {"default": default_defense, "help": f"how to train: {', '.join(defense.REGISTRY)}"}
+    chosen = {"default": default_defense, "help": f"how to train: {', '.join(registry.REGISTRY)}"}
     flags.define("Run", Identity, defense=chosen)
     for section, settings in SECTIONS.items():
         flags.define(section, settings, **changes)
-    flags.define_option_flags(defense.REGISTRY)
+    flags.define_option_flags(registry.REGISTRY)
 
 
 def main() -> None:
     """Trains as the flags say."""
     settings = flags.read(TrainSettings)
     strategy = strategies.make(settings.strategy)
-    defense_class = defense.find(settings.defense)
+    defense_class = registry.find(settings.defense)
     options = flags.given_options(defense_class)
     jit_compile, evaluation_attacks = check(settings, options)
     profile_steps = _profile_steps(settings.profile_steps)

@@ -8,9 +8,10 @@ import tensorflow as tf
 from madry_cifar import replicas
 from madry_cifar.cli.settings import option
 from madry_cifar.randomness import draw_seed, normal, uniform
-from madry_cifar.training.method import Defense, register
+from madry_cifar.training.method import Defense
 from madry_cifar.training.optimizers import PiecewiseConstant
 from madry_cifar.training.options import Options
+from madry_cifar.training.registry import register
 from rvs_tf.generator import Generator
 from rvs_tf.labels import smooth_labels
 from rvs_tf.losses import soft_cross_entropy

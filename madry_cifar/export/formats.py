@@ -41,7 +41,7 @@ def _inference(classifier: WideResNet, batch_size: int | None = None):
 
     @tf.function(input_signature=[tf.TensorSpec([batch_size, 32, 32, 3], name="images")], autograph=False)
     def infer(images):
-        return {"logits": classifier(images, batch_norm="eval").logits}
+        return {"logits": classifier(images).logits}
 
     module = tf.Module()
     module.variables_used = [variable.value for variable in classifier.variables]

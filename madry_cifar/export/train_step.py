@@ -22,13 +22,13 @@ from madry_cifar.export import stablehlo
 from madry_cifar.networks.wide_resnet import PRECISIONS, network_of
 from madry_cifar.runs import checkpoints
 from madry_cifar.runs.files import write_json
-from madry_cifar.training import method as defense
+from madry_cifar.training import registry
 from madry_cifar.training.method import Defense
 
 
 def rebuild(settings: Mapping) -> Defense:
     """The defence of a run with these settings, its networks with their first weights."""
-    defense_class = defense.find(settings["defense"])
+    defense_class = registry.find(settings["defense"])
     names = {field.name for field in dataclasses.fields(defense_class.Options)}
     given = {name: value for name, value in settings.items() if name in names}
     options = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
@@ -47,17 +47,17 @@ class TrainStep:
     """The training iteration of a defence on one batch.
 
     Args:
-      training: the defence.
+      method: the defence.
       images: [B, 32, 32, 3] in [0, 255], as they come out of augmentation.
       labels: [B].
       step: counted from 0; decides learning rates and random draws.
     """
 
-    def __init__(self, training: Defense, images: np.ndarray, labels: np.ndarray, step: int):
+    def __init__(self, method: Defense, images: np.ndarray, labels: np.ndarray, step: int):
         def iteration(images, labels, step):
-            return dict(training.train_step(images, labels, tf.cast(step, tf.int64)))
+            return dict(method.train_step(images, labels, tf.cast(step, tf.int64)))
 
-        self.variables = checkpoints.flat_state(training.networks, training.optimizers)
+        self.variables = checkpoints.flat_state(method.networks, method.optimizers)
         self._batch = {"images": np.float32(images), "labels": np.int32(labels), "step": np.int32(step)}
         self._arguments = [tf.constant(value) for value in self._batch.values()]
         self._function = tf.function(iteration, jit_compile=True, autograph=False)

@@ -21,7 +21,7 @@ from madry_cifar.attacks.steps import PIXEL_RANGE
 from madry_cifar.cli.errors import RunError, UsageError
 from madry_cifar.cli.settings import option
 from madry_cifar.runs import checkpoints, run_folder
-from madry_cifar.training.method import Training
+from madry_cifar.training.method import Method
 from madry_cifar.training.optimizers import Adam, PiecewiseConstant
 from madry_cifar.training.options import TrainingOptions
 from rvs_tf.advgan.networks import GREY_LEVELS, AdvGANGenerator, Discriminator
@@ -79,7 +79,7 @@ class AdvGANOptions(TrainingOptions):
     )
 
 
-class AdvGAN(Training):
+class AdvGAN(Method):
     """The training of a generator against `classifier`, which is frozen: not updated, not saved, batch norm in "eval".
 
     Attributes:
@@ -119,7 +119,7 @@ class AdvGAN(Training):
         self.minimize("discriminator", discriminator, discriminator_tape, step)
 
         with generator_tape:
-            logits = self.classifier(adversarial, batch_norm="eval").logits
+            logits = self.classifier(adversarial).logits
             scores = logits if options.adversarial_loss == "logits" else tf.nn.softmax(logits)
             leading = adversarial_loss(scores, labels)
             gan = gan_loss(self.discriminator(adversarial))
@@ -151,7 +151,7 @@ def as_attack(generator: AdvGANGenerator, options: AdvGANOptions, **protocol: An
     """The attack by a generator with its weights of the moment; `protocol` adds to or replaces what it tells of it."""
     return Attack(
         "advgan",
-        lambda model, images, labels, seed: perturb(generator, images, options.epsilon)[1],
+        lambda predictor, images, labels, draws: perturb(generator, images, options.epsilon)[1],
         {"norm": "linf", "pixel_range": list(PIXEL_RANGE)} | options.as_dict() | protocol,
     )
 

@@ -140,12 +140,14 @@ def embed(features: np.ndarray, perplexity: float, seed: int, step: int) -> tupl
     It runs in one thread: the result of several differs from run to run, and on a busy machine they take longer.
 
     Raises:
-      RunError: naming the checkpoint's `step`, when all features are the same, so that there is nothing to show.
+      RunError: naming the checkpoint's `step`, when all features (of unit norm) are the same but for rounding, so that
+        there is nothing to show: their norm is a sum of d squares, which float32 gives to a relative d·2⁻²³.
     """
     from sklearn.manifold import TSNE  # slow to import
     from threadpoolctl import threadpool_limits
 
-    if np.all(features == features[0]):
+    spread = np.linalg.norm(features - features[0], axis=1).max()
+    if spread <= features.shape[1] * np.finfo(np.float32).eps:
         raise RunError(f"checkpoint {step}: all features are the same; leave it out (--checkpoints)")
     method = TSNE(perplexity=perplexity, init="pca", random_state=seed)
     with threadpool_limits(1):

@@ -10,9 +10,9 @@ import tensorflow as tf
 from madry_cifar import attacks, replicas
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.cli.settings import option
-from madry_cifar.randomness import draw_seed
-from madry_cifar.training.method import OnExamples, register
+from madry_cifar.training.method import OnExamples
 from madry_cifar.training.options import Options
+from madry_cifar.training.registry import register
 from rvs_tf.labels import interpolation_labels
 
 
@@ -59,7 +59,7 @@ class AdvInterp(OnExamples):
         perturbed = attacks.sign_steps(
             closeness,
             images,
-            attacks.noisy(images, self.options.epsilon, draw_seed(self.seed, step, "attack start")),
+            attacks.noisy(images, self.options.epsilon, self.start_draws(step)),
             epsilon=self.options.epsilon,
             step_size=self.options.epsilon,
             steps=1,
@@ -69,7 +69,7 @@ class AdvInterp(OnExamples):
         return perturbed, interpolation_labels(labels, partner_labels, classes, share, dtype)
 
     def _features(self, images):
-        return self.classifier(images, batch_norm="eval").features
+        return self.classifier(images).features
 
     def _reversed(self, batch):
         return replicas.own(replicas.gather(batch)[::-1])

@@ -12,7 +12,8 @@ from madry_cifar.attacks.steps import PIXEL_RANGE
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.cli.settings import option
 from madry_cifar.randomness import draw_seed, uniform
-from madry_cifar.training.method import AdversarialTraining, AdversarialTrainingOptions, register
+from madry_cifar.training.adversarial import AdversarialTraining, AdversarialTrainingOptions
+from madry_cifar.training.registry import register
 from rvs_tf.labels import vertex_labels
 
 

@@ -13,8 +13,9 @@ from madry_cifar.attacks.losses import is_true
 from madry_cifar.cli.settings import option
 from madry_cifar.networks.wide_resnet import Outputs
 from madry_cifar.randomness import draw_seed, uniform
-from madry_cifar.training.method import OnExamples, register
+from madry_cifar.training.method import OnExamples
 from madry_cifar.training.options import Options
+from madry_cifar.training.registry import register
 from rvs_tf.labels import bilateral_labels
 
 
@@ -43,12 +44,12 @@ class Bilateral(OnExamples):
     Options = BilateralOptions
 
     def examples(self, images, labels, step):
-        natural = self.classifier(images, batch_norm="eval")
+        natural = self.classifier(images)
         targets = self.targets(natural, labels, step)
         perturbed = attacks.sign_steps(
-            lambda images: -attacks.cross_entropy(self.classifier(images, batch_norm="eval").logits, targets),
+            lambda images: -attacks.cross_entropy(self.classifier(images).logits, targets),
             images,
-            attacks.noisy(images, self.options.epsilon, draw_seed(self.seed, step, "attack start")),
+            attacks.noisy(images, self.options.epsilon, self.start_draws(step)),
             epsilon=self.options.epsilon,
             step_size=self.options.attack_step_size,
             steps=self.options.attack_steps,

@@ -9,9 +9,9 @@ import dataclasses
 from madry_cifar import attacks, replicas
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.cli.settings import option
-from madry_cifar.randomness import draw_seed
-from madry_cifar.training.method import OnExamples, register
+from madry_cifar.training.method import OnExamples
 from madry_cifar.training.options import Options
+from madry_cifar.training.registry import register
 from rvs_tf.labels import smooth_labels
 from sinkhorn_tf import sinkhorn_distance
 
@@ -57,7 +57,7 @@ class FeatScatter(OnExamples):
         perturbed = attacks.sign_steps(
             lambda images: self.distance(natural, replicas.gather(self._scattered(images))),
             images,
-            attacks.noisy(images, self.options.epsilon, draw_seed(self.seed, step, "attack start")),
+            attacks.noisy(images, self.options.epsilon, self.start_draws(step)),
             epsilon=self.options.epsilon,
             step_size=self.options.attack_step_size,
             steps=self.options.attack_steps,
@@ -77,4 +77,4 @@ class FeatScatter(OnExamples):
         )
 
     def _scattered(self, images):
-        return getattr(self.classifier(images, batch_norm="eval"), self.options.scattered)
+        return getattr(self.classifier(images), self.options.scattered)

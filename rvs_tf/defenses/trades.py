@@ -10,8 +10,9 @@ import tensorflow as tf
 from madry_cifar import attacks, replicas
 from madry_cifar.cli.settings import option
 from madry_cifar.randomness import draw_seed, normal
-from madry_cifar.training.method import Defense, register
+from madry_cifar.training.method import Defense
 from madry_cifar.training.options import Options
+from madry_cifar.training.registry import register
 from rvs_tf.losses import kl_divergence
 
 START = 0.255  # standard deviation of the attack's start in grey levels; 0.001 where pixels are in [0, 1]
@@ -57,10 +58,10 @@ class Trades(Defense):
         }
 
     def adversarial_images(self, images, labels, step):
-        natural = self.classifier(images, batch_norm="eval").logits
+        natural = self.classifier(images).logits
         noise = replicas.draw(normal, tf.shape(images), draw_seed(self.seed, step, "attack start"), images.dtype)
         return attacks.sign_steps(
-            lambda perturbed: kl_divergence(natural, self.classifier(perturbed, batch_norm="eval").logits),
+            lambda perturbed: kl_divergence(natural, self.classifier(perturbed).logits),
             images,
             images + START * noise,
             epsilon=self.options.epsilon,

@@ -10,7 +10,7 @@ from experiments import grid
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.cli.settings import option
-from madry_cifar.training.method import REGISTRY
+from madry_cifar.training.registry import REGISTRY
 
 SMALL = ("--depth=10", "--width=1", "--batch_size=8", "--steps=20", "--learning_rate_boundaries=10,15")
 

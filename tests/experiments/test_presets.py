@@ -16,7 +16,7 @@ import rvs_tf  # noqa: F401 (registers RvS)
 from experiments import grid
 from madry_cifar import train
 from madry_cifar.cli import flags
-from madry_cifar.training import method as defense
+from madry_cifar.training import registry
 from madry_cifar.training.options import Options
 
 PRESETS = sorted((pathlib.Path(__file__).parents[2] / "experiments" / "presets").glob("*.flags"))
@@ -51,7 +51,7 @@ def test_a_preset_says_what_it_is_and_is_taken(preset, training_flags):
     given = shlex.split(line.split("Command:")[1])
     assert f"--flagfile=experiments/presets/{preset.name}" in given
     FLAGS(["train", f"--flagfile={preset}"])
-    options = flags.given_options(defense.find(FLAGS.defense))
+    options = flags.given_options(registry.find(FLAGS.defense))
     data_set, kind, defense_name = parts(preset)
     assert FLAGS.dataset == {"svhn": "svhn_cropped"}.get(data_set, data_set)
     assert FLAGS.defense == defense_name
@@ -141,7 +141,7 @@ def test_presets_train_on_the_methods_own_perturbations_and_labels(name, data_se
     if name == "trades":
         radius, step = (0.031 * 255, 0.007 * 255) if kind == "original" else (8, 2)
         expected |= {"epsilon": radius, "attack_step_size": step}
-    own = {field.name for field in dataclasses.fields(defense.find(name).Options)}
+    own = {field.name for field in dataclasses.fields(registry.find(name).Options)}
     own -= {field.name for field in dataclasses.fields(Options)}
     assert {key: value for key, value in values.items() if key in own} == {
         key: value if isinstance(value, str) else f"{value:g}" for key, value in expected.items()

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from madry_cifar.cli.errors import UsageError
-from madry_cifar.training.method import AdversarialTrainingOptions
+from madry_cifar.training.adversarial import AdversarialTrainingOptions
 from madry_cifar.training.options import Options
 from rvs_tf.defense import RvSOptions
 
