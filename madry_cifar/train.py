@@ -17,7 +17,7 @@ from madry_cifar.evaluation.evaluator import Evaluator
 from madry_cifar.networks.layers import synchronize
 from madry_cifar.networks.wide_resnet import PRECISIONS, name_of, network_of
 from madry_cifar.runs import run_folder
-from madry_cifar.training import strategies
+from madry_cifar.training import registry, strategies
 from madry_cifar.training.options import Options
 from madry_cifar.training.settings import SECTIONS, Identity, TrainSettings
 from madry_cifar.training.trainer import Trainer
