@@ -16,7 +16,6 @@ equally strong, that so few of the images on which they disagree, or fewer, are 
 disagree.
 """
 
-import dataclasses
 import math
 import sys
 import time
@@ -27,11 +26,10 @@ import numpy as np
 import rvs_tf  # noqa: F401 (registers its attacks)
 from benchmarks import attacks as benchmark
 from benchmarks import machine, peers, report
-from benchmarks.settings import Comparison
 from madry_cifar import attacks
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError
-from madry_cifar.cli.settings import option
+from madry_cifar.cli.settings import Seed, like, option
 from madry_cifar.data.datasets import Split
 from madry_cifar.evaluation.evaluator import Evaluator, Outcome
 from madry_cifar.evaluation.tasks import Task
@@ -155,12 +153,12 @@ def _again(evaluator, attack, split):
     return peers.Peer(AGAIN, "ours, from the next seed", "", make)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class AgreementSettings(Comparison):
+class AgreementSettings(benchmark.Subject):
     """Which attacks are compared with which peers."""
 
     step_size: float = option(2.0, "of pgd-N, in grey levels", minimum=0)
     images: int = option(500, "of the test split that are attacked", minimum=1)
+    seed: int = like(Seed, "seed", help="of the random numbers on both sides")
     attacks: tuple[str, ...] = option(ATTACKS, "of ours, with commas")
     peers: tuple[str, ...] = option(
         tuple(peers.PACKAGES), f"with commas; `{AGAIN}` is ours from the next seed", choices=(*peers.PACKAGES, AGAIN)

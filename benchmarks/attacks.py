@@ -11,7 +11,6 @@ are equally strong: robust accuracy, mean cross-entropy and the largest change o
 on the last line.
 """
 
-import dataclasses
 import importlib
 import statistics
 import tempfile
@@ -23,11 +22,12 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import machine, report
-from benchmarks.settings import Attacking, Benchmark, Subject
+from benchmarks.iteration import Network
+from benchmarks.report import Benchmark
 from madry_cifar import attacks, data
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError
-from madry_cifar.cli.settings import like, option
+from madry_cifar.cli.settings import Checkpoint, Download, Settings, like, option
 from madry_cifar.data.datasets import Split
 from madry_cifar.networks.wide_resnet import WideResNet, check_size
 from madry_cifar.runs import checkpoints, run_folder
@@ -159,6 +159,26 @@ def _strength(classifier, images, labels, adversarial, batch_size):
     }
 
 
+class Subject(Settings):
+    """A network that is attacked, of a run or trained for the benchmark, and how."""
+
+    train_dir: str | None = like(
+        Checkpoint,
+        "train_dir",
+        help="run whose latest network and test images are used, instead of the next three",
+        required=False,
+    )
+    depth: int = like(Network, "depth")
+    width: int = like(Network, "width", default=1)
+    train_steps: int = option(60, "of natural training on digits; with 0, accuracies say nothing", minimum=0)
+    data_dir: str | None = like(
+        Download, "data_dir", help="where the data set of --train_dir is now [as the run was trained]"
+    )
+    epsilon: float = option(8.0, "radius of the L∞ ball, in grey levels of 255", minimum=0)
+    batch_size: int = option(250, "images attacked at once", minimum=1)
+    json: bool = like(Benchmark, "json")
+
+
 def subject(settings: Subject) -> tuple[WideResNet, data.Dataset]:
     """The network to attack and its data: of --train_dir, or trained for --train_steps on digits."""
     if settings.train_dir:
@@ -184,14 +204,13 @@ def trained(classifier: WideResNet, settings: Subject) -> dict:
     return {"depth": classifier.depth, "width": classifier.width, "trained": steps}
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class AttacksSettings(Attacking):
+class AttacksSettings(Subject):
     """PGD on some images."""
 
     step_size: float = option(2.0, "size of a step, in grey levels", minimum=0)
     steps: int = option(20, "of PGD", minimum=1)
     images: int = option(128, "attacked, a whole number of batches", minimum=1)
-    batch_size: int = like(Attacking, "batch_size", default=64)
+    batch_size: int = like(Subject, "batch_size", default=64)
     repeats: int = like(Benchmark, "repeats", help="rounds that are timed; their median is reported")
 
     def __post_init__(self):

@@ -11,7 +11,6 @@ authors, as packaged by torchattacks, on a PyTorch wrapper of the network. With 
 line.
 """
 
-import dataclasses
 import statistics
 import sys
 import time
@@ -23,11 +22,10 @@ import tensorflow as tf
 import rvs_tf  # noqa: F401 (registers its attacks)
 from benchmarks import agreement, machine, peers, report
 from benchmarks import attacks as benchmark
-from benchmarks.settings import Comparison
 from madry_cifar import attacks
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError
-from madry_cifar.cli.settings import option
+from madry_cifar.cli.settings import Seed, like, option
 from madry_cifar.data.datasets import Dataset, Split
 from madry_cifar.evaluation.evaluator import Evaluator
 
@@ -135,11 +133,11 @@ def _row(name, rounds, of_ours):
     }
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class AutoAttackSettings(Comparison):
+class AutoAttackSettings(benchmark.Subject):
     """How many images are attacked, and by which peers."""
 
     images: int = option(1000, "attacked: of the test split, then of the training split", minimum=1)
+    seed: int = like(Seed, "seed", help="of the random numbers on both sides")
     rounds: int = option(2, "in which the images are attacked, each its share of them", minimum=1)
     peers: tuple[str, ...] = option(("ART",), "with commas: ART, original", choices=("ART", "original"))
 

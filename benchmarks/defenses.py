@@ -18,13 +18,13 @@ from typing import Any
 import tensorflow as tf
 
 from benchmarks import flops, iteration, machine, report
-from benchmarks.settings import Benchmark, Iteration
+from benchmarks.iteration import Network
+from benchmarks.report import Benchmark
 from benchmarks.turns import Contender, take_turns
 from experiments.grid import preset
 from madry_cifar.cli import flags
-from madry_cifar.cli.errors import unknown
 from madry_cifar.cli.settings import option
-from madry_cifar.networks.wide_resnet import WideResNet, check_size
+from madry_cifar.networks.wide_resnet import WideResNet
 from madry_cifar.training import registry
 
 BASE = "natural"
@@ -67,21 +67,16 @@ def _row(contender, natural, forward_passes):
     }
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DefensesSettings(Iteration, Benchmark):
+class DefensesSettings(Network, Benchmark):
     """Which defences are compared."""
 
-    defenses: tuple[str, ...] = option((), f"with commas [{','.join(registry.REGISTRY)}]")
+    defenses: tuple[str, ...] = option((), f"with commas [{','.join(registry.REGISTRY)}]", choices=registry.REGISTRY)
 
 
 def main() -> None:
     """Measures as the flags say, and prints."""
     settings = flags.read(DefensesSettings)
     names = settings.defenses or list(registry.REGISTRY)
-    for name in names:
-        if name not in registry.REGISTRY:
-            raise unknown("defenses", name, registry.REGISTRY)
-    check_size(settings.depth, settings.width, 10)
     sizes = settings.pick("depth", "width", "batch_size", "jit_compile")
     measured = measure(names, sizes | {"precision": "float32"}, settings.repeats)
     about = {"machine": machine.describe(), "settings": sizes | {"repeats": settings.repeats}}

@@ -8,7 +8,6 @@ GPU is taken to do --gpu_tflops · --efficiency of them a second, and nothing el
 --json, one JSON object on the last line.
 """
 
-import dataclasses
 import functools
 import pathlib
 import tempfile
@@ -16,7 +15,7 @@ import tempfile
 import tensorflow as tf
 
 from benchmarks import flops, report
-from benchmarks.settings import Benchmark
+from benchmarks.report import Benchmark
 from experiments import command as grid_command
 from experiments import grid, layout, plan
 from madry_cifar import attacks
@@ -65,7 +64,6 @@ def rows(jobs: list[tuple[str, str]], operations: Operations, flop_per_second: f
     return [row | {"gpu_hours": row["exaflop"] * 1e18 / flop_per_second / 3600} for row in result]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class EstimateSettings(Settings):
     """A GPU."""
 

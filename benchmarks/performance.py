@@ -8,7 +8,6 @@ JSON. --only chooses parts, and --norun writes the tables from what is kept, mea
 is skipped where there is none.
 """
 
-import dataclasses
 import json
 import os
 import pathlib
@@ -20,7 +19,7 @@ import tensorflow as tf
 
 from benchmarks import report
 from madry_cifar.cli import flags
-from madry_cifar.cli.errors import RunError, UsageError, unknown
+from madry_cifar.cli.errors import RunError, UsageError
 from madry_cifar.cli.settings import Settings, option
 from madry_cifar.runs.files import replacing, write_json
 
@@ -49,6 +48,7 @@ COMMANDS = {  # of each part, by the name of its JSON; where it is all of a part
     "scaling": ["scaling", f"--plot={KEPT / 'scaling'}"],
     "estimate": ["estimate"],
 }
+PARTS = tuple(dict.fromkeys(name.partition("-")[0] for name in COMMANDS))
 
 
 def measure(name: str, reference: str | None) -> None:
@@ -98,11 +98,12 @@ def _section(file):
     return f"{report.markdown(result)}\n\n`{result['command']}`"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class PerformanceSettings(Settings):
     """What is measured."""
 
-    only: tuple[str, ...] = option((), f"parts or benchmarks with commas [all]: {', '.join(COMMANDS)}")
+    only: tuple[str, ...] = option(
+        (), f"parts or benchmarks with commas [all]: {', '.join(COMMANDS)}", choices={*PARTS, *COMMANDS}
+    )
     run: bool = option(True, "measure; --norun: write the tables alone")
     reference: str | None = option(None, "folder of the authors' released code (see benchmarks.step)")
 
@@ -110,11 +111,7 @@ class PerformanceSettings(Settings):
 def main() -> None:
     """Runs the parts that the flags choose, then writes the page."""
     settings = flags.read(PerformanceSettings)
-    parts = list(dict.fromkeys(name.partition("-")[0] for name in COMMANDS))
-    chosen = settings.only or parts
-    for part in chosen:
-        if part not in (*parts, *COMMANDS):
-            raise unknown("only", part, {*parts, *COMMANDS})
+    chosen = settings.only or PARTS
     if not (ROOT / PAGE).exists():
         raise UsageError(None, None, f"{PAGE} is not there: this command works in a checkout of the source")
     for name in COMMANDS:

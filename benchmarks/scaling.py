@@ -7,7 +7,6 @@ process took beyond its imports. Writes the curves as SCALING.png and .pdf where
 object on the last line.
 """
 
-import dataclasses
 import itertools
 import math
 import pathlib
@@ -19,8 +18,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, StrMethodFormatter
 
-from benchmarks import machine, report, step
-from benchmarks.settings import Benchmark, Iteration
+from benchmarks import machine, report
+from benchmarks.iteration import Iteration
+from benchmarks.report import Benchmark
 from benchmarks.turns import Contender
 from experiments.plots import COLOURS, MARKERS, STYLE
 from madry_cifar.cli import flags
@@ -124,7 +124,6 @@ def _draw(axes: Axes, curve: Curve, points: list[tuple[int, float]], number: int
     axes.legend(loc="lower right")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Curves(Settings):
     """The points of the curves."""
 
@@ -136,8 +135,7 @@ class Curves(Settings):
     dimensions: int = option(640, "of the points", minimum=1)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ScalingSettings(step.DefenseIteration, Benchmark):
+class ScalingSettings(Iteration, Benchmark):
     """What is not varied."""
 
     width: int = like(Iteration, "width", help="of the network, where it is not varied")

@@ -13,7 +13,6 @@ our iterations end after one or two, because nothing changes any more; at 0.01 a
 """
 
 import contextlib
-import dataclasses
 import functools
 import pathlib
 import statistics
@@ -24,7 +23,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import machine, report
-from benchmarks.settings import Benchmark
+from benchmarks.report import Benchmark
 from benchmarks.sinkhorn_programs import (
     CALLS,
     PROGRAMS,
@@ -36,7 +35,7 @@ from benchmarks.sinkhorn_programs import (
 )
 from benchmarks.turns import Contender, take_turns
 from madry_cifar.cli import flags
-from madry_cifar.cli.errors import RunError, UsageError, unknown
+from madry_cifar.cli.errors import RunError, UsageError
 from madry_cifar.cli.settings import Settings, like, option
 from sinkhorn_tf import sinkhorn_distance, squared_euclidean_cost, transport_plan
 from sinkhorn_tf.iterations import iterate
@@ -160,7 +159,6 @@ def gradients(settings: dict) -> list[dict]:
     return rows
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Points(Settings):
     """What the distance is of."""
 
@@ -172,7 +170,6 @@ class Points(Settings):
     memory_n: int = option(1024, "points where memory is measured; 0: do not measure it", minimum=0)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Distance(Settings):
     """How it is computed."""
 
@@ -180,35 +177,26 @@ class Distance(Settings):
     regularization: float = option(0.01, "of the plan", minimum=1e-6)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Programs(Benchmark):
     """Which programs are compared."""
 
-    programs: tuple[str, ...] = option((), f"with commas, of {', '.join(PROGRAMS)} [all]")
+    programs: tuple[str, ...] = option((), f"with commas, of {', '.join(PROGRAMS)} [all]", choices=PROGRAMS)
     repeats: int = like(Benchmark, "repeats", default=10, help="rounds after the first, of ten calls each")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SinkhornSettings(Programs, Distance, Points):
-    """All of these."""
 
 
 def main() -> None:
     """Measures as the flags say, and prints."""
-    settings = flags.read(SinkhornSettings)
+    of_points, settings = flags.read(Points), flags.read(Programs)
     programs = list(dict.fromkeys(["ours", *(settings.programs or PROGRAMS)]))
-    for name in programs:
-        if name not in PROGRAMS:
-            raise unknown("programs", name, PROGRAMS)
-    sizes, scales = settings.pick("n", "dimensions", "iterations", "regularization"), settings.scales
+    sizes, scales = of_points.pick("n", "dimensions") | flags.read(Distance).as_dict(), of_points.scales
     if not scales or min(scales) <= 0:
         raise UsageError("scales", scales, "must be positive numbers with commas")
     result = {"benchmark": "sinkhorn", "machine": machine.describe(*PEERS)}
-    result["settings"] = sizes | settings.pick("repeats", "memory_n")
+    result["settings"] = sizes | settings.pick("repeats") | of_points.pick("memory_n")
     for scale in scales:
         result[f"features_of_scale_{scale:g}"] = compare(programs, sizes | {"scale": scale}, settings.repeats)
-    if settings.memory_n:
-        result["memory"] = memory(programs, sizes | {"n": settings.memory_n, "scale": scales[0]})
+    if of_points.memory_n:
+        result["memory"] = memory(programs, sizes | {"n": of_points.memory_n, "scale": scales[0]})
     result["gradients_against_the_unrolled_one"] = gradients(sizes)
     report.show(result, settings.json)
 

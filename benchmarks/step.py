@@ -12,21 +12,20 @@ the last line.
 """
 
 import contextlib
-import dataclasses
 import statistics
 from collections.abc import Sequence
 
 import tensorflow as tf
 
 from benchmarks import flops, iteration, machine, released, report
+from benchmarks.iteration import Iteration
 from benchmarks.rates import Convolutions, MatrixProduct
-from benchmarks.settings import Benchmark, Iteration
+from benchmarks.report import Benchmark
 from benchmarks.turns import Contender, take_turns
 from madry_cifar.cli import flags
-from madry_cifar.cli.errors import UsageError, unknown
+from madry_cifar.cli.errors import UsageError
 from madry_cifar.cli.settings import like, option
-from madry_cifar.networks.wide_resnet import PRECISIONS, WideResNet, check_size
-from madry_cifar.training import registry
+from madry_cifar.networks.wide_resnet import PRECISIONS, WideResNet
 
 
 class Work:
@@ -95,27 +94,12 @@ def _row(contender, ours, batch_size):
     }
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DefenseIteration(Iteration):
-    """An iteration of ours. Raises UsageError for a network or a defence that there is not."""
-
-    defense: str = option("rvs", f"one of {', '.join(registry.REGISTRY)}")
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_size(self.depth, self.width, 10)
-        registry.find(self.defense)
-
-    def iteration(self) -> dict:
-        """The settings of `iteration.ours`, but for the precision."""
-        return self.pick("defense", "depth", "width", "batch_size", "jit_compile")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class StepSettings(DefenseIteration, Benchmark):
+class StepSettings(Iteration, Benchmark):
     """What it is compared with."""
 
-    precision: tuple[str, ...] = option(("float32",), "of ours: float32, bfloat16, or both with a comma")
+    precision: tuple[str, ...] = option(
+        ("float32",), "of ours: float32, bfloat16, or both with a comma", choices=PRECISIONS
+    )
     jit_compile: bool = like(Iteration, "jit_compile", help="compile with XLA (ours and Keras's)")
     keras: bool = option(True, "also RvS's iteration written with Keras's layers")
     reference: str | None = option(None, "folder of the authors' released code, to be timed too (WRN-34-10 alone)")
@@ -125,9 +109,6 @@ def main() -> None:
     """Measures as the flags say, and prints."""
     settings = flags.read(StepSettings)
     chosen, precisions = settings.iteration(), settings.precision
-    for precision in precisions:
-        if precision not in PRECISIONS:
-            raise unknown("precision", precision, PRECISIONS)
     if settings.reference:
         released.check(settings.reference, settings.depth, settings.width)
         if settings.defense != "rvs":

@@ -15,7 +15,6 @@ after its last batch when the same command is typed again. The result is JSON in
 it if matplotlib is installed.
 """
 
-import dataclasses
 import os
 import pathlib
 from collections.abc import Mapping
@@ -40,7 +39,6 @@ from madry_cifar.runs.run_folder import SCHEMA_VERSION, environment
 COLOURS = {"ok": "green", "note": "yellow", "suspect": "bold red", "not measured": "dim"}
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class DiagnoseSettings(Download, Images, Surrogate, Checkpoint):
     """A diagnosis of one checkpoint."""
 

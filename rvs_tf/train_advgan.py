@@ -23,7 +23,7 @@ import tensorflow as tf
 from madry_cifar import data
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError
-from madry_cifar.cli.settings import Download, Seed, Settings, TrainDir, like, option, required
+from madry_cifar.cli.settings import Checkpoint, Download, Seed, Settings, like, option, required
 from madry_cifar.evaluation.evaluator import Evaluator, fingerprint
 from madry_cifar.networks.wide_resnet import WideResNet, name_of
 from madry_cifar.runs import checkpoints, files, run_folder
@@ -32,11 +32,10 @@ from madry_cifar.training.trainer import Trainer
 from rvs_tf.advgan.advgan import AdvGAN, as_attack
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class RunSettings(Settings):
     """The run, and the one that is attacked."""
 
-    train_dir: str = like(TrainDir, "train_dir", help="folder of the AdvGAN, not the target's")
+    train_dir: str = like(Checkpoint, "train_dir", help="folder of the AdvGAN, not the target's")
     target_dir: str = required("folder of the run whose classifier is attacked")
     target_checkpoint: str | None = option(None, "step or path of its checkpoint [the latest]")
     seed: int = like(Seed, "seed", help="of the weights and the order of the data")
@@ -47,7 +46,6 @@ class RunSettings(Settings):
     )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingImages(Download):
     """What is trained on."""
 
@@ -55,7 +53,6 @@ class TrainingImages(Download):
     max_train_images: int = like(DataSettings, "max_train_images", help="train on the first so many images; 0 is all")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class AdvGANSettings(TrainingImages, RunSettings):
     """All that the command is told, but for AdvGAN's options."""
 
