@@ -30,8 +30,9 @@ from madry_cifar.cli.errors import UsageError
 from madry_cifar.cli.settings import Checkpoint, Download, Settings, like, option
 from madry_cifar.data.datasets import Split
 from madry_cifar.networks.wide_resnet import WideResNet, check_size
-from madry_cifar.runs import checkpoints, run_folder
+from madry_cifar.runs import run_folder
 from madry_cifar.training.adversarial import Natural
+from madry_cifar.training.construction import load_classifier
 from madry_cifar.training.settings import Schedule
 from madry_cifar.training.trainer import Trainer
 
@@ -185,7 +186,7 @@ def subject(settings: Subject) -> tuple[WideResNet, data.Dataset]:
         run_flags = run_folder.read_flags(settings.train_dir)
         data_dir = settings.data_dir or run_flags.get("data_dir")
         dataset = data.load(run_flags["dataset"], data_dir=data_dir, train=False)
-        return checkpoints.load_classifier(settings.train_dir), dataset
+        return load_classifier(settings.train_dir), dataset
     check_size(settings.depth, settings.width, 10)
     classifier, dataset = WideResNet(settings.depth, settings.width), data.load("digits")
     steps = settings.train_steps

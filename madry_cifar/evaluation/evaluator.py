@@ -108,38 +108,33 @@ TOLERANCE = 1e-3  # grey levels by which float32 may round a pixel out of the ba
 JUDGED = -1  # the number of the query by which images are judged; an attack's own are others
 
 
-def check_adversarial(name: str, adversarial: np.ndarray, images: np.ndarray, protocol: Mapping, first=0) -> None:
+def check_adversarial(name: str, adversarial, images, protocol: Mapping, places=None) -> None:
     """Checks that adversarial images [n, H, W, C] count: finite, in [0, 255], and in the ball that a protocol names.
 
     Args:
-      name: of the attack, for the error; or of the file.
-      adversarial, images: pixels; of each image what was made of it.
+      name: of the attack, or of the file that holds them, for the error.
+      adversarial, images: arrays of pixels; of each image what was made of it.
       protocol: of the attack: "norm" ("linf" or "l2") with "epsilon" or "radius"; without a norm there is no ball.
-      first: the place of each image in its split [n], or of the first.
+      places: of the images in their split [n], for the error [0, 1, …].
 
     Raises:
       RunError: naming the attack, the first image that does not count and by how much.
     """
-    change = adversarial.astype(np.float64) - images
-    axes = tuple(range(1, images.ndim))
-    outside = np.maximum(-adversarial, adversarial - np.float64(255)).max(axis=axes)
-    faults = {"is not finite": np.where(np.isfinite(change).all(axis=axes), 0, np.inf), "leaves [0, 255]": outside}
+    pixels, axes = adversarial.astype(np.float64), tuple(range(1, images.ndim))
+    change, finite = pixels - images, np.isfinite(pixels).all(axis=axes)
+    excess = {"is not finite": np.where(finite, 0, np.inf), "leaves [0, 255]": (abs(pixels - 127.5) - 127.5).max(axes)}
     if protocol.get("norm") == "l2":
-        faults |= {f"leaves the L2 ball of {protocol['radius']:g}": _norm(change, axes) - protocol["radius"]}
+        radius = protocol["radius"]
+        excess |= {f"leaves the L2 ball of {radius:g}": np.sqrt(np.square(change).sum(axes)) - radius}
     elif "epsilon" in protocol:
-        faults |= {
-            f"leaves the ball of ε = {protocol['epsilon']:g}": np.abs(change).max(axis=axes) - protocol["epsilon"]
-        }
-    for fault, excess in faults.items():
-        if np.any(wrong := ~(excess <= TOLERANCE)):
+        radius = protocol["epsilon"]
+        excess |= {f"leaves the ball of ε = {radius:g}": abs(change).max(axes) - radius}
+    for fault, by in excess.items():
+        if np.any(wrong := ~(by <= TOLERANCE)):
             row = int(np.argmax(wrong))
-            place = np.broadcast_to(np.arange(len(images)) + first if np.ndim(first) == 0 else first, len(images))[row]
-            by = f" by {excess[row]:.4g} grey levels" if np.isfinite(excess[row]) else ""
-            raise RunError(f"{name}: what it made of image {place} {fault}{by}; such an image does not count")
-
-
-def _norm(change, axes):
-    return np.sqrt(np.square(change).sum(axis=axes))
+            place = row if places is None else places[row]
+            size = f" by {by[row]:.4g} grey levels" if np.isfinite(by[row]) else ""
+            raise RunError(f"{name}: what it made of image {place} {fault}{size}; such an image does not count")
 
 
 class Evaluator:
@@ -292,8 +287,3 @@ def _draws(seed, place):
 def _as_tensors(settings):
     """Numbers as tensors, so that attacks that differ in them alone share a compiled function."""
     return {name: tf.constant(value) if type(value) in (int, float) else value for name, value in settings.items()}
-
-
-def fingerprint(network) -> str:
-    """See `Predictor.fingerprint`."""
-    return as_predictor(network).fingerprint()
