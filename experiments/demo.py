@@ -5,7 +5,6 @@
 Runs the same commands that a user would type, and prints each. A few minutes on two cores; nothing is downloaded.
 """
 
-import dataclasses
 import json
 import pathlib
 import shlex
@@ -36,7 +35,6 @@ trains 36 to 46 million weights on CIFAR-10 for 179,000 steps.
 ε = 8 of 255 grey levels, steps of 2; accuracy in percent on {images} test images, one seed."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class DemoSettings(Settings):
     """Where the demo works."""
 

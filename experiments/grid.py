@@ -42,7 +42,6 @@ DIAGNOSED = 1000  # images at most: then two standard errors are some two points
 SURROGATES = ["natural", "at"]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class GridSettings(Settings):
     """What is trained, attacked and analysed, beside the settings of a training."""
 

@@ -7,7 +7,6 @@ The tables (.md, .csv, .tex, .json), figures (.png, .pdf, .csv) and report.html 
 trained or attacked. The part html gathers the parts that are there, and writes each run's RobustBench model_info too.
 """
 
-import dataclasses
 import importlib
 import pathlib
 import sys
@@ -26,7 +25,6 @@ PARTS = (*layout.PARTS, "html")
 EXTRA = 'pip install -e ".[experiments]"'
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class ReportSettings(Settings):
     """What to report on."""
 

@@ -5,7 +5,6 @@
 Checkpoints that have these results already are not evaluated again. Ctrl-C ends it.
 """
 
-import dataclasses
 import pathlib
 import time
 
@@ -20,7 +19,6 @@ from madry_cifar.training.summaries import Summaries
 POLL_SECONDS = 5
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class EvalSettings(EvaluationSettings):
     """An evaluation of every checkpoint, as they come."""
 

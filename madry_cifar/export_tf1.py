@@ -3,7 +3,6 @@
 python -m madry_cifar.export_tf1 --train_dir=runs/rvs --output=released/checkpoint-179000
 """
 
-import dataclasses
 import pathlib
 
 import tensorflow as tf
@@ -14,7 +13,6 @@ from madry_cifar.cli.settings import Checkpoint, required
 from madry_cifar.runs import checkpoints, run_folder, tf1
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class ExportSettings(Checkpoint):
     """What is written where."""
 

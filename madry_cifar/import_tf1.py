@@ -7,7 +7,6 @@ classes and defence are read from the checkpoint (give --defense=natural for a n
 other settings are the defence's own unless given.
 """
 
-import dataclasses
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -25,7 +24,6 @@ from madry_cifar.training import registry
 from madry_cifar.training.settings import TrainSettings
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class ImportSettings(Settings):
     """What is read."""
 

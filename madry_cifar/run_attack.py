@@ -6,7 +6,6 @@ The file holds an adversarial image for each test image, in order: [N, 32, 32, 3
 --epsilon of the image. The predictions are saved in --output. `rvs_tf.evaluate --save_adversarial` writes such files.
 """
 
-import dataclasses
 import pathlib
 import zipfile
 
@@ -15,7 +14,7 @@ import numpy as np
 from madry_cifar import attacks, data
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import RunError, UsageError
-from madry_cifar.cli.settings import Checkpoint, DataDir, Settings, like, option, required
+from madry_cifar.cli.settings import Checkpoint, Download, Settings, like, option, required
 from madry_cifar.data.datasets import Split
 from madry_cifar.evaluation.evaluator import Evaluator
 from madry_cifar.evaluation.outcome import check_adversarial
@@ -25,7 +24,6 @@ from madry_cifar.runs.files import write_array
 from madry_cifar.training.construction import load_predictor
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class RunAttackSettings(Settings):
     """Which images are scored on which network."""
 
@@ -35,7 +33,7 @@ class RunAttackSettings(Settings):
     epsilon: float = option(8.0, "largest change of a pixel that is allowed, in grey levels", minimum=0)
     max_images: int = like(Images, "max_images", help="the file is of the first so many test images; 0 is all")
     output: str = option("pred.npy", "where to save the predictions")
-    data_dir: str | None = like(DataDir, "data_dir")
+    data_dir: str | None = like(Download, "data_dir")
 
 
 def main() -> None:

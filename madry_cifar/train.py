@@ -6,7 +6,6 @@ The same command again goes on after the latest checkpoint in --train_dir. Ctrl-
 Watch it with: tensorboard --logdir runs
 """
 
-import dataclasses
 from typing import Any
 
 import tensorflow as tf
@@ -21,7 +20,7 @@ from madry_cifar.runs import checkpoints, run_folder
 from madry_cifar.training import registry, strategies
 from madry_cifar.training.construction import build, start_from
 from madry_cifar.training.options import Options
-from madry_cifar.training.settings import SECTIONS, DataSettings, Identity, TrainSettings
+from madry_cifar.training.settings import SECTIONS, Identity, TrainSettings
 from madry_cifar.training.trainer import Trainer
 
 
@@ -41,8 +40,8 @@ def main() -> None:
     options = flags.given_options(registry.find(settings.defense))
     jit_compile, evaluation_attacks = check(settings, options)
     profile_steps = _profile_steps(settings.profile_steps)
-    given = {field.name: getattr(settings, field.name) for field in dataclasses.fields(DataSettings)}
-    dataset = data.load(given.pop("dataset"), **given)
+    names = ("data_dir", "download", "validation_size", "max_train_images", "crop_padding", "crop_fill")
+    dataset = data.load(settings.dataset, **settings.pick(*names))
     batches = data.Batches(len(dataset.train), options.batch_size, settings.seed)  # refuses one larger than the data
     options = options.in_steps(batches.steps_per_epoch)
     run_flags = flags_of(settings, options, dataset.num_classes)

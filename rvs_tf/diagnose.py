@@ -15,7 +15,6 @@ after its last batch when the same command is typed again. The result is JSON in
 it if matplotlib is installed.
 """
 
-import dataclasses
 import os
 import pathlib
 from collections.abc import Mapping
@@ -39,7 +38,6 @@ from madry_cifar.runs.run_folder import SCHEMA_VERSION, environment
 COLOURS = {"ok": "green", "note": "yellow", "suspect": "bold red", "not measured": "dim"}
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class DiagnoseSettings(Download, Images, Surrogate, Checkpoint):
     """A diagnosis of one checkpoint."""
 
@@ -76,8 +74,7 @@ def main() -> None:
     dataset = run_evaluation.dataset_of(target.flags, settings, train=settings.split == "validation")
     split = run_evaluation.split_of(target, dataset, settings)
     about |= {"dataset": dataset.name, "provenance": dataset.provenance, "split": settings.split, "images": len(split)}
-    about |= {"epsilon": settings.epsilon, "step_size": step_size(settings.epsilon)}
-    about |= {"seed": settings.seed, "batch_size": settings.batch_size}
+    about |= {"step_size": step_size(settings.epsilon)} | settings.pick("epsilon", "seed", "batch_size")
     about |= {"surrogate": its_about} if surrogate else {}
     outputs[0] /= f"diagnosis_{results.file_name(about)}.json"
     kept: dict[str, results.Partial] = {}

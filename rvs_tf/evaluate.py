@@ -9,7 +9,6 @@ The last one makes the adversarial images on another network. docs/evaluation.md
 evaluation that was killed goes on after its last batch when the same command is typed again.
 """
 
-import dataclasses
 import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,7 +27,6 @@ from madry_cifar.runs.files import write_json
 from rvs_tf.advgan.advgan import TrainedAdvGAN
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluateSettings(EvaluationSettings, Checkpoint):
     """An evaluation of one checkpoint."""
 

@@ -11,7 +11,6 @@ again and compared with the network on test images; if it differs, it is removed
 """
 
 import contextlib
-import dataclasses
 import pathlib
 import tempfile
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ import tensorflow as tf
 from madry_cifar import data
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import RunError, UsageError
-from madry_cifar.cli.settings import Checkpoint, DataDir, like, option, required
+from madry_cifar.cli.settings import Checkpoint, Download, like, option, required
 from madry_cifar.evaluation.run_evaluation import Subject
 from madry_cifar.export.formats import FORMATS
 from madry_cifar.export.train_step import TrainStep, batch
@@ -41,11 +40,10 @@ STEP_TOLERANCES = {  # of a loss, and of the change of a variable
 }
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class ExportSettings(Checkpoint):
     """What is written, and how. Raises UsageError for a training iteration in another form than StableHLO."""
 
-    format: str = required(", ".join(FORMATS), choices=tuple(FORMATS))
+    format: str = required(", ".join(FORMATS), choices=FORMATS)
     what: str = option(
         "classifier",
         "classifier, or train_step, the compiled training iteration, with its inputs in .npz and their names in .json "
@@ -61,7 +59,7 @@ class ExportSettings(Checkpoint):
     check: bool = option(
         True, "load and run what was written; for a train_step at full size that takes minutes and memory"
     )
-    data_dir: str | None = like(DataDir, "data_dir")
+    data_dir: str | None = like(Download, "data_dir")
 
     def __post_init__(self):
         super().__post_init__()

@@ -23,7 +23,7 @@ import tensorflow as tf
 from madry_cifar import data
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError
-from madry_cifar.cli.settings import Download, Seed, Settings, TrainDir, like, option, required
+from madry_cifar.cli.settings import Checkpoint, Download, Seed, Settings, like, option, required
 from madry_cifar.evaluation.evaluator import Evaluator
 from madry_cifar.networks.wide_resnet import WideResNet, name_of
 from madry_cifar.predictor import as_predictor
@@ -34,11 +34,10 @@ from madry_cifar.training.trainer import Trainer
 from rvs_tf.advgan.advgan import AdvGAN, as_attack
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class RunSettings(Settings):
     """The run, and the one that is attacked."""
 
-    train_dir: str = like(TrainDir, "train_dir", help="folder of the AdvGAN, not the target's")
+    train_dir: str = like(Checkpoint, "train_dir", help="folder of the AdvGAN, not the target's")
     target_dir: str = required("folder of the run whose classifier is attacked")
     target_checkpoint: str | None = option(None, "step or path of its checkpoint [the latest]")
     seed: int = like(Seed, "seed", help="of the weights and the order of the data")
@@ -49,7 +48,6 @@ class RunSettings(Settings):
     )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingImages(Download):
     """What is trained on."""
 
@@ -57,7 +55,6 @@ class TrainingImages(Download):
     max_train_images: int = like(DataSettings, "max_train_images", help="train on the first so many images; 0 is all")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class AdvGANSettings(TrainingImages, RunSettings):
     """All that the command is told, but for AdvGAN's options."""
 
@@ -81,12 +78,12 @@ def main() -> None:
     advgan = AdvGAN(target, options, settings.seed)
     accuracies = Accuracies(advgan, dataset, folder)
     accuracies.catch_up(steps_per_epoch)
-    every = {"log_every": settings.log_every, "image_every": settings.image_every}
+    every = {"checkpoint_every": steps_per_epoch, "eval_every": steps_per_epoch, "keep": 0}
     trainer = Trainer(
         advgan,
         dataset,
         folder,
-        Schedule(checkpoint_every=steps_per_epoch, eval_every=steps_per_epoch, keep=0, **every),
+        Schedule(**every, **settings.pick("log_every", "image_every")),
         evaluator=lambda split, *, seed: accuracies.measure(trainer.step),
         jit_compile=bool(tf.config.list_physical_devices("GPU")),
     )

@@ -2,9 +2,9 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import UnionType
-from typing import Any, Self, get_args, get_origin
+from typing import Any, Self, dataclass_transform, get_args, get_origin
 
 from absl.flags import ArgumentParser, BooleanParser, FloatParser, IntegerParser
 
@@ -17,7 +17,7 @@ def option(
     *,
     minimum: float = -math.inf,
     maximum: float = math.inf,
-    choices: tuple | None = None,
+    choices: Collection | None = None,
     required: bool = False,
 ) -> Any:
     """A field of `Settings`: its default, the help of its flag, and what values it takes.
@@ -39,13 +39,16 @@ def like(other: type["Settings"], name: str, **changes: Any) -> Any:
     return option(**{"default": field.default, **field.metadata, **changes})
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(option, required, like))
 class Settings:
-    """The base of all settings; a subclass, a dataclass too, adds fields that are `option`s.
+    """The base of all settings. A subclass is a frozen, keyword-only dataclass, undecorated; its fields are `option`s.
 
     Raises:
       UsageError: naming the field, for a value that it does not take.
     """
+
+    def __init_subclass__(cls):
+        dataclasses.dataclass(frozen=True, kw_only=True)(cls)
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -66,6 +69,10 @@ class Settings:
                 raise UsageError(name, text, str(error)) from None
         return cls(**values)
 
+    def pick(self, *names: str) -> dict[str, Any]:
+        """Some of the settings, by name."""
+        return {name: getattr(self, name) for name in names}
+
     def as_dict(self) -> dict[str, Any]:
         """The settings by name, ready for JSON."""
         return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
@@ -75,47 +82,32 @@ def _check(field, value):
     choices, minimum, maximum = (field.metadata[name] for name in ("choices", "minimum", "maximum"))
     if field.metadata["required"] and not value:
         raise UsageError(field.name, "", f"required: {field.metadata['help']}")
-    if choices is not None and value not in choices:
-        raise unknown(field.name, value, choices)
-    for number in value if isinstance(value, tuple) else (value,):
-        if isinstance(number, float) and not math.isfinite(number):
-            raise UsageError(field.name, number, "must be a finite number")
-        if isinstance(number, (int, float)) and not minimum <= number <= maximum:
-            bound = f"at least {minimum}" if number < minimum else f"at most {maximum}"
-            raise UsageError(field.name, number, f"must be {bound}")
+    for each in value if isinstance(value, tuple) else (value,):
+        if choices is not None and each not in choices:
+            raise unknown(field.name, each, choices)
+        if isinstance(each, float) and not math.isfinite(each):
+            raise UsageError(field.name, each, "must be a finite number")
+        if isinstance(each, (int, float)) and not minimum <= each <= maximum:
+            bound = f"at least {minimum}" if each < minimum else f"at most {maximum}"
+            raise UsageError(field.name, each, f"must be {bound}")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainDir(Settings):
-    """A command that reads a run."""
+class Checkpoint(Settings):
+    """A checkpoint of a run."""
 
     train_dir: str = required("folder of the run")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Checkpoint(TrainDir):
-    """… at one of its checkpoints."""
-
     checkpoint: str | None = option(None, "step or path of its checkpoint [the latest]")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DataDir(Settings):
-    """A command that reads the data set that a run was trained on."""
+class Download(Settings):
+    """Where the data set of a run is now."""
 
     data_dir: str | None = option(None, "where the data set is now [as the run was trained]")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Download(DataDir):
-    """… and prepares it where it is missing."""
-
     download: bool = option(False, "prepare the data set there if it is missing")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Seed(Settings):
-    """What draws random numbers."""
+    """What every random draw depends on."""
 
     seed: int = option(0, "of every random draw", minimum=0, maximum=2**31 - 1)
 

@@ -1,14 +1,12 @@
 """What an evaluation is told: which network, attacked how, on which images."""
 
-import dataclasses
-
-from madry_cifar.cli.settings import DataDir, Download, Seed, Settings, TrainDir, like, option
+from madry_cifar.cli.settings import Checkpoint, Download, Seed, Settings, like, option
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Attacks(Settings):
-    """The attacks."""
+    """The run whose network is attacked, and how."""
 
+    train_dir: str = like(Checkpoint, "train_dir")
     attacks: tuple[str, ...] = option(
         ("natural", "fgsm", "pgd-7", "pgd-20", "cw-20"),
         "what to run: natural, fgsm, fgsm-rs (from a random start), pgd-N, cw-N; in rvs_tf.evaluate also apgd-ce, "
@@ -21,7 +19,6 @@ class Attacks(Settings):
     )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Surrogate(Settings):
     """Another run's network, that the adversarial images are made on."""
 
@@ -29,7 +26,6 @@ class Surrogate(Settings):
     surrogate_checkpoint: str | None = option(None, "step or path of its checkpoint [the latest]")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Images(Settings):
     """The images that are attacked, and how many at once."""
 
@@ -39,8 +35,7 @@ class Images(Settings):
     batch_size: int = option(200, "images attacked at once; random starts depend on it", minimum=1)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluationSettings(Images, Surrogate, Attacks, TrainDir):
+class EvaluationSettings(Images, Surrogate, Attacks):
     """An evaluation of any checkpoints of a run."""
 
     skip_misclassified: bool = option(
@@ -48,5 +43,5 @@ class EvaluationSettings(Images, Surrogate, Attacks, TrainDir):
         "attack no image that is misclassified without an attack: it counts as misclassified, even where an attack "
         "would put it right, so an accuracy is equal or lower; what is attacked comes out as without this flag",
     )
-    data_dir: str | None = like(DataDir, "data_dir")
+    data_dir: str | None = like(Download, "data_dir")
     download: bool = like(Download, "download")

@@ -1,7 +1,5 @@
 """Natural training, and PGD adversarial training (Madry et al.)."""
 
-import dataclasses
-
 from madry_cifar import attacks
 from madry_cifar.training.method import OnExamples
 from madry_cifar.training.options import Options, option
@@ -21,7 +19,6 @@ class Natural(OnExamples):
         return None
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class AdversarialTrainingOptions(Options):
     """Madry et al., with the seven steps that the RvS paper names."""
 

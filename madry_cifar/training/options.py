@@ -8,7 +8,6 @@ from madry_cifar.cli.settings import Settings, option
 from madry_cifar.training.optimizers import PiecewiseConstant
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingOptions(Settings):
     """What every training has, that of a defence and that of an attack; each adds its own fields and defaults.
 
@@ -19,7 +18,6 @@ class TrainingOptions(Settings):
     batch_size: int = option(128, "images per step", minimum=1)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Options(TrainingOptions):
     """What every defence has."""
 

@@ -1,13 +1,10 @@
 """What a training is told beside the options of its method: on what, which network, and what is written on the way."""
 
-import dataclasses
-
-from madry_cifar.cli.settings import Download, Seed, Settings, TrainDir, like, option
+from madry_cifar.cli.settings import Checkpoint, Download, Seed, Settings, like, option
 from madry_cifar.data.datasets import PADDING
 from madry_cifar.networks.wide_resnet import LEAKINESS, PRECISIONS, SCALINGS, check_size
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class DataSettings(Settings):
     """The data set, and what of it is trained on."""
 
@@ -31,7 +28,6 @@ class DataSettings(Settings):
     crop_fill: int = option(0, "grey level of these pixels", minimum=0, maximum=255)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class NetworkSettings(Settings):
     """The classifier. Raises UsageError for one that there is not."""
 
@@ -41,13 +37,13 @@ class NetworkSettings(Settings):
         "madry",
         "madry (LeakyReLU, shortcuts without weights; released code), or standard (ReLU, shortcuts of 1×1 "
         "convolutions; TRADES, FeatScatter, Adv-interp)",
-        choices=tuple(LEAKINESS),
+        choices=LEAKINESS,
     )
     input_scaling: str = option(
         "standardize",
         "of pixels, inside the network: standardize (each image; released code), signed (to [-1, 1]) or unit "
         "(to [0, 1])",
-        choices=tuple(SCALINGS),
+        choices=SCALINGS,
     )
     batch_norm_epsilon: float = option(
         1e-3, "added to the variance: 1e-3 in the released code, 1e-5 in PyTorch", minimum=1e-10
@@ -56,7 +52,7 @@ class NetworkSettings(Settings):
         "float32",
         "of the convolutions: float32, or bfloat16 (weights, batch norm's statistics, features, losses and optimal "
         "transport stay float32)",
-        choices=tuple(PRECISIONS),
+        choices=PRECISIONS,
     )
 
     def __post_init__(self):
@@ -64,16 +60,14 @@ class NetworkSettings(Settings):
         check_size(self.depth, self.width, 2)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Identity(Settings):
     """Which run it is."""
 
-    train_dir: str = like(TrainDir, "train_dir", help="folder of the run; an interrupted run is continued")
+    train_dir: str = like(Checkpoint, "train_dir", help="folder of the run; an interrupted run is continued")
     defense: str = option("at", "how to train")
     seed: int = like(Seed, "seed", help="of the weights, the order of the data and every draw")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Execution(Settings):
     """How the steps are run."""
 
@@ -90,7 +84,6 @@ class Execution(Settings):
     )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Schedule(Settings):
     """How often, in steps, a run does what; 0 is never. `keep`: checkpoints to keep, 0 for all."""
 
@@ -101,7 +94,6 @@ class Schedule(Settings):
     eval_every: int = option(1000, "steps between evaluations into TensorBoard; 0 never", minimum=0)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class LoopSettings(Schedule, Execution):
     """How the steps are run, and what is written on the way."""
 
@@ -112,7 +104,6 @@ class LoopSettings(Schedule, Execution):
     eval_images: int = option(500, "held-out (or else test) images for it; 0 for all", minimum=0)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainSettings(NetworkSettings, DataSettings, LoopSettings, Identity):
     """All that a training command is told, but for the options of its method."""
 

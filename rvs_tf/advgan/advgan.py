@@ -19,11 +19,10 @@ from madry_cifar.attacks.losses import lead
 from madry_cifar.attacks.registry import Attack
 from madry_cifar.attacks.steps import PIXEL_RANGE
 from madry_cifar.cli.errors import RunError, UsageError
-from madry_cifar.cli.settings import option
 from madry_cifar.runs import checkpoints, run_folder
 from madry_cifar.training.method import Method
 from madry_cifar.training.optimizers import Adam, PiecewiseConstant
-from madry_cifar.training.options import TrainingOptions
+from madry_cifar.training.options import TrainingOptions, option
 from rvs_tf.advgan.networks import GREY_LEVELS, AdvGANGenerator, Discriminator
 
 
@@ -52,7 +51,6 @@ def perturbation_loss(perturbation: tf.Tensor, bound: float) -> tf.Tensor:
     return tf.reduce_mean(tf.nn.relu(norm - bound))
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class AdvGANOptions(TrainingOptions):
     """Defaults: those of AdvGAN-tf, but for ε and the bound of the norm, which are the port's."""
 

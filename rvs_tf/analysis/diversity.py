@@ -8,7 +8,6 @@ checkpoint (train with --keep=0 to have them all), with the uniform noise of the
 command again goes on after the last finished checkpoint. TensorBoard shows the curves: tensorboard --logdir runs
 """
 
-import dataclasses
 import json
 import pathlib
 import sys
@@ -65,7 +64,6 @@ def diversity(
     return {variant: dict(zip(MEASURES, values, strict=True)) for variant, values in means.items()}
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class DiversitySettings(AnalysisSettings):
     """An analysis of many checkpoints on many images."""
 

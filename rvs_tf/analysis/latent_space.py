@@ -6,7 +6,6 @@ The features are l2-normalised, the perturbations made as the training made them
 each checkpoint into the plane. TensorBoard's projector shows them too, with the images: tensorboard --logdir runs
 """
 
-import dataclasses
 import json
 from typing import NamedTuple
 
@@ -23,7 +22,6 @@ from rvs_tf.analysis.perturber import VARIANTS, Perturber
 from rvs_tf.analysis.run_analysis import Analysis, AnalysisSettings, check_finite
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class LatentSpaceSettings(AnalysisSettings):
     """An analysis of two checkpoints on an image of each class."""
 

@@ -1,6 +1,5 @@
 """Analyses checkpoints of an RvS run as settings say: what `diversity` and `latent_space` have in common."""
 
-import dataclasses
 import os
 import pathlib
 from typing import Any
@@ -9,7 +8,7 @@ import numpy as np
 
 from madry_cifar import data
 from madry_cifar.cli.errors import RunError, UsageError
-from madry_cifar.cli.settings import DataDir, Download, Seed, Settings, TrainDir, like, option, required
+from madry_cifar.cli.settings import Checkpoint, Download, Seed, Settings, like, option, required
 from madry_cifar.networks.wide_resnet import name_of
 from madry_cifar.predictor import as_predictor
 from madry_cifar.runs import checkpoints, run_folder
@@ -18,17 +17,16 @@ from rvs_tf.analysis.perturber import Perturber
 from rvs_tf.defense import RobustnessViaSynthesis
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class AnalysisSettings(Settings):
     """Which run is analysed, and how many perturbations."""
 
-    train_dir: str = like(TrainDir, "train_dir", help="folder of the RvS run")
+    train_dir: str = like(Checkpoint, "train_dir", help="folder of the RvS run")
     output: str = required("file for the result")
     checkpoints: str | None = option(None, "steps with commas between")
     draws: int = option(100, "perturbations of each image", minimum=1)
     seed: int = like(Seed, "seed", help="of the latent vectors and the noise")
     batch_size: int = option(256, "perturbed images at once; the results do not depend on it", minimum=1)
-    data_dir: str | None = like(DataDir, "data_dir")
+    data_dir: str | None = like(Download, "data_dir")
     download: bool = like(Download, "download")
 
 
@@ -78,9 +76,7 @@ class Analysis:
             defense.generator,
             epsilon=self.run_flags["epsilon"],
             group_size=self.run_flags["batch_size"],
-            draws=settings.draws,
-            seed=settings.seed,
-            batch_size=settings.batch_size,
+            **settings.pick("draws", "seed", "batch_size"),
         )
 
     def about(self, images: int) -> dict[str, Any]:

@@ -3,20 +3,16 @@
 Released code: Adv-Interp/adv_interp `adv_interp.py`.
 """
 
-import dataclasses
-
 import tensorflow as tf
 
 from madry_cifar import attacks, replicas
 from madry_cifar.cli.errors import UsageError
-from madry_cifar.cli.settings import option
 from madry_cifar.training.method import OnExamples
-from madry_cifar.training.options import Options
+from madry_cifar.training.options import Options, option
 from madry_cifar.training.registry import register
 from rvs_tf.labels import interpolation_labels
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class AdvInterpOptions(Options):
     """Defaults: the attack and labels of the released script; its network and schedule are in the original presets."""
 

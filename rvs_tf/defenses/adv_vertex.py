@@ -3,8 +3,6 @@
 Released code: Saehyung-Lee/cifar10_challenge `pgd_attack.py`, `train.py`.
 """
 
-import dataclasses
-
 import tensorflow as tf
 
 from madry_cifar import replicas
@@ -17,7 +15,6 @@ from madry_cifar.training.registry import register
 from rvs_tf.labels import vertex_labels
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class AdvVertexOptions(AdversarialTrainingOptions):
     """Defaults: the settings of the released configuration."""
 

@@ -4,19 +4,15 @@ Released code: Haichao-Zhang/FeatureScatter `attack_methods.py`, `ot.py`. The pa
 logits.
 """
 
-import dataclasses
-
 from madry_cifar import attacks, replicas
 from madry_cifar.cli.errors import UsageError
-from madry_cifar.cli.settings import option
 from madry_cifar.training.method import OnExamples
-from madry_cifar.training.options import Options
+from madry_cifar.training.options import Options, option
 from madry_cifar.training.registry import register
 from rvs_tf.labels import smooth_labels
 from sinkhorn_tf import sinkhorn_distance
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class FeatScatterOptions(Options):
     """Defaults: the attack and labels of the released script; its network and schedule are in the original presets."""
 

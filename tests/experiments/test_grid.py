@@ -111,9 +111,11 @@ def test_a_folder_is_named_by_what_decides_the_training(configure):
 def test_an_option_that_is_new_renames_no_folder(configure, monkeypatch):
     before = names(configure(*SMALL))
     kind = REGISTRY["rvs"]
-    novel = [("novel", int, option(3, "a new option"))]
-    extended = dataclasses.make_dataclass("Extended", novel, bases=(kind.Options,), frozen=True, kw_only=True)
-    monkeypatch.setattr(kind, "Options", extended)
+
+    class Extended(kind.Options):
+        novel: int = option(3, "a new option")
+
+    monkeypatch.setattr(kind, "Options", Extended)
     assert names(configure(*SMALL)) == before
     assert names(configure(*SMALL, "--novel=4"))[2] != before[2]
 

@@ -1,4 +1,3 @@
-import dataclasses
 import types
 
 import pytest
@@ -9,29 +8,24 @@ from madry_cifar.cli.settings import Settings, option, required
 from madry_cifar.training.options import Options
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class First(Settings):
     count: int = option(3, "how many", minimum=1)
     text: str | None = option(None, "what")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Second(Settings):
     download: bool = option(False, "get it")
     sizes: tuple[float, ...] = option((1.0, 0.5), "which", maximum=2)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Both(Second, First):
     pass
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Named(Settings):
     name: str = required("what it is called")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class SomeOptions(Options):
     epsilon: float = option(8.0, "radius", minimum=0)
     noisy: bool = option(True, "add noise")

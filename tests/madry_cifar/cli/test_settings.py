@@ -8,7 +8,6 @@ from madry_cifar.cli.errors import UsageError
 from madry_cifar.cli.settings import Settings, like, option, required
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Some(Settings):
     folder: str = required("where")
     count: int | None = option(None, "how many", minimum=1)
@@ -65,7 +64,6 @@ def test_a_text_that_is_no_value(text, message):
 
 
 def test_a_field_like_another_classs():
-    @dataclasses.dataclass(frozen=True, kw_only=True)
     class Other(Settings):
         share: float = like(Some, "share", default=0.25, help="of some")
         count: int | None = like(Some, "count")
