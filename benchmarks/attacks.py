@@ -28,8 +28,9 @@ from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.data.datasets import Split
 from madry_cifar.networks.wide_resnet import WideResNet, check_size
-from madry_cifar.runs import checkpoints, run_folder
+from madry_cifar.runs import run_folder
 from madry_cifar.training.adversarial import Natural
+from madry_cifar.training.construction import load_classifier
 from madry_cifar.training.trainer import Schedule, Trainer
 
 FLAGS = absl_flags.FLAGS
@@ -162,7 +163,7 @@ def subject() -> tuple[WideResNet, data.Dataset]:
     if FLAGS.train_dir:
         settings = run_folder.read_flags(FLAGS.train_dir)
         dataset = data.load(settings["dataset"], data_dir=FLAGS.data_dir or settings.get("data_dir"), train=False)
-        return checkpoints.load_classifier(FLAGS.train_dir), dataset
+        return load_classifier(FLAGS.train_dir), dataset
     check_size(FLAGS.depth, FLAGS.width, 10)
     classifier, dataset, steps = WideResNet(FLAGS.depth, FLAGS.width), data.load("digits"), FLAGS.train_steps
     rates = {"learning_rates": (0.1, 0.01), "learning_rate_boundaries": (3 * steps // 4,)} if steps > 1 else {}

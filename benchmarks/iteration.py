@@ -12,12 +12,10 @@ from typing import Any
 
 import tensorflow as tf
 
-import rvs_tf  # noqa: F401 (registers the defences)
 from benchmarks.plain import PlainRvS
 from benchmarks.turns import turns
-from madry_cifar.networks.wide_resnet import PRECISIONS, WideResNet
 from madry_cifar.randomness import normal, uniform
-from madry_cifar.training import registry
+from madry_cifar.training.construction import build
 from sinkhorn_tf import sinkhorn_distance
 
 
@@ -31,9 +29,7 @@ def ours(settings: Mapping[str, Any]) -> tf.types.experimental.PolymorphicFuncti
 
     With "options", values by name, it has these.
     """
-    classifier = WideResNet(settings["depth"], settings["width"], dtype=PRECISIONS[settings["precision"]])
-    kind = registry.find(settings["defense"])
-    subject = kind(classifier, kind.Options(**settings.get("options", {})))
+    subject = build(settings | settings.get("options", {}))
     images, labels = batch(settings["batch_size"])
     specification = [tf.TensorSpec([], tf.int64)]
     return tf.function(

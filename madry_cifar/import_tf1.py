@@ -8,7 +8,6 @@ other settings are the defence's own unless given.
 """
 
 import dataclasses
-import importlib
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -94,7 +93,7 @@ def save(folder: pathlib.Path, values: dict) -> None:
 
 def command() -> None:
     """Entry point."""
-    importlib.import_module("rvs_tf")  # registers RvS, whose checkpoints are read here too
+    registry.installed()  # whose options are flags; RvS's checkpoints are read here too
     flags.define("Import", ImportSettings)
     unknown = {"default": None}  # until the checkpoint is read
     train.define_flags(None, dataset=unknown, depth=unknown, width=unknown)

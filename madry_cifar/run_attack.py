@@ -18,11 +18,11 @@ from madry_cifar.cli.errors import RunError, UsageError
 from madry_cifar.cli.settings import Checkpoint, DataDir, Settings, like, option, required
 from madry_cifar.data.datasets import Split
 from madry_cifar.evaluation.evaluator import Evaluator
+from madry_cifar.evaluation.outcome import check_adversarial
 from madry_cifar.evaluation.settings import Images
-from madry_cifar.runs import checkpoints, run_folder
+from madry_cifar.runs import run_folder
 from madry_cifar.runs.files import write_array
-
-TOLERANCE = 1e-4  # for the rounding of float32 in grey levels; MadryLab's
+from madry_cifar.training.construction import load_predictor
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,9 +49,9 @@ def main() -> None:
     dataset = data.load(run_flags["dataset"], data_dir=settings.data_dir or run_flags["data_dir"])
     split = dataset.test.take(slice(settings.max_images or None))
     check(settings.attack, adversarial, split.images, settings.epsilon)
-    classifier = checkpoints.load_classifier(settings.train_dir, settings.checkpoint)
+    predictor = load_predictor(settings.train_dir, settings.checkpoint)
     unchanged = attacks.attack("natural")
-    outcome = Evaluator(classifier, [unchanged])(Split(adversarial.astype(np.float32), split.labels))["natural"]
+    outcome = Evaluator(predictor, [unchanged])(Split(adversarial.astype(np.float32), split.labels))["natural"]
     write_array(output, np.save, outcome.predictions)
     print(
         f"accuracy {outcome.accuracy:.2f} % on {len(split)} images within {settings.epsilon:g} of "
@@ -80,22 +80,7 @@ def check(path: str, adversarial: np.ndarray, images: np.ndarray, epsilon: float
         )
     if adversarial.dtype.kind not in "fui":
         raise RunError(f"{path}: holds {adversarial.dtype}, not numbers")
-    if not np.all(np.isfinite(adversarial)):
-        raise RunError(f"{path}: not finite in image {_first(~np.isfinite(adversarial))}")
-    outside = (adversarial < 0) | (adversarial > 255)
-    if np.any(outside):
-        raise RunError(f"{path}: pixels outside [0, 255] in image {_first(outside)}")
-    distance = np.abs(adversarial.astype(np.float64) - images)
-    if np.any(distance > epsilon + TOLERANCE):
-        largest = distance.max()
-        raise RunError(
-            f"{path}: image {_first(distance > epsilon + TOLERANCE)} is outside the ball; the largest "
-            f"change is {largest:.4f}, --epsilon={epsilon:g}"
-        )
-
-
-def _first(faults):
-    return int(np.argmax(faults.reshape(len(faults), -1).any(axis=1)))
+    check_adversarial(path, adversarial, images, {"norm": "linf", "epsilon": epsilon})
 
 
 def command() -> None:

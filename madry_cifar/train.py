@@ -16,9 +16,10 @@ from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.evaluation.evaluator import Evaluator
 from madry_cifar.networks.layers import synchronize
-from madry_cifar.networks.wide_resnet import PRECISIONS, name_of, network_of
-from madry_cifar.runs import run_folder
-from madry_cifar.training import strategies
+from madry_cifar.networks.wide_resnet import name_of
+from madry_cifar.runs import checkpoints, run_folder
+from madry_cifar.training import registry, strategies
+from madry_cifar.training.construction import build, start_from
 from madry_cifar.training.options import Options
 from madry_cifar.training.settings import SECTIONS, DataSettings, Identity, TrainSettings
 from madry_cifar.training.trainer import Trainer
@@ -37,8 +38,7 @@ def main() -> None:
     """Trains as the flags say."""
     settings = flags.read(TrainSettings)
     strategy = strategies.make(settings.strategy)
-    defense_class = registry.find(settings.defense)
-    options = flags.given_options(defense_class)
+    options = flags.given_options(registry.find(settings.defense))
     jit_compile, evaluation_attacks = check(settings, options)
     profile_steps = _profile_steps(settings.profile_steps)
     given = {field.name: getattr(settings, field.name) for field in dataclasses.fields(DataSettings)}
@@ -47,8 +47,9 @@ def main() -> None:
     options = options.in_steps(batches.steps_per_epoch)
     run_flags = flags_of(settings, options, dataset.num_classes)
     with strategy.scope():
-        classifier = network_of(run_flags, seed=settings.seed, dtype=PRECISIONS[settings.precision])
-        subject = defense_class(classifier, options, settings.seed)
+        subject = build(run_flags)
+    if not checkpoints.saved_steps(settings.train_dir):
+        start_from(subject, settings.starts_from)
     if settings.sync_bn:
         for network in subject.networks.values():
             synchronize(network)
@@ -59,7 +60,7 @@ def main() -> None:
         dataset,
         settings.train_dir,
         settings,
-        evaluator=Evaluator(classifier, evaluation_attacks, max_images=settings.eval_images),
+        evaluator=Evaluator(subject.predictor(), evaluation_attacks, max_images=settings.eval_images),
         jit_compile=jit_compile,
         steps_per_call=settings.steps_per_call,
         strategy=strategy,

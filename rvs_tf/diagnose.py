@@ -27,7 +27,6 @@ from rich.table import Table
 from rich.text import Text
 from tqdm import tqdm
 
-import rvs_tf  # noqa: F401 (registers the attacks)
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.cli.settings import Checkpoint, Download, like, option
@@ -91,7 +90,7 @@ def main() -> None:
         return partial
 
     found = diagnosis.diagnose(
-        target.classifier,
+        target.predictor,
         split,
         epsilon=settings.epsilon,
         surrogate=surrogate,

@@ -20,18 +20,18 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-import rvs_tf  # noqa: F401 (registers the defences)
 from madry_cifar import data
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import RunError, UsageError
 from madry_cifar.cli.settings import Checkpoint, DataDir, like, option, required
 from madry_cifar.evaluation.run_evaluation import Subject
 from madry_cifar.export.formats import FORMATS
-from madry_cifar.export.train_step import TrainStep, batch, rebuild
+from madry_cifar.export.train_step import TrainStep, batch
 from madry_cifar.networks.wide_resnet import name_of
 from madry_cifar.runs import checkpoints
 from madry_cifar.runs.files import naming
 from madry_cifar.runs.run_folder import SCHEMA_VERSION
+from madry_cifar.training.construction import build
 
 IMAGES = 64  # to compare on, at least
 LOGITS_TOLERANCE = 1e-3  # of the largest logit
@@ -120,12 +120,13 @@ def _export_classifier(subject: Subject, settings: ExportSettings, output: pathl
     about, batch_size, chosen = subject.load(settings.checkpoint), settings.batch_size or 1, FORMATS[settings.format]
     images, shown = _test_images(subject, settings.data_dir)
     images = np.resize(images, [-(-max(IMAGES, batch_size) // batch_size) * batch_size, *images.shape[1:]])
-    expected = subject.classifier.predict(images, batch_size=IMAGES, verbose=0).logits
+    predict = tf.function(lambda images: subject.predictor(images).logits, autograph=False)
+    expected = np.concatenate([predict(images[first : first + IMAGES]) for first in range(0, len(images), IMAGES)])
     if not np.all(np.isfinite(expected)):
         raise RunError(f"checkpoint {about['checkpoint']}: logits that are not finite: the network has diverged")
     batches = [images[:1], images[1:]] if chosen.any_batch else np.split(images, len(images) // batch_size)
     with _whole_or_not_at_all(output) as path:
-        chosen.write(subject.classifier, path, batch_size)
+        chosen.write(subject.predictor, path, batch_size)
         said = f"{about['network']}, step {about['checkpoint']}, {_megabytes(path)}"
         said += "" if chosen.any_batch else f", batches of {batch_size}"
         if not settings.check:
@@ -171,7 +172,7 @@ def _export_train_step(subject: Subject, settings: ExportSettings, output: pathl
     run_flags = subject.flags
     step, checkpoint = checkpoints.find(settings.train_dir, settings.checkpoint)
     images, labels, shown = _training_batch(subject, settings, step)
-    train_step = TrainStep(rebuild(run_flags), images, labels, step)
+    train_step = TrainStep(build(run_flags), images, labels, step)
     train_step.restore(checkpoint)
     about = {
         "schema_version": SCHEMA_VERSION,

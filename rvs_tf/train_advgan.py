@@ -24,9 +24,11 @@ from madry_cifar import data
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.cli.settings import Download, Seed, Settings, TrainDir, like, option, required
-from madry_cifar.evaluation.evaluator import Evaluator, fingerprint
+from madry_cifar.evaluation.evaluator import Evaluator
 from madry_cifar.networks.wide_resnet import WideResNet, name_of
+from madry_cifar.predictor import as_predictor
 from madry_cifar.runs import checkpoints, files, run_folder
+from madry_cifar.training.construction import load_classifier
 from madry_cifar.training.settings import DataSettings, LoopSettings, Schedule
 from madry_cifar.training.trainer import Trainer
 from rvs_tf.advgan.advgan import AdvGAN, as_attack
@@ -69,7 +71,7 @@ def main() -> None:
     run_flags = settings.as_dict() | {
         "attack": AdvGAN.name,
         "target_checkpoint": target_step,
-        "target_sha256": fingerprint(target),
+        "target_sha256": as_predictor(target).fingerprint(),
         **{name: target_flags.get(name) for name in ("dataset", "validation_size", "depth", "width", "num_classes")},
         "steps_per_epoch": steps_per_epoch,
         **options.as_dict(),
@@ -112,7 +114,7 @@ def load_target(settings: AdvGANSettings) -> tuple[dict[str, Any], int, WideResN
         if "defense" not in target_flags:
             raise UsageError("train_dir", settings.target_dir, "holds no run of a classifier")
         step, _ = checkpoints.find(settings.target_dir, settings.target_checkpoint)
-        return target_flags, step, checkpoints.load_classifier(settings.target_dir, step)
+        return target_flags, step, load_classifier(settings.target_dir, step)
     except UsageError as error:
         raise error.renamed(train_dir="target_dir", checkpoint="target_checkpoint") from None
 

@@ -7,15 +7,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from madry_cifar import attacks, data
+from madry_cifar.attacks.registry import takes_restarts
 from madry_cifar.cli.errors import UsageError, text
 from madry_cifar.cli.settings import Download
 from madry_cifar.evaluation import results
-from madry_cifar.evaluation.evaluator import Evaluator, fingerprint, skipping
+from madry_cifar.evaluation.evaluator import Evaluator, Task, skipping
 from madry_cifar.evaluation.settings import EvaluationSettings, Images, Surrogate
-from madry_cifar.evaluation.tasks import Task
-from madry_cifar.networks.wide_resnet import WideResNet, name_of, network_of
+from madry_cifar.networks.wide_resnet import name_of
+from madry_cifar.predictor import Predictor
 from madry_cifar.runs import checkpoints, run_folder
 from madry_cifar.runs.files import alone
+from madry_cifar.training.construction import build
 
 
 class Subject:
@@ -25,7 +27,7 @@ class Subject:
       train_dir: the run's folder.
       flags: the settings that it was trained with.
       provenance: of the data that it was trained on; None where nothing is known of it.
-      classifier: the network.
+      predictor: what is evaluated of it.
 
     Raises:
       UsageError, RunError: when the folder holds no run or a damaged one.
@@ -36,18 +38,18 @@ class Subject:
         if "defense" not in self.flags:
             raise UsageError("train_dir", train_dir, "holds an attack that was trained, and no classifier")
         self.provenance = run_folder.read_provenance(train_dir)
-        self.classifier = network_of(self.flags)
+        self.predictor = build(self.flags, dtype="float32").predictor()
 
     def load(self, checkpoint) -> dict[str, Any]:
         """Loads the weights of a checkpoint (step, path, or None for the latest); returns what tells it from others."""
         step, _ = checkpoints.find(self.train_dir, checkpoint)
-        checkpoints.load_network(self.classifier, "classifier", self.train_dir, step)
+        checkpoints.load(self.predictor.variables(), self.train_dir, step)
         return {
             "train_dir": str(self.train_dir),
             "defense": self.flags["defense"],
             "network": name_of(self.flags),
             "checkpoint": step,
-            "classifier_sha256": fingerprint(self.classifier),
+            "classifier_sha256": self.predictor.fingerprint(),
             "training_flags": self.flags,
         }
 
@@ -99,7 +101,7 @@ class Evaluation:
         self.dataset = dataset_of(self.target.flags, settings, train=settings.split == "validation")
         self.split = split_of(self.target, self.dataset, settings)
         self.evaluator = Evaluator(
-            self.target.classifier,
+            self.target.predictor,
             attacked=attacked,
             progress=True,
             batch_size=min(settings.batch_size, len(self.split)),
@@ -215,7 +217,7 @@ def accuracies(contents: Sequence[Mapping]) -> dict[str, float]:
 
 
 def _check_restarts(settings):
-    if settings.restarts > 1 and not any(map(attacks.takes_restarts, settings.attacks)):
+    if settings.restarts > 1 and not any(map(takes_restarts, settings.attacks)):
         raise UsageError(
             "restarts",
             settings.restarts,
@@ -234,8 +236,8 @@ def _check_transfer(tasks):
         )
 
 
-def surrogate_of(target: Subject, settings: Surrogate) -> tuple[WideResNet | None, dict | None]:
-    """The network to attack in place of the target's, with its weights, and what tells it from others; or two None."""
+def surrogate_of(target: Subject, settings: Surrogate) -> tuple[Predictor | None, dict | None]:
+    """The predictor to attack in place of the target's, and what tells it from others; or two None."""
     if not settings.surrogate_dir:
         if settings.surrogate_checkpoint:
             raise UsageError("surrogate_checkpoint", settings.surrogate_checkpoint, "needs --surrogate_dir")
@@ -255,7 +257,7 @@ def surrogate_of(target: Subject, settings: Surrogate) -> tuple[WideResNet | Non
                 settings.surrogate_dir,
                 f"was trained on other data ({theirs}) than --train_dir={target.train_dir} ({ours})",
             )
-    return subject.classifier, about | {"seed": subject.flags.get("seed")}
+    return subject.predictor, about | {"seed": subject.flags.get("seed")}
 
 
 def dataset_of(run_flags: Mapping, settings: Download, *, train: bool = False) -> data.Dataset:

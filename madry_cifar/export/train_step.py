@@ -8,7 +8,6 @@ Three files belong together:
                    input that it is the new value of, so that the next iteration takes it instead
 """
 
-import dataclasses
 import json
 import pathlib
 from collections.abc import Mapping
@@ -19,21 +18,9 @@ import tensorflow as tf
 from madry_cifar import data
 from madry_cifar.cli.errors import RunError
 from madry_cifar.export import stablehlo
-from madry_cifar.networks.wide_resnet import PRECISIONS, network_of
 from madry_cifar.runs import checkpoints
 from madry_cifar.runs.files import write_json
-from madry_cifar.training import registry
 from madry_cifar.training.method import Defense
-
-
-def rebuild(settings: Mapping) -> Defense:
-    """The defence of a run with these settings, its networks with their first weights."""
-    defense_class = registry.find(settings["defense"])
-    names = {field.name for field in dataclasses.fields(defense_class.Options)}
-    given = {name: value for name, value in settings.items() if name in names}
-    options = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-    classifier = network_of(settings, dtype=PRECISIONS[settings.get("precision", "float32")])
-    return defense_class(classifier, defense_class.Options(**options), settings["seed"])
 
 
 def batch(dataset: data.Dataset, step: int, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -16,8 +16,6 @@ import tensorflow as tf
 
 from madry_cifar.cli.errors import RunError, UsageError
 from madry_cifar.networks.layers import flat_variables, unambiguous
-from madry_cifar.networks.wide_resnet import WideResNet, network_of
-from madry_cifar.runs.run_folder import read_flags
 from madry_cifar.training.optimizers import Optimizer
 
 PREFIX = "ckpt"
@@ -177,22 +175,17 @@ def read(path: str) -> dict[str, np.ndarray]:
     return {name.replace("..", "."): value for name, value in values.items()}  # TensorFlow doubles a name's dots
 
 
-def load_network(network: keras.Model, name: str, train_dir: str | os.PathLike, checkpoint=None) -> keras.Model:
-    """Fills a network with the weights of the one called `name` in a run's checkpoint.
+def load(variables: Mapping[str, tf.Variable], train_dir: str | os.PathLike, checkpoint=None) -> None:
+    """Gives variables, by their flat names, their values in a run's checkpoint (step or path; the latest by default).
 
     Raises:
       UsageError: when there is no such checkpoint.
-      RunError: when it is damaged or does not hold that network.
+      RunError: when it is damaged or does not hold them.
     """
-    _restore(tf.train.Checkpoint(**flat_variables(name, network)), find(train_dir, checkpoint)[1], partial=True)
+    _restore(tf.train.Checkpoint(**variables), find(train_dir, checkpoint)[1], partial=True)
+
+
+def load_network(network: keras.Model, name: str, train_dir: str | os.PathLike, checkpoint=None) -> keras.Model:
+    """Fills a network with the weights of the one called `name` in a run's checkpoint. Raises as `load`."""
+    load(flat_variables(name, network), train_dir, checkpoint)
     return network
-
-
-def load_classifier(train_dir: str | os.PathLike, checkpoint: int | str | None = None) -> WideResNet:
-    """The classifier of a run, with the weights of its latest or the given checkpoint (a step or a path).
-
-    Raises:
-      UsageError: when the folder holds no run or no such checkpoint.
-      RunError: when the checkpoint is damaged.
-    """
-    return load_network(network_of(read_flags(train_dir)), "classifier", train_dir, checkpoint)

@@ -92,6 +92,7 @@ class Defense(Method):
 
     Options: type[Options] = Options
     watched_batch_norm = "frozen"  # the batch's own statistics, as in training
+    starts_from: tuple[str, ...] = ()  # the methods whose runs it may take its first weights from, if it needs any
 
     def __init__(self, classifier: WideResNet, options: Options | None = None, seed: int = 0):
         super().__init__(classifier, options, seed)

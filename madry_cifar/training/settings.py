@@ -106,6 +106,9 @@ class LoopSettings(Schedule, Execution):
     """How the steps are run, and what is written on the way."""
 
     eval_attacks: str = option("natural,pgd-7", "attacks of the periodic evaluation (see rvs_tf.evaluate)")
+    starts_from: tuple[str, ...] = option(
+        (), "folders of runs whose weights the networks of the same names start from, with commas"
+    )
     eval_images: int = option(500, "held-out (or else test) images for it; 0 for all", minimum=0)
 
 

@@ -166,7 +166,7 @@ class TrainedAdvGAN:
         follows `restore`. Its `protocol` has norm, epsilon, generator_width, epochs (trained), train_dir and the other
         options of the training.
       epsilon: the radius that it was trained for, in grey levels.
-      target_sha256: `madry_cifar.evaluation.fingerprint` of the classifier that it was trained against.
+      target_sha256: the fingerprint of the classifier that it was trained against.
       steps: its checkpoints, one after each epoch, in order. Before the first `restore` the weights are of the last.
 
     Raises:

@@ -10,12 +10,12 @@ import numpy as np
 from madry_cifar import data
 from madry_cifar.cli.errors import RunError, UsageError
 from madry_cifar.cli.settings import DataDir, Download, Seed, Settings, TrainDir, like, option, required
-from madry_cifar.evaluation.evaluator import fingerprint
-from madry_cifar.networks.wide_resnet import name_of, network_of
+from madry_cifar.networks.wide_resnet import name_of
+from madry_cifar.predictor import as_predictor
 from madry_cifar.runs import checkpoints, run_folder
+from madry_cifar.training.construction import build
 from rvs_tf.analysis.perturber import Perturber
 from rvs_tf.defense import RobustnessViaSynthesis
-from rvs_tf.generator import Generator
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,12 +53,12 @@ class Analysis:
     def __init__(self, settings: AnalysisSettings, ending: str):
         self.train_dir, self.output = pathlib.Path(settings.train_dir), pathlib.Path(settings.output)
         self.run_flags = run_folder.read_flags(self.train_dir)
-        defense = self.run_flags["defense"]
-        if defense != RobustnessViaSynthesis.name:
+        method = self.run_flags["defense"]
+        if method != RobustnessViaSynthesis.name:
             raise UsageError(
                 "train_dir",
                 self.train_dir,
-                f"holds a run of --defense={defense}, without a generator; "
+                f"holds a run of --defense={method}, without a generator; "
                 f"a run of --defense={RobustnessViaSynthesis.name} is needed",
             )
         self.steps = _steps(self.train_dir, settings.checkpoints or "all")
@@ -72,9 +72,10 @@ class Analysis:
             train=False,
         )
         self.test = self._dataset.test
+        defense = build(self.run_flags, dtype="float32")
         self.perturber = Perturber(
-            network_of(self.run_flags),
-            Generator(),
+            defense.classifier,
+            defense.generator,
             epsilon=self.run_flags["epsilon"],
             group_size=self.run_flags["batch_size"],
             draws=settings.draws,
@@ -105,7 +106,7 @@ class Analysis:
         """Gives the networks the weights of the checkpoint of `step`; returns what tells it from others."""
         for name in ("classifier", "generator"):
             checkpoints.load_network(getattr(self.perturber, name), name, self.train_dir, step)
-        return {"checkpoint": step, "classifier_sha256": fingerprint(self.perturber.classifier)}
+        return {"checkpoint": step, "classifier_sha256": as_predictor(self.perturber.classifier).fingerprint()}
 
 
 def check_finite(values, step: int) -> None:
