@@ -43,7 +43,7 @@ class Counted:
         self._network = network
         self.forward, self.backward = (tf.Variable(0, trainable=False, dtype=tf.int64) for _ in range(2))
 
-    def __call__(self, images, batch_norm="eval"):
+    def __call__(self, images):
         self.forward.assign_add(tf.shape(images, tf.int64)[0])
         return self._network(self._passed(images), batch_norm=batch_norm)
 

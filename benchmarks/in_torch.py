@@ -27,7 +27,7 @@ def network_in_torch(network: Callable):
 
     @tf.function(autograph=False, reduce_retracing=True)
     def logits(images):
-        return network(images, batch_norm="eval").logits
+        return network(images).logits
 
     def grey_levels(images):
         return tf.constant(255 * images.detach().permute(0, 2, 3, 1).numpy())

@@ -35,7 +35,7 @@ class Subject(NamedTuple):
     """What is attacked, and how far it may be changed.
 
     Attributes:
-      network: called as `network(images, batch_norm="eval")`, returns `.logits` [B, K].
+      network: called as `network(images)`, returns `.logits` [B, K].
       epsilon, step_size: in grey levels.
       batch_size: images attacked at once.
       seed: of the peers' random numbers.
@@ -51,7 +51,7 @@ class Subject(NamedTuple):
         """Maps images [B, H, W, C] in grey levels to logits, compiled; ART says which mode it wants, to no effect."""
 
         def logits(images, training=False):
-            return self.network(images, batch_norm="eval").logits
+            return self.network(images).logits
 
         return tf.function(logits, autograph=False, reduce_retracing=True)
 

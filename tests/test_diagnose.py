@@ -104,7 +104,7 @@ def test_everything(run, runs, digits, tmp_path):
         assert check["numbers"]
         assert check["name"] in out
     verdicts = {check["name"]: check["verdict"] for check in content["checks"]}
-    for name in ("randomness", "company", "zero-gradients", "loss-surface", "epsilon", "steps"):
+    for name in ("randomness", "batch-dependence", "zero-gradients", "loss-surface", "epsilon", "steps"):
         assert verdicts[name] == "ok", content["checks"]
     assert content["verdict"] in out
     assert "square" in err  # the bar tells what is being done

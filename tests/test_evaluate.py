@@ -16,7 +16,8 @@ import rvs_tf.evaluate
 import rvs_tf.train_advgan
 from madry_cifar import WideResNet, attacks
 from madry_cifar import eval as follow
-from madry_cifar.evaluation.evaluator import Evaluator, fingerprint
+from madry_cifar.evaluation.evaluator import Evaluator
+from madry_cifar.predictor import as_predictor
 from madry_cifar.runs import run_folder
 from madry_cifar.runs.checkpoints import Checkpoints
 from rvs_tf.advgan.advgan import AdvGANOptions
@@ -386,7 +387,7 @@ def test_transfer(evaluate, runs, trained, other, digits, name):
     chosen = attacks.attack(name)
     adversarial, labels = by_batch(digits, lambda images, labels, first: chosen.run(other, images, labels, (0, first)))
     predictions, accuracy = accuracy_of(trained, adversarial, labels)
-    sha = fingerprint(other)
+    sha = as_predictor(other).fingerprint()
     content, arrays = results(runs / "target", suffix=f"_from-natural-{sha[:8]}")
     assert arrays[name].tolist() == predictions.tolist()
     assert content["attacks"][name]["accuracy"] == pytest.approx(accuracy)
@@ -402,7 +403,7 @@ def test_transfer(evaluate, runs, trained, other, digits, name):
         "seed": 0,
         "training_flags": run_folder.read_flags(runs / "surrogate"),
     }
-    assert content["classifier_sha256"] == fingerprint(trained)
+    assert content["classifier_sha256"] == as_predictor(trained).fingerprint()
     assert "surrogate,step7" in "".join(out.split())
 
 
@@ -433,7 +434,7 @@ def save_advgan(folder, target, provenance, steps, width=1, **options):
         "width": 1,
         "num_classes": 10,
         "steps_per_epoch": 2,
-        "target_sha256": fingerprint(target),
+        "target_sha256": as_predictor(target).fingerprint(),
     } | chosen.as_dict()
     run_folder.create(folder, settings, provenance)
     generators = {step: AdvGANGenerator(width, seed=step) for step in steps}
@@ -469,7 +470,7 @@ def test_advgan(evaluate, runs, trained, other, digits, attacked, tmp_path, tran
     assert status == 0, err
     assert attacked.total() == 3 * 5
     assert "going on after 170 attacked images: advgan from image 50 on\n" in out  # at the last of its checkpoints
-    suffix = f"_from-natural-{fingerprint(other)[:8]}" if transfer else ""
+    suffix = f"_from-natural-{as_predictor(other).fingerprint()[:8]}" if transfer else ""
     content, arrays = results(runs / "target", suffix=suffix)
     assert list(content["attacks"]) == ["advgan", "advgan-final", "advgan-x2", "advgan-x2-final"]
     for name, generators in advgans.items():

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from madry_cifar.evaluation.evaluator import fingerprint
+from madry_cifar import load_classifier
+from madry_cifar.predictor import as_predictor
 from madry_cifar.runs import checkpoints, run_folder
 from madry_cifar.runs.checkpoints import Checkpoints, saved_steps
 from rvs_tf import train_advgan
@@ -93,7 +94,7 @@ def test_settings_name_the_target_and_its_weights(finished, target, trained):
         "attack": "advgan",
         "target_dir": str(target),
         "target_checkpoint": 100,
-        "target_sha256": fingerprint(trained),
+        "target_sha256": as_predictor(trained).fingerprint(),
         "steps_per_epoch": 6,
         "dataset": "digits",
         **{"epochs": 3, "epsilon": 12.0, "batch_size": 16, "generator_width": 1, "adversarial_loss": "probabilities"},
@@ -196,12 +197,12 @@ def test_other_settings_or_another_target_are_refused(again, copied, finished, t
     line = f"error: --train_dir={copied}: holds a run with other settings: {changed}; use another folder\n"
     assert (status, err) == (2, line)
     other = shutil.copytree(target, tmp_path / "other")
-    classifier = checkpoints.load_classifier(other)
+    classifier = load_classifier(other)
     classifier.logits.bias.assign_add(np.ones(10))
     Checkpoints(other, {"classifier": classifier}, {}).save(101)
     status, _, err = again(copied, f"--target_dir={other}")
     assert (status, len(err.splitlines())) == (2, 1)
-    here, now = fingerprint(trained), fingerprint(classifier)
+    here, now = as_predictor(trained).fingerprint(), as_predictor(classifier).fingerprint()
     assert f"--target_sha256 (there {here}, now {now})" in error_line(err)
     assert "--target_checkpoint (there 100, now 101)" in error_line(err)
     assert modified(copied) == before

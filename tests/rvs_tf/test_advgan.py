@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from madry_cifar import WideResNet
 from madry_cifar.cli.errors import RunError, UsageError
-from madry_cifar.evaluation.evaluator import Evaluator, fingerprint
+from madry_cifar.evaluation.evaluator import Evaluator
 from madry_cifar.networks.layers import kernels
+from madry_cifar.predictor import as_predictor
 from madry_cifar.runs import run_folder
 from madry_cifar.runs.checkpoints import Checkpoints, flat_state, saved_steps
 from madry_cifar.training.trainer import Interrupted, Schedule, Trainer
@@ -343,7 +344,7 @@ def test_a_short_training_fools_the_target(trained, digits, tmp_path):
     """Against natural accuracy, and against an untrained generator, whose perturbations are as large."""
     options = AdvGANOptions(batch_size=32, epochs=3, epsilon=16.0, perturbation_weight=0.0)
     made = trainer(trained, digits, tmp_path, 512, options)
-    before = fingerprint(trained)
+    before = as_predictor(trained).fingerprint()
     evaluator = Evaluator(trained, [as_attack(made.method.generator, options)], max_images=200)
     untrained = evaluator(digits.test)["advgan"].accuracy
     made.train()
@@ -352,7 +353,7 @@ def test_a_short_training_fools_the_target(trained, digits, tmp_path):
     accuracy = 100 * np.mean(natural == digits.test.labels[:200])
     assert outcome.accuracy < min(accuracy, untrained) - 20, (accuracy, untrained)
     assert 15 < outcome.linf < 16 + 1e-4
-    assert fingerprint(trained) == before
+    assert as_predictor(trained).fingerprint() == before
 
 
 def test_a_stopped_training_goes_on_bit_for_bit(digits, tmp_path):

@@ -13,7 +13,7 @@ import tensorflow as tf
 import madry_cifar
 import rvs_tf
 from madry_cifar import WideResNet
-from madry_cifar.evaluation.evaluator import fingerprint
+from madry_cifar.predictor import as_predictor
 from madry_cifar.runs import run_folder
 from madry_cifar.runs.checkpoints import Checkpoints, saved_steps
 from rvs_tf.analysis import diversity
@@ -146,8 +146,7 @@ class Pixels:
     def __init__(self):
         self.calls, self.scale = 0, tf.Variable([1.0, 1.0, 1.0])
 
-    def __call__(self, images, batch_norm):
-        assert batch_norm == "eval"
+    def __call__(self, images):
         self.calls += 1
         return types.SimpleNamespace(features=self.scale * images[:, 0, 0])
 
@@ -211,7 +210,7 @@ def test_the_command(invoke, flags, copied_run, digits, curves, tmp_path):
         expected = diversity.diversity(perturber(networks, group_size=8), digits.test.images[:10])
         for variant, values in expected.items():
             assert entry[variant] == pytest.approx(values, rel=1e-3)
-        assert entry["classifier_sha256"] == fingerprint(networks[0])
+        assert entry["classifier_sha256"] == as_predictor(networks[0]).fingerprint()
         assert f"{entry['noise']['mean_distance']:.4f}" in out
     assert out.splitlines()[-1] == f"{tmp_path}/new/d.json"
     assert "40/40" in err  # ten images, four checkpoints

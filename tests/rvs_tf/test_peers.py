@@ -30,7 +30,7 @@ def network(digits):
         [tf.constant(each, tf.float32) for each in values] for values in (trained.coefs_, trained.intercepts_)
     )
 
-    def network(images, batch_norm):
+    def network(images):
         hidden = tf.nn.relu(tf.reshape(images / 255, [-1, first.shape[0]]) @ first + bias)
         return Outputs(hidden @ second + last)
 

@@ -146,7 +146,7 @@ def test_the_surface_is_the_loss(split):
         ("quantised", "loss-surface"),
         ("rough", "loss-surface"),
         ("random", "randomness"),
-        ("batch-dependent", "company"),
+        ("batch-dependent", "batch-dependence"),
         ("slow", "steps"),
         ("depends on start", "restarts"),
         ("constant", "epsilon"),
@@ -158,7 +158,7 @@ def test_suspect(model, name, split):
     assert found.verdict == "suspect", found
 
 
-@pytest.mark.parametrize("name", ["company", "randomness"])
+@pytest.mark.parametrize("name", ["batch-dependence", "randomness"])
 @pytest.mark.parametrize("model", ["saturated", "rough", "constant"])
 def test_what_is_wrong_elsewhere_is_not_suspected_here(model, name, split):
     assert check(MODELS[model], split, name).verdict == "ok"
@@ -172,12 +172,12 @@ def test_pixels_without_a_gradient(split):
 
 
 @pytest.mark.parametrize(("share", "verdict"), [(1e-4, "ok"), (0.1, "suspect")])
-def test_how_much_company_may_change(share, verdict, split):
+def test_how_much_the_rest_of_the_batch_may_change(share, verdict, split):
     def model(images, batch_norm="eval"):
         logits = plain(images).logits
         return SimpleNamespace(logits=logits + share * tf.reduce_mean(logits, axis=0))
 
-    found = check(model, split, "company")
+    found = check(model, split, "batch-dependence")
     assert found.verdict == verdict
     differences = found.numbers["largest_difference"]
     assert differences["backwards"] < 1e-5 < differences["alone"] < differences["among others"]
@@ -212,7 +212,7 @@ def test_numbers_of_a_saturated_network(split):
 
 
 def test_a_network_whose_outputs_are_random_is_not_said_to_depend_on_the_batch(split):
-    assert check(MODELS["random"], split, "company").verdict == "not measured"
+    assert check(MODELS["random"], split, "batch-dependence").verdict == "not measured"
 
 
 def test_another_networks_gradient(split):

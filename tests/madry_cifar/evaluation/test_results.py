@@ -52,7 +52,6 @@ def test_what_the_files_hold(path):
                 "images": 4,
                 "attacked": 3,
                 "linf": 7.5,
-                "broken": 0,
                 "seconds": 1.25,
                 "compiled_seconds": 0.25,
                 "images_per_second": 2.0,
@@ -185,7 +184,7 @@ def test_no_flipped_byte_makes_other_numbers(path, capsys, ending):
 def same(first, second):
     for name in ("name", "protocol"):
         assert getattr(first.attack, name) == getattr(second.attack, name)
-    for name in ("linf", "broken", "attacked", "seconds", "compiled_images", "compiled_seconds"):
+    for name in ("linf", "attacked", "seconds", "compiled_images", "compiled_seconds"):
         assert getattr(first, name) == getattr(second, name)
     for name in ("predictions", "labels", "adversarial"):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
