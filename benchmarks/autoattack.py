@@ -45,7 +45,7 @@ class Counted:
 
     def __call__(self, images):
         self.forward.assign_add(tf.shape(images, tf.int64)[0])
-        return self._network(self._passed(images), batch_norm=batch_norm)
+        return self._network(self._passed(images))
 
     def _passed(self, images):
         @tf.custom_gradient
