@@ -8,7 +8,7 @@ The same command again goes on after an interruption. --plan tells what would be
 """
 
 from experiments.command import run
-from experiments.layout import PARTS
+from experiments.rows import PARTS
 
 
 def command() -> None:

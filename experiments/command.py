@@ -12,7 +12,8 @@ import sys
 from absl import flags as absl_flags
 
 from experiments import grid
-from experiments.report import EXTRA
+from experiments.measured import Work
+from experiments.report import EXTRA, Report
 from madry_cifar import train
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import RunError, UsageError
@@ -45,12 +46,10 @@ def main(parts: list[str]) -> None:
 
         plan.show(plan.due(work, config, snakemake_command), work, config)
         return
-    from experiments import report
-
     with _alone(work):
         write_json(work / "config.json", config)
         _snakemake(work)
-    report.show(work, parts)
+    Report(Work(work), parts).show()
 
 
 def check_installed() -> None:
@@ -133,12 +132,12 @@ def _snakemake(work):
     with _signals_to(process) as received:
         status = process.wait()
     if received:
-        raise Interrupted(received[0])
+        raise GridInterrupted(received[0])
     if status:
         raise RunError(f"not finished: see above. The same command goes on where it stopped ({work})")
 
 
-class Interrupted(RunError):
+class GridInterrupted(RunError):
     """A signal ended the grid; its jobs have saved what they had. `number` is the signal's."""
 
     def __init__(self, number: int):

@@ -9,6 +9,8 @@ from typing import Any
 from absl import flags as absl_flags
 
 import rvs_tf  # noqa: F401 (registers the defences)
+from experiments import presets
+from experiments.rows import COLUMNS, PARTS, SURROGATES, row_of
 from madry_cifar import data, train
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError, unknown
@@ -20,24 +22,7 @@ from madry_cifar.training.options import Options
 FLAGS = absl_flags.FLAGS
 HERE = pathlib.Path(__file__).parent
 PROFILES = sorted(path.stem for path in (HERE / "profiles").glob("*.flags"))
-# Table IV: RvS with one part taken out or replaced
-VARIANTS = {
-    "noreg_ot": {"ot_regularizer": "false"},
-    "otreg_xent": {"generator_loss": "xent"},
-    "paired": {"ot": "paired"},
-}
-ATTACKS = {
-    "table2": ["natural", "fgsm", "fgsm-rs", "pgd-7", "pgd-10", "pgd-20", "pgd-100", "cw-20", "cw-100"],
-    "table3": ["pgd-20", "pgd-100", "cw-20", "cw-100"],
-    "table4": ["natural", "pgd-20", "cw-20"],
-    "figure2": ["pgd-20"],
-}
-COLUMNS = {  # of Table II beside the paper's
-    "paper": [],
-    "extended": ["pgd-100x10", "multitargeted", "apgd-ce", "apgd-t", "fab-t", "square", "cw-l2-100", "autoattack"],
-}
 DIAGNOSED = 1000  # images at most: then two standard errors are some two points
-SURROGATES = ["natural", "at"]
 
 
 def define_flags() -> None:
@@ -122,13 +107,19 @@ def configuration(parts: list[str]) -> dict[str, Any]:
         raise unknown("columns", FLAGS.columns, COLUMNS)
     if FLAGS.defense:
         defense.find(FLAGS.defense)
-    rows = _rows()
+    defenses = _listed("defenses", str) if FLAGS.defenses else list(defense.REGISTRY)
+    for name in defenses:
+        if name not in defense.REGISTRY:
+            raise unknown("defenses", name, defense.REGISTRY)
+    rows = {name: list(part.rows) or defenses for name, part in PARTS.items()}
     trained = {row: None for part in parts for row in [*rows[part], *(SURROGATES if part == "table3" else [])]}
     runs = [run(dataset, row, seed) for dataset in datasets for row in trained for seed in range(FLAGS.seeds)]
     unused = _given_settings().keys() - {name for entry in runs for name in entry["given"]}
     if unused:
         name = min(unused)
         raise UsageError(name, FLAGS[name].value, f"applies to none of {', '.join(trained)}")
+    attacks = {name: list(part.attacks) for name, part in PARTS.items() if part.attacks}
+    attacks["table2"] += COLUMNS[FLAGS.columns]
     return {
         "schema_version": SCHEMA_VERSION,
         "profile": FLAGS.profile,
@@ -138,8 +129,8 @@ def configuration(parts: list[str]) -> dict[str, Any]:
         "download": FLAGS.download,
         "runs": [{key: value for key, value in entry.items() if key != "given"} for entry in runs],
         "rows": rows,
-        "surrogates": SURROGATES,
-        "attacks": ATTACKS | {"table2": [*ATTACKS["table2"], *COLUMNS[FLAGS.columns]]},
+        "surrogates": list(SURROGATES),
+        "attacks": attacks,
         "attack_flags": [
             "--epsilon=8",
             "--step_size=2",
@@ -170,21 +161,6 @@ def _diagnosis():
     return {"diagnosis_flags": ["--epsilon=8", f"--max_images={images}", f"--batch_size={FLAGS.attack_batch_size}"]}
 
 
-def _rows():
-    names = _listed("defenses", str) if FLAGS.defenses else list(defense.REGISTRY)
-    for name in names:
-        if name not in defense.REGISTRY:
-            raise unknown("defenses", name, defense.REGISTRY)
-    return {
-        "table2": names,
-        "table3": names,
-        "table4": ["noreg_ot", "otreg_xent", "rvs", "paired"],
-        "figure2": ["rvs", "at"],
-        "figure3": ["rvs"],
-        "figure4": ["rvs"],
-    }
-
-
 def _listed(name, kind):
     try:
         values = [kind(part) for part in (FLAGS[name].value or "").split(",") if part]
@@ -208,12 +184,12 @@ def run(dataset: str, row: str, seed: int) -> dict[str, Any]:
     (checkpoints spread over the training, all kept); the flags and the profile, as far as the defence has such an
     option (of another method's preset, `_shared_options` alone); what makes the row.
     """
-    name = "rvs" if row in VARIANTS else row
+    name = row_of(row).defense
     kind = defense.find(name)
     options = {field.name for field in dataclasses.fields(kind.Options)}
     reached = options & _shared_options() if FLAGS.defense not in (None, name) else options
     given = {key: value for key, value in _given_settings().items() if key in reached | _common_settings()}
-    settings = preset(dataset, name) | given | VARIANTS.get(row, {})
+    settings = preset(dataset, name) | given | row_of(row).settings
     steps = int(settings.get("steps", kind.Options().steps))
     settings = {"checkpoint_every": str(max(1, steps // FLAGS.checkpoints)), "keep": "0"} | settings
     changed = _check(kind, dataset, settings, options)
@@ -254,11 +230,8 @@ def preset(dataset: str, name: str) -> dict[str, str]:
 
     RvS's is that of the paper's text, and those of the methods beside it are on the same footing.
     """
-    short = dataset.removesuffix("_cropped")
-    kinds = ["paper"] if name == "rvs" else [f"{name}_rvs", name]
-    paths = [HERE / "presets" / f"{short}_{kind}.flags" for kind in kinds]
-    values = next((read_flagfile(path) for path in paths if path.exists()), {})
-    return {key: value for key, value in values.items() if key not in ("dataset", "defense", "keep")}
+    flags = presets.flags_of(dataset, "paper" if name == "rvs" else f"{name}_rvs") or presets.flags_of(dataset, name)
+    return {key: value for key, value in flags.items() if key != "keep"}
 
 
 def _check(kind, dataset, settings, options):

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import layout
-from experiments.grid import VARIANTS
+from experiments.rows import DATASETS, ROWS
 from madry_cifar import attacks
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import RunError
@@ -30,12 +30,6 @@ from madry_cifar.training import method as defense
 from madry_cifar.training.options import Options
 from rvs_tf.advgan.advgan import AdvGAN
 
-IMAGES = {
-    "digits": (1438, 359),
-    "cifar10": (50_000, 10_000),
-    "cifar100": (50_000, 10_000),
-    "svhn_cropped": (73_257, 26_032),
-}
 START = 10.0  # seconds that a command takes to start, on two cores
 DIAGNOSIS = 2400  # gradients of an image: most are of Square, at the images that withstand other attacks
 MEASURED_WORK = 2e9  # multiply-adds of a forward pass that is timed: wide networks are timed on few images
@@ -127,7 +121,7 @@ class Clock:
 
     def _options(self, values) -> Options:
         """The options of a training; those that make a row of Table IV cost nothing, and are left out."""
-        kind, variants = defense.find(values["defense"]), set().union(*VARIANTS.values())
+        kind, variants = defense.find(values["defense"]), set().union(*(row.settings for row in ROWS.values()))
         names = {field.name for field in dataclasses.fields(kind.Options)} - variants
         return flags.options_of(kind, {name: flags.parse(name, values[name]) for name in names & values.keys()})
 
@@ -150,7 +144,7 @@ class Clock:
         options = AdvGAN.Options(generator_width=int(output.parent.name.removeprefix("x")))
         per_image = self._training_step(AdvGAN, options, depth, width, NUM_CLASSES[run["dataset"]])
         values = dict(flag.removeprefix("--").split("=", 1) for flag in self.config["advgan_flags"])
-        trained_on = min(int(values["max_train_images"]) or 10**9, IMAGES[run["dataset"]][0])
+        trained_on = min(int(values["max_train_images"]) or 10**9, DATASETS[run["dataset"]].train)
         return int(values["epochs"]) * trained_on * per_image
 
     def _evaluate(self, run, output):
@@ -163,16 +157,16 @@ class Clock:
         return len(self.config["epsilons"]) * self._attacks(run, self.config["attacks"]["figure2"])
 
     def _attacks(self, run, names):
-        images = min(self.config["images"] or 10**9, IMAGES[run["dataset"]][1])
+        images = min(self.config["images"] or 10**9, DATASETS[run["dataset"]].test)
         chosen = [attacks.attack(name) for name in names]
         return images * self._step(run) * sum(gradients(attack, known=names) for attack in chosen)
 
     def _diagnose(self, run, output):
         values = dict(flag.removeprefix("--").split("=", 1) for flag in self.config["diagnosis_flags"])
-        return min(int(values["max_images"]), IMAGES[run["dataset"]][1]) * self._step(run) * DIAGNOSIS
+        return min(int(values["max_images"]), DATASETS[run["dataset"]].test) * self._step(run) * DIAGNOSIS
 
     def _diversity(self, run, output):
-        images = min(self.config["diversity_images"] or 10**9, IMAGES[run["dataset"]][1])
+        images = min(self.config["diversity_images"] or 10**9, DATASETS[run["dataset"]].test)
         return self.config["checkpoints"] * 2 * images * self.config["draws"] * self._step(run) / 3
 
     def _latent_space(self, run, output):

@@ -121,7 +121,7 @@ def test_an_option_that_is_new_renames_no_folder(configure, monkeypatch):
 def test_columns_of_table_2(configure):
     paper = configure(*SMALL, parts=["table2", "table3"])
     assert configure(*SMALL, "--columns=paper", parts=["table2", "table3"]) == paper
-    assert paper["attacks"] == grid.ATTACKS
+    assert paper["attacks"]["table3"] == ["pgd-20", "pgd-100", "cw-20", "cw-100"]
     assert "diagnosis_flags" not in paper
     extended = configure(*SMALL, "--columns=extended", "--images=300", parts=["table2", "table3"])
     assert extended["runs"] == paper["runs"]  # what is trained is the same
