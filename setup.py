@@ -40,6 +40,14 @@ setup(
         "dev": ["pytest>=8", "pytest-xdist", "hypothesis", "scipy", "ruff==0.17.6", "pre-commit"],
     },
     entry_points={
+        "madry_cifar.defenses": [  # by the name of each; see madry_cifar/training/registry.py
+            "rvs = rvs_tf.defense:RobustnessViaSynthesis",
+            "adv_interp = rvs_tf.defenses:AdvInterp",
+            "adv_vertex = rvs_tf.defenses:AdvVertex",
+            "bilateral = rvs_tf.defenses:Bilateral",
+            "featscatter = rvs_tf.defenses:FeatScatter",
+            "trades = rvs_tf.defenses:Trades",
+        ],
         "console_scripts": [
             "rvs-train = rvs_tf.train:command",
             "rvs-evaluate = rvs_tf.evaluate:command",
@@ -55,6 +63,6 @@ setup(
             "madry-run-attack = madry_cifar.run_attack:command",
             "madry-import-tf1 = madry_cifar.import_tf1:command",
             "madry-export-tf1 = madry_cifar.export_tf1:command",
-        ]
+        ],
     },
 )

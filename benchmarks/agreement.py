@@ -22,20 +22,19 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-from absl import flags as absl_flags
 
 import rvs_tf  # noqa: F401 (registers its attacks)
 from benchmarks import attacks as benchmark
 from benchmarks import machine, peers, report
 from madry_cifar import attacks
 from madry_cifar.cli import flags
-from madry_cifar.cli.errors import UsageError, unknown
+from madry_cifar.cli.errors import UsageError
+from madry_cifar.cli.settings import Seed, like, option
 from madry_cifar.data.datasets import Split
 from madry_cifar.evaluation.evaluator import Evaluator, Outcome
 from madry_cifar.evaluation.tasks import Task
 
-FLAGS = absl_flags.FLAGS
-ATTACKS = "pgd-20,apgd-ce,apgd-dlr,apgd-t,fab-t,square,cw-l2-100,autoattack"
+ATTACKS = ("pgd-20", "apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "square", "cw-l2-100", "autoattack")
 AGAIN = "again"
 ENOUGH, POINTS, IMAGES, LEVEL = 500, 0.5, 2, 0.01
 ROUNDING = 1e-5  # of what a radius is exceeded by in another unit of pixels
@@ -154,42 +153,42 @@ def _again(evaluator, attack, split):
     return peers.Peer(AGAIN, "ours, from the next seed", "", make)
 
 
+class AgreementSettings(benchmark.Subject):
+    """Which attacks are compared with which peers."""
+
+    step_size: float = option(2.0, "of pgd-N, in grey levels", minimum=0)
+    images: int = option(500, "of the test split that are attacked", minimum=1)
+    seed: int = like(Seed, "seed", help="of the random numbers on both sides")
+    attacks: tuple[str, ...] = option(ATTACKS, "of ours, with commas")
+    peers: tuple[str, ...] = option(
+        tuple(peers.PACKAGES), f"with commas; `{AGAIN}` is ours from the next seed", choices=(*peers.PACKAGES, AGAIN)
+    )
+
+
 def main() -> None:
     """Measures as the flags say, and prints."""
-    chosen = FLAGS.peers.split(",")
-    for package in chosen:
-        if package not in (*peers.PACKAGES, AGAIN):
-            raise unknown("peers", package, [*peers.PACKAGES, AGAIN])
-    names = FLAGS.attacks.split(",")
+    settings = flags.read(AgreementSettings)
+    names, chosen = settings.attacks, settings.peers
     for name in names:
         attacks.attack(name)  # what is mistyped ends here
         if not peers.find(name) and AGAIN not in chosen:
             raise UsageError("attacks", name, f"has no peer; with --peers={AGAIN} it is compared with itself")
-    network, dataset = benchmark.subject()
-    if FLAGS.images > len(dataset.test):
-        raise UsageError("images", FLAGS.images, f"{dataset.name} has {len(dataset.test)} test images")
-    sizes = {name: FLAGS[name].value for name in ("epsilon", "step_size", "batch_size", "seed")}
-    found = measure(peers.Subject(network, **sizes), dataset.test.take(slice(FLAGS.images)), names, chosen)
+    network, dataset = benchmark.subject(settings)
+    if settings.images > len(dataset.test):
+        raise UsageError("images", settings.images, f"{dataset.name} has {len(dataset.test)} test images")
+    sizes = settings.pick("epsilon", "step_size", "batch_size", "seed")
+    found = measure(peers.Subject(network, **sizes), dataset.test.take(slice(settings.images)), names, chosen)
     about = {
         "benchmark": "agreement",
         "machine": machine.describe(*(each for _, distributions in peers.PACKAGES.values() for each in distributions)),
-        "settings": benchmark.trained(network) | sizes | {"images": FLAGS.images, "dataset": dataset.name},
+        "settings": benchmark.trained(network, settings) | sizes | {"images": settings.images, "dataset": dataset.name},
     }
-    report.show(about | found, FLAGS.json)
+    report.show(about | found, settings.json)
 
 
 def command() -> None:
     """Entry point."""
-    define = flags.define
-    benchmark.define_subject_flags()
-    define("Benchmark", "epsilon", 8.0, "radius of the L∞ ball, in grey levels of 255", kind=float, minimum=0)
-    define("Benchmark", "step_size", 2.0, "of pgd-N, in grey levels", kind=float, minimum=0)
-    define("Benchmark", "images", 500, "of the test split that are attacked", kind=int, minimum=1)
-    define("Benchmark", "batch_size", 250, "images attacked at once", kind=int, minimum=1)
-    define("Benchmark", "attacks", ATTACKS, "of ours, with commas")
-    define("Benchmark", "peers", ",".join(peers.PACKAGES), f"with commas; `{AGAIN}` is ours from the next seed")
-    define("Benchmark", "seed", 0, "of the random numbers on both sides", kind=int, minimum=0)
-    define("Benchmark", "json", False, "print one JSON object on the last line", kind=bool)
+    flags.define("Benchmark", AgreementSettings)
     flags.run(main, __doc__)
 
 

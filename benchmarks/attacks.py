@@ -20,19 +20,22 @@ from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
-from absl import flags as absl_flags
 
 from benchmarks import machine, report
+from benchmarks.iteration import Network
+from benchmarks.report import Benchmark
 from madry_cifar import attacks, data
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError
+from madry_cifar.cli.settings import Checkpoint, Download, Settings, like, option
 from madry_cifar.data.datasets import Split
 from madry_cifar.networks.wide_resnet import WideResNet, check_size
-from madry_cifar.runs import checkpoints, run_folder
-from madry_cifar.training.method import Natural
-from madry_cifar.training.trainer import Schedule, Trainer
+from madry_cifar.runs import run_folder
+from madry_cifar.training.adversarial import Natural
+from madry_cifar.training.construction import load_classifier
+from madry_cifar.training.settings import Schedule
+from madry_cifar.training.trainer import Trainer
 
-FLAGS = absl_flags.FLAGS
 PEERS = {  # what is imported, and the distribution that has it
     "Foolbox": ("foolbox", "foolbox"),
     "ART": ("art.attacks.evasion", "adversarial-robustness-toolbox"),
@@ -157,14 +160,36 @@ def _strength(classifier, images, labels, adversarial, batch_size):
     }
 
 
-def subject() -> tuple[WideResNet, data.Dataset]:
+class Subject(Settings):
+    """A network that is attacked, of a run or trained for the benchmark, and how."""
+
+    train_dir: str | None = like(
+        Checkpoint,
+        "train_dir",
+        help="run whose latest network and test images are used, instead of the next three",
+        required=False,
+    )
+    depth: int = like(Network, "depth")
+    width: int = like(Network, "width", default=1)
+    train_steps: int = option(60, "of natural training on digits; with 0, accuracies say nothing", minimum=0)
+    data_dir: str | None = like(
+        Download, "data_dir", help="where the data set of --train_dir is now [as the run was trained]"
+    )
+    epsilon: float = option(8.0, "radius of the L∞ ball, in grey levels of 255", minimum=0)
+    batch_size: int = option(250, "images attacked at once", minimum=1)
+    json: bool = like(Benchmark, "json")
+
+
+def subject(settings: Subject) -> tuple[WideResNet, data.Dataset]:
     """The network to attack and its data: of --train_dir, or trained for --train_steps on digits."""
-    if FLAGS.train_dir:
-        settings = run_folder.read_flags(FLAGS.train_dir)
-        dataset = data.load(settings["dataset"], data_dir=FLAGS.data_dir or settings.get("data_dir"), train=False)
-        return checkpoints.load_classifier(FLAGS.train_dir), dataset
-    check_size(FLAGS.depth, FLAGS.width, 10)
-    classifier, dataset, steps = WideResNet(FLAGS.depth, FLAGS.width), data.load("digits"), FLAGS.train_steps
+    if settings.train_dir:
+        run_flags = run_folder.read_flags(settings.train_dir)
+        data_dir = settings.data_dir or run_flags.get("data_dir")
+        dataset = data.load(run_flags["dataset"], data_dir=data_dir, train=False)
+        return load_classifier(settings.train_dir), dataset
+    check_size(settings.depth, settings.width, 10)
+    classifier, dataset = WideResNet(settings.depth, settings.width), data.load("digits")
+    steps = settings.train_steps
     rates = {"learning_rates": (0.1, 0.01), "learning_rate_boundaries": (3 * steps // 4,)} if steps > 1 else {}
     never = Schedule(checkpoint_every=0, log_every=0, image_every=0, eval_every=0)
     with tempfile.TemporaryDirectory() as folder:
@@ -174,66 +199,53 @@ def subject() -> tuple[WideResNet, data.Dataset]:
     return classifier, dataset
 
 
-def trained(classifier: WideResNet) -> dict:
+def trained(classifier: WideResNet, settings: Subject) -> dict:
     """What the network of `subject` is, for a benchmark's settings."""
-    steps = FLAGS.train_dir or f"{FLAGS.train_steps} steps"
+    steps = settings.train_dir or f"{settings.train_steps} steps"
     return {"depth": classifier.depth, "width": classifier.width, "trained": steps}
 
 
-def define_subject_flags() -> None:
-    """The flags that `subject` reads."""
-    define = flags.define
-    define(
-        "Benchmark", "train_dir", None, "run whose latest network and test images are used, instead of the next three"
-    )
-    define("Benchmark", "depth", 10, "of the network, 6n + 4", kind=int)
-    define("Benchmark", "width", 1, "of the network", kind=int, minimum=1)
-    define(
-        "Benchmark",
-        "train_steps",
-        60,
-        "of natural training on digits; with 0, accuracies say nothing",
-        kind=int,
-        minimum=0,
-    )
-    define("Benchmark", "data_dir", None, "where the data set of --train_dir is now [as the run was trained]")
+class AttacksSettings(Subject):
+    """PGD on some images."""
+
+    step_size: float = option(2.0, "size of a step, in grey levels", minimum=0)
+    steps: int = option(20, "of PGD", minimum=1)
+    images: int = option(128, "attacked, a whole number of batches", minimum=1)
+    batch_size: int = like(Subject, "batch_size", default=64)
+    repeats: int = like(Benchmark, "repeats", help="rounds that are timed; their median is reported")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.images % self.batch_size:
+            raise UsageError(
+                "images",
+                self.images,
+                f"must be a multiple of --batch_size={self.batch_size}, so that nobody compiles a smaller batch",
+            )
 
 
 def main() -> None:
     """Measures as the flags say, and prints."""
-    if FLAGS.images % FLAGS.batch_size:
-        raise UsageError(
-            "images",
-            FLAGS.images,
-            f"must be a multiple of --batch_size={FLAGS.batch_size}, so that nobody compiles a smaller batch",
-        )
-    classifier, dataset = subject()
-    if FLAGS.images > len(dataset.test):
-        raise UsageError("images", FLAGS.images, f"{dataset.name} has {len(dataset.test)} test images")
-    sizes = {"epsilon": FLAGS.epsilon, "step_size": FLAGS.step_size, "steps": FLAGS.steps}
-    split = dataset.test.take(slice(FLAGS.images))
-    rows = measure(classifier, split, sizes, FLAGS.batch_size, FLAGS.repeats)
-    counts = {name: FLAGS[name].value for name in ("images", "batch_size", "repeats")}
+    settings = flags.read(AttacksSettings)
+    classifier, dataset = subject(settings)
+    if settings.images > len(dataset.test):
+        raise UsageError("images", settings.images, f"{dataset.name} has {len(dataset.test)} test images")
+    sizes = settings.pick("epsilon", "step_size", "steps")
+    split = dataset.test.take(slice(settings.images))
+    rows = measure(classifier, split, sizes, settings.batch_size, settings.repeats)
+    counts = settings.pick("images", "batch_size", "repeats")
     about = {
         "benchmark": "attacks",
         "machine": machine.describe(*(distribution for _, distribution in PEERS.values())),
-        "settings": trained(classifier) | sizes | counts | {"dataset": dataset.name},
+        "settings": trained(classifier, settings) | sizes | counts | {"dataset": dataset.name},
     }
-    note = {} if FLAGS.train_dir or FLAGS.train_steps else {"note": RANDOM}
-    report.show(about | note | {"attacks": rows}, FLAGS.json)
+    note = {} if settings.train_dir or settings.train_steps else {"note": RANDOM}
+    report.show(about | note | {"attacks": rows}, settings.json)
 
 
 def command() -> None:
     """Entry point."""
-    define = flags.define
-    define_subject_flags()
-    define("Benchmark", "epsilon", 8.0, "radius of the L∞ ball, in grey levels of 255", kind=float, minimum=0)
-    define("Benchmark", "step_size", 2.0, "size of a step, in grey levels", kind=float, minimum=0)
-    define("Benchmark", "steps", 20, "of PGD", kind=int, minimum=1)
-    define("Benchmark", "images", 128, "attacked, a whole number of batches", kind=int, minimum=1)
-    define("Benchmark", "batch_size", 64, "images attacked at once", kind=int, minimum=1)
-    define("Benchmark", "repeats", 5, "rounds that are timed; their median is reported", kind=int, minimum=1)
-    define("Benchmark", "json", False, "print one JSON object on the last line", kind=bool)
+    flags.define("Benchmark", AttacksSettings)
     flags.run(main, __doc__)
 
 

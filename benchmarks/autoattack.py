@@ -14,22 +14,21 @@ line.
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 import tensorflow as tf
-from absl import flags as absl_flags
 
 import rvs_tf  # noqa: F401 (registers its attacks)
 from benchmarks import agreement, machine, peers, report
 from benchmarks import attacks as benchmark
 from madry_cifar import attacks
 from madry_cifar.cli import flags
-from madry_cifar.cli.errors import UsageError, unknown
+from madry_cifar.cli.errors import UsageError
+from madry_cifar.cli.settings import Seed, like, option
 from madry_cifar.data.datasets import Dataset, Split
 from madry_cifar.evaluation.evaluator import Evaluator
 
-FLAGS = absl_flags.FLAGS
 OURS = "ours"
 
 
@@ -77,7 +76,7 @@ def pool(dataset: Dataset, count: int) -> Split:
     return together.take(slice(count))
 
 
-def measure(subject: peers.Subject, split: Split, packages: list[str], rounds: int) -> dict:
+def measure(subject: peers.Subject, split: Split, packages: Collection[str], rounds: int) -> dict:
     """`attacks`: a row for ours and each peer; `accuracy_after` each stage of ours; `peers`: what these ran."""
     counted = Counted(subject.network)
     subject = subject._replace(network=counted)
@@ -134,42 +133,41 @@ def _row(name, rounds, of_ours):
     }
 
 
+class AutoAttackSettings(benchmark.Subject):
+    """How many images are attacked, and by which peers."""
+
+    images: int = option(1000, "attacked: of the test split, then of the training split", minimum=1)
+    seed: int = like(Seed, "seed", help="of the random numbers on both sides")
+    rounds: int = option(2, "in which the images are attacked, each its share of them", minimum=1)
+    peers: tuple[str, ...] = option(("ART",), "with commas: ART, original", choices=("ART", "original"))
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.rounds > self.images:
+            raise UsageError("rounds", self.rounds, f"must be at most --images={self.images}")
+
+
 def main() -> None:
     """Measures as the flags say, and prints."""
-    packages = [peer.package for peer in peers.find("autoattack")]
-    chosen = FLAGS.peers.split(",") if FLAGS.peers else []
-    for package in chosen:
-        if package not in packages:
-            raise unknown("peers", package, packages)
-    if FLAGS.rounds > FLAGS.images:
-        raise UsageError("rounds", FLAGS.rounds, f"must be at most --images={FLAGS.images}")
-    network, dataset = benchmark.subject()
-    sizes = {name: FLAGS[name].value for name in ("epsilon", "batch_size", "seed")}
+    settings = flags.read(AutoAttackSettings)
+    network, dataset = benchmark.subject(settings)
+    sizes, counts = settings.pick("epsilon", "batch_size", "seed"), settings.pick("images", "rounds")
     subject = peers.Subject(network, **sizes)
-    found = measure(subject, pool(dataset, FLAGS.images), chosen, FLAGS.rounds)
-    counts = {name: FLAGS[name].value for name in ("images", "rounds")}
+    found = measure(subject, pool(dataset, settings.images), settings.peers, settings.rounds)
     about = {
         "benchmark": "autoattack",
         "machine": machine.describe(
-            *(each for _, distributions in map(peers.PACKAGES.get, chosen) for each in distributions)
+            *(each for _, distributions in map(peers.PACKAGES.get, settings.peers) for each in distributions)
         ),
-        "settings": benchmark.trained(network) | sizes | counts | {"dataset": dataset.name},
+        "settings": benchmark.trained(network, settings) | sizes | counts | {"dataset": dataset.name},
     }
-    note = {} if FLAGS.train_dir or FLAGS.train_steps else {"note": benchmark.RANDOM}
-    report.show(about | note | found, FLAGS.json)
+    note = {} if settings.train_dir or settings.train_steps else {"note": benchmark.RANDOM}
+    report.show(about | note | found, settings.json)
 
 
 def command() -> None:
     """Entry point."""
-    define = flags.define
-    benchmark.define_subject_flags()
-    define("Benchmark", "epsilon", 8.0, "radius of the L∞ ball, in grey levels of 255", kind=float, minimum=0)
-    define("Benchmark", "images", 1000, "attacked: of the test split, then of the training split", kind=int, minimum=1)
-    define("Benchmark", "batch_size", 250, "images attacked at once", kind=int, minimum=1)
-    define("Benchmark", "rounds", 2, "in which the images are attacked, each its share of them", kind=int, minimum=1)
-    define("Benchmark", "peers", "ART", "with commas: ART, original")
-    define("Benchmark", "seed", 0, "of the random numbers on both sides", kind=int, minimum=0)
-    define("Benchmark", "json", False, "print one JSON object on the last line", kind=bool)
+    flags.define("Benchmark", AutoAttackSettings)
     flags.run(main, __doc__)
 
 

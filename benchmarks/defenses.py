@@ -16,30 +16,26 @@ import statistics
 from typing import Any
 
 import tensorflow as tf
-from absl import flags as absl_flags
 
 from benchmarks import flops, iteration, machine, report
+from benchmarks.iteration import Network
+from benchmarks.report import Benchmark
 from benchmarks.turns import Contender, take_turns
 from experiments.grid import preset
 from madry_cifar.cli import flags
-from madry_cifar.cli.errors import unknown
-from madry_cifar.networks.wide_resnet import WideResNet, check_size
-from madry_cifar.training import method as defense
-from madry_cifar.training.options import kind
+from madry_cifar.cli.settings import option
+from madry_cifar.networks.wide_resnet import WideResNet
+from madry_cifar.training import registry
 
-FLAGS = absl_flags.FLAGS
 BASE = "natural"
 
 
 def options_of(name: str) -> dict[str, Any]:
     """The options of a defence as its preset for CIFAR-10 has them, but for batch size and learning rates."""
-    given, result = preset("cifar10", name), {}
-    for field in dataclasses.fields(defense.find(name).Options):
-        element, several = kind(field)
-        if field.name in given and field.name != "batch_size" and not several:
-            text = given[field.name]
-            result[field.name] = text == "true" if element is bool else element(text)
-    return result
+    kind, given = registry.find(name).Options, preset("cifar10", name)
+    left_out = ("batch_size", "learning_rates", "learning_rate_boundaries", "learning_rate_epochs")
+    names = {field.name for field in dataclasses.fields(kind)} - {*left_out}
+    return kind.parse({name: given[name] for name in names & given.keys()}).pick(*sorted(names & given.keys()))
 
 
 def measure(names: list[str], settings: dict, repeats: int) -> dict:
@@ -71,29 +67,25 @@ def _row(contender, natural, forward_passes):
     }
 
 
+class DefensesSettings(Network, Benchmark):
+    """Which defences are compared."""
+
+    defenses: tuple[str, ...] = option((), f"with commas [{','.join(registry.REGISTRY)}]", choices=registry.REGISTRY)
+
+
 def main() -> None:
     """Measures as the flags say, and prints."""
-    names = FLAGS.defenses.split(",") if FLAGS.defenses else list(defense.REGISTRY)
-    for name in names:
-        if name not in defense.REGISTRY:
-            raise unknown("defenses", name, defense.REGISTRY)
-    check_size(FLAGS.depth, FLAGS.width, 10)
-    settings = {name: FLAGS[name].value for name in ("depth", "width", "batch_size", "jit_compile")}
-    measured = measure(names, settings | {"precision": "float32"}, FLAGS.repeats)
-    about = {"machine": machine.describe(), "settings": settings | {"repeats": FLAGS.repeats}}
-    report.show({"benchmark": "defenses"} | about | measured, FLAGS.json)
+    settings = flags.read(DefensesSettings)
+    names = settings.defenses or list(registry.REGISTRY)
+    sizes = settings.pick("depth", "width", "batch_size", "jit_compile")
+    measured = measure(names, sizes | {"precision": "float32"}, settings.repeats)
+    about = {"machine": machine.describe(), "settings": sizes | {"repeats": settings.repeats}}
+    report.show({"benchmark": "defenses"} | about | measured, settings.json)
 
 
 def command() -> None:
     """Entry point."""
-    define = flags.define
-    define("Benchmark", "defenses", None, f"with commas [{','.join(defense.REGISTRY)}]")
-    define("Benchmark", "depth", 10, "of the network, 6n + 4", kind=int)
-    define("Benchmark", "width", 2, "of the network", kind=int, minimum=1)
-    define("Benchmark", "batch_size", 64, "images per iteration", kind=int, minimum=1)
-    define("Benchmark", "jit_compile", False, "compile with XLA", kind=bool)
-    define("Benchmark", "repeats", 5, "rounds after the first, of an iteration each", kind=int, minimum=1)
-    define("Benchmark", "json", False, "print one JSON object on the last line", kind=bool)
+    flags.define("Benchmark", DefensesSettings)
     flags.run(main, __doc__)
 
 

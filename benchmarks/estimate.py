@@ -13,16 +13,16 @@ import pathlib
 import tempfile
 
 import tensorflow as tf
-from absl import flags as absl_flags
 
 from benchmarks import flops, report
+from benchmarks.report import Benchmark
 from experiments import command as grid_command
 from experiments import grid, layout, plan
 from madry_cifar import attacks
 from madry_cifar.cli import flags
+from madry_cifar.cli.settings import Settings, like, option
 from madry_cifar.networks.wide_resnet import WideResNet
 
-FLAGS = absl_flags.FLAGS
 DATASETS = "cifar10,cifar100,svhn_cropped"  # of the paper's tables
 
 
@@ -64,31 +64,37 @@ def rows(jobs: list[tuple[str, str]], operations: Operations, flop_per_second: f
     return [row | {"gpu_hours": row["exaflop"] * 1e18 / flop_per_second / 3600} for row in result]
 
 
+class EstimateSettings(Settings):
+    """A GPU."""
+
+    gpu_tflops: float = option(
+        156.0, "that the GPU is rated at, in 10¹² operations a second; 156: an A100 in TF32", minimum=1e-3
+    )
+    efficiency: float = option(0.4, "share of them that is reached", minimum=1e-6, maximum=1)
+    json: bool = like(Benchmark, "json")
+
+
 def main() -> None:
     """Counts as the flags say, and prints."""
+    settings = flags.read(EstimateSettings)
     grid_command.check_installed()
     grid.apply_profile()
     config = grid.configuration(list(layout.PARTS))
     with tempfile.TemporaryDirectory() as folder:
         work = pathlib.Path(folder) / "work"  # a new one: all is due
         jobs = plan.due(work, config, grid_command.snakemake_command)
-        estimated = rows(jobs, Operations(config, work), FLAGS.gpu_tflops * 1e12 * FLAGS.efficiency)
-    names = ("dataset", "profile", "seeds", "gpu_tflops", "efficiency")
+        estimated = rows(jobs, Operations(config, work), settings.gpu_tflops * 1e12 * settings.efficiency)
+    about = {"dataset": ",".join(config["datasets"])}
+    about |= flags.read(grid.GridSettings, work_dir=folder).pick("profile", "seeds")
+    about |= settings.pick("gpu_tflops", "efficiency")
     note = "Estimated, not measured: floating-point operations over the assumed rate of a GPU."
-    report.show(
-        {"benchmark": "estimate", "note": note, "settings": flags.configuration(names), "jobs": estimated}, FLAGS.json
-    )
+    report.show({"benchmark": "estimate", "note": note, "settings": about, "jobs": estimated}, settings.json)
 
 
 def command() -> None:
     """Entry point."""
-    grid.define_flags()
-    FLAGS.set_default("dataset", DATASETS)
-    define = flags.define
-    help = "that the GPU is rated at, in 10¹² operations a second; 156: an A100 in TF32"
-    define("Estimate", "gpu_tflops", 156.0, help, kind=float, minimum=1e-3)
-    define("Estimate", "efficiency", 0.4, "share of them that is reached", kind=float, minimum=1e-6, maximum=1)
-    define("Estimate", "json", False, "print one JSON object on the last line", kind=bool)
+    grid.define_flags(dataset={"default": DATASETS})
+    flags.define("Estimate", EstimateSettings)
     flags.run(main, __doc__)
 
 

@@ -12,14 +12,37 @@ from typing import Any
 
 import tensorflow as tf
 
-import rvs_tf  # noqa: F401 (registers the defences)
 from benchmarks.plain import PlainRvS
 from benchmarks.turns import turns
-from madry_cifar.networks.wide_resnet import WideResNet
+from madry_cifar.cli.settings import Settings, option
+from madry_cifar.networks.wide_resnet import check_size
 from madry_cifar.randomness import normal, uniform
-from madry_cifar.train import PRECISIONS
-from madry_cifar.training import method as defense
+from madry_cifar.training import registry
+from madry_cifar.training.construction import build
 from sinkhorn_tf import sinkhorn_distance
+
+
+class Network(Settings):
+    """A training iteration's size. Raises UsageError for a network that there is not."""
+
+    depth: int = option(10, "of the network, 6n + 4")
+    width: int = option(2, "of the network", minimum=1)
+    batch_size: int = option(64, "images per iteration", minimum=1)
+    jit_compile: bool = option(False, "compile with XLA")
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_size(self.depth, self.width, 10)
+
+
+class Iteration(Network):
+    """A training iteration."""
+
+    defense: str = option("rvs", f"one of {', '.join(registry.REGISTRY)}", choices=registry.REGISTRY)
+
+    def iteration(self) -> dict[str, Any]:
+        """The settings of `ours`, but for the precision."""
+        return self.pick("defense", "depth", "width", "batch_size", "jit_compile")
 
 
 def batch(batch_size: int) -> tuple[tf.Tensor, tf.Tensor]:
@@ -32,9 +55,7 @@ def ours(settings: Mapping[str, Any]) -> tf.types.experimental.PolymorphicFuncti
 
     With "options", values by name, it has these.
     """
-    classifier = WideResNet(settings["depth"], settings["width"], dtype=PRECISIONS[settings["precision"]])
-    kind = defense.find(settings["defense"])
-    subject = kind(classifier, kind.Options(**settings.get("options", {})))
+    subject = build(settings | settings.get("options", {}))
     images, labels = batch(settings["batch_size"])
     specification = [tf.TensorSpec([], tf.int64)]
     return tf.function(

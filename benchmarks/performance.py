@@ -16,14 +16,13 @@ import subprocess
 import sys
 
 import tensorflow as tf
-from absl import flags as absl_flags
 
 from benchmarks import report
 from madry_cifar.cli import flags
-from madry_cifar.cli.errors import RunError, UsageError, unknown
+from madry_cifar.cli.errors import RunError, UsageError
+from madry_cifar.cli.settings import Settings, option
 from madry_cifar.runs.files import replacing, write_json
 
-FLAGS = absl_flags.FLAGS
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGE = pathlib.Path("docs/performance.md")
 KEPT = pathlib.Path("docs/performance")  # folder of JSON and plots
@@ -49,6 +48,7 @@ COMMANDS = {  # of each part, by the name of its JSON; where it is all of a part
     "scaling": ["scaling", f"--plot={KEPT / 'scaling'}"],
     "estimate": ["estimate"],
 }
+PARTS = tuple(dict.fromkeys(name.partition("-")[0] for name in COMMANDS))
 
 
 def measure(name: str, reference: str | None) -> None:
@@ -98,31 +98,35 @@ def _section(file):
     return f"{report.markdown(result)}\n\n`{result['command']}`"
 
 
+class PerformanceSettings(Settings):
+    """What is measured."""
+
+    only: tuple[str, ...] = option(
+        (), f"parts or benchmarks with commas [all]: {', '.join(COMMANDS)}", choices={*PARTS, *COMMANDS}
+    )
+    run: bool = option(True, "measure; --norun: write the tables alone")
+    reference: str | None = option(None, "folder of the authors' released code (see benchmarks.step)")
+
+
 def main() -> None:
     """Runs the parts that the flags choose, then writes the page."""
-    parts = list(dict.fromkeys(name.partition("-")[0] for name in COMMANDS))
-    chosen = FLAGS.only.split(",") if FLAGS.only else parts
-    for part in chosen:
-        if part not in (*parts, *COMMANDS):
-            raise unknown("only", part, {*parts, *COMMANDS})
+    settings = flags.read(PerformanceSettings)
+    chosen = settings.only or PARTS
     if not (ROOT / PAGE).exists():
         raise UsageError(None, None, f"{PAGE} is not there: this command works in a checkout of the source")
     for name in COMMANDS:
-        wanted = FLAGS.run and {name, name.partition("-")[0]} & {*chosen}
+        wanted = settings.run and {name, name.partition("-")[0]} & {*chosen}
         if wanted and name.endswith("-gpu") and not tf.config.list_physical_devices("GPU"):
             print(f"{name}: skipped, no GPU at hand", file=sys.stderr)
         elif wanted:
-            measure(name, FLAGS.reference)
+            measure(name, settings.reference)
     with replacing(ROOT / PAGE) as temporary:
         temporary.write_text(render((ROOT / PAGE).read_text(), ROOT / KEPT))
 
 
 def command() -> None:
     """Entry point."""
-    define = flags.define
-    define("Benchmark", "only", None, f"parts or benchmarks with commas [all]: {', '.join(COMMANDS)}")
-    define("Benchmark", "run", True, "measure; --norun: write the tables alone", kind=bool)
-    define("Benchmark", "reference", None, "folder of the authors' released code (see benchmarks.step)")
+    flags.define("Benchmark", PerformanceSettings)
     flags.run(main, __doc__)
 
 

@@ -3,6 +3,15 @@
 import json
 from typing import Any
 
+from madry_cifar.cli.settings import Settings, option
+
+
+class Benchmark(Settings):
+    """What every benchmark is told."""
+
+    repeats: int = option(5, "rounds after the first, of an iteration each", minimum=1)
+    json: bool = option(False, "print one JSON object on the last line")
+
 
 def show(result: dict[str, Any], as_json: bool) -> None:
     """Prints the tables of a result, and the result itself in JSON."""

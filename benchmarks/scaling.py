@@ -14,21 +14,21 @@ import statistics
 from typing import NamedTuple
 
 import matplotlib
-from absl import flags as absl_flags
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, StrMethodFormatter
 
-from benchmarks import machine, report, step
+from benchmarks import machine, report
+from benchmarks.iteration import Iteration
+from benchmarks.report import Benchmark
 from benchmarks.turns import Contender
 from experiments.plots import COLOURS, MARKERS, STYLE
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.cli.progress import progress_bar
+from madry_cifar.cli.settings import Settings, like, option
 from madry_cifar.runs.files import replacing
-from madry_cifar.training import method as defense
 
-FLAGS = absl_flags.FLAGS
 QUANTITIES = {"seconds": "time (s)", "memory_gib": "memory (GiB)"}
 
 
@@ -124,53 +124,54 @@ def _draw(axes: Axes, curve: Curve, points: list[tuple[int, float]], number: int
     axes.legend(loc="lower right")
 
 
+class Curves(Settings):
+    """The points of the curves."""
+
+    widths: tuple[int, ...] = option((1, 2, 4, 8), "of the network, at --batch_size", minimum=1)
+    batch_sizes: tuple[int, ...] = option((8, 16, 32, 64, 128, 256), "at --width", minimum=1)
+    points: tuple[int, ...] = option(
+        (64, 128, 256, 512, 1024), "n: points in each of the two sets of the Sinkhorn distance", minimum=1
+    )
+    dimensions: int = option(640, "of the points", minimum=1)
+
+
+class ScalingSettings(Iteration, Benchmark):
+    """What is not varied."""
+
+    width: int = like(Iteration, "width", help="of the network, where it is not varied")
+    batch_size: int = like(Iteration, "batch_size", default=32, help="images per iteration, where it is not varied")
+    repeats: int = like(Benchmark, "repeats", default=3, help="calls of each after the first")
+    plot: str = option("scaling", "path of the plots without their ending; empty: none")
+
+
 def main() -> None:
     """Measures as the flags say, prints and plots."""
-    settings = step.settings() | {"precision": "float32"}
-    sizes = [_sizes(name) for name in ("widths", "batch_sizes", "points")]
-    path = pathlib.Path(FLAGS.plot) if FLAGS.plot else None
+    settings, wanted = flags.read(ScalingSettings), flags.read(Curves)
+    iteration = settings.iteration() | {"precision": "float32"}
+    sizes = [_sizes(name, values) for name, values in wanted.pick("widths", "batch_sizes", "points").items()]
+    path = pathlib.Path(settings.plot) if settings.plot else None
     if path and not path.parent.is_dir():
         raise UsageError("plot", path, f"no folder {path.parent}")
-    chosen = curves(settings, *sizes, FLAGS.dimensions)
-    rows = measure(chosen, FLAGS.repeats)
+    chosen = curves(iteration, *sizes, wanted.dimensions)
+    rows = measure(chosen, settings.repeats)
     if path:
         plot(chosen, rows, path)
-    about = {"machine": machine.describe(), "settings": settings | {"repeats": FLAGS.repeats}}
+    about = {"machine": machine.describe(), "settings": iteration | {"repeats": settings.repeats}}
     names = {f"over_{curve.over}": curve.name for curve in chosen}
-    report.show({"benchmark": "scaling"} | about | {"curves": names} | rows, FLAGS.json)
+    report.show({"benchmark": "scaling"} | about | {"curves": names} | rows, settings.json)
 
 
-def _sizes(name):
-    """The values of a flag in rising order.
-
-    Raises:
-      UsageError: unless there are two at least, all positive.
-    """
-    text = FLAGS[name].value
-    try:
-        values = sorted({int(part) for part in text.split(",") if part})
-    except ValueError:
-        raise UsageError(name, text, "must be numbers with commas") from None
-    if len(values) < 2 or values[0] < 1:
-        raise UsageError(name, text, "must be two positive numbers or more, with commas")
-    return values
+def _sizes(name, values):
+    """The values of a flag in rising order. Raises UsageError unless there are two at least."""
+    if len({*values}) < 2:
+        raise UsageError(name, values, "must be two positive numbers or more, with commas")
+    return sorted({*values})
 
 
 def command() -> None:
     """Entry point."""
-    define = flags.define
-    define("Curves", "widths", "1,2,4,8", "of the network, at --batch_size")
-    define("Curves", "batch_sizes", "8,16,32,64,128,256", "at --width")
-    define("Curves", "points", "64,128,256,512,1024", "n: points in each of the two sets of the Sinkhorn distance")
-    define("Curves", "dimensions", 640, "of the points", kind=int, minimum=1)
-    define("Benchmark", "defense", "rvs", f"one of {', '.join(defense.REGISTRY)}")
-    define("Benchmark", "depth", 10, "of the network, 6n + 4", kind=int)
-    define("Benchmark", "width", 2, "of the network, where it is not varied", kind=int, minimum=1)
-    define("Benchmark", "batch_size", 32, "images per iteration, where it is not varied", kind=int, minimum=1)
-    define("Benchmark", "jit_compile", False, "compile with XLA", kind=bool)
-    define("Benchmark", "repeats", 3, "calls of each after the first", kind=int, minimum=1)
-    define("Benchmark", "plot", "scaling", "path of the plots without their ending; empty: none")
-    define("Benchmark", "json", False, "print one JSON object on the last line", kind=bool)
+    flags.define("Curves", Curves)
+    flags.define("Benchmark", ScalingSettings)
     flags.run(main, __doc__)
 
 

@@ -14,7 +14,6 @@ our iterations end after one or two, because nothing changes any more; at 0.01 a
 
 import contextlib
 import functools
-import math
 import pathlib
 import statistics
 import sys
@@ -22,9 +21,9 @@ import tempfile
 
 import numpy as np
 import tensorflow as tf
-from absl import flags as absl_flags
 
 from benchmarks import machine, report
+from benchmarks.report import Benchmark
 from benchmarks.sinkhorn_programs import (
     CALLS,
     PROGRAMS,
@@ -36,11 +35,11 @@ from benchmarks.sinkhorn_programs import (
 )
 from benchmarks.turns import Contender, take_turns
 from madry_cifar.cli import flags
-from madry_cifar.cli.errors import RunError, UsageError, unknown
+from madry_cifar.cli.errors import RunError, UsageError
+from madry_cifar.cli.settings import Settings, like, option
 from sinkhorn_tf import sinkhorn_distance, squared_euclidean_cost, transport_plan
 from sinkhorn_tf.iterations import iterate
 
-FLAGS = absl_flags.FLAGS
 PEERS = ("POT", "ott-jax", "jax", "geomloss", "torch")
 GRADIENT_SCALES = (1e-3, 3e-3, 5e-3, 7e-3, 1e-2, 3e-2, 1e-1, 1.0)
 MODULE = "benchmarks.sinkhorn_programs"
@@ -160,46 +159,52 @@ def gradients(settings: dict) -> list[dict]:
     return rows
 
 
+class Points(Settings):
+    """What the distance is of."""
+
+    n: int = option(64, "points in each of the two sets", minimum=1)
+    dimensions: int = option(640, "of the points", minimum=1)
+    scales: tuple[float, ...] = option(
+        (0.01, 1.0), "of the points, with commas; ours ends early from 0.03 on, not at 0.01"
+    )
+    memory_n: int = option(1024, "points where memory is measured; 0: do not measure it", minimum=0)
+
+
+class Distance(Settings):
+    """How it is computed."""
+
+    iterations: int = option(100, "of Sinkhorn", minimum=1)
+    regularization: float = option(0.01, "of the plan", minimum=1e-6)
+
+
+class Programs(Benchmark):
+    """Which programs are compared."""
+
+    programs: tuple[str, ...] = option((), f"with commas, of {', '.join(PROGRAMS)} [all]", choices=PROGRAMS)
+    repeats: int = like(Benchmark, "repeats", default=10, help="rounds after the first, of ten calls each")
+
+
 def main() -> None:
     """Measures as the flags say, and prints."""
-    programs = list(dict.fromkeys(["ours", *(FLAGS.programs.split(",") if FLAGS.programs else PROGRAMS)]))
-    for name in programs:
-        if name not in PROGRAMS:
-            raise unknown("programs", name, PROGRAMS)
-    scales = _scales()
-    settings = {name: FLAGS[name].value for name in ("n", "dimensions", "iterations", "regularization")}
+    of_points, settings = flags.read(Points), flags.read(Programs)
+    programs = list(dict.fromkeys(["ours", *(settings.programs or PROGRAMS)]))
+    sizes, scales = of_points.pick("n", "dimensions") | flags.read(Distance).as_dict(), of_points.scales
+    if not scales or min(scales) <= 0:
+        raise UsageError("scales", scales, "must be positive numbers with commas")
     result = {"benchmark": "sinkhorn", "machine": machine.describe(*PEERS)}
-    result["settings"] = settings | {"repeats": FLAGS.repeats, "memory_n": FLAGS.memory_n}
+    result["settings"] = sizes | settings.pick("repeats") | of_points.pick("memory_n")
     for scale in scales:
-        result[f"features_of_scale_{scale:g}"] = compare(programs, settings | {"scale": scale}, FLAGS.repeats)
-    if FLAGS.memory_n:
-        result["memory"] = memory(programs, settings | {"n": FLAGS.memory_n, "scale": scales[0]})
-    result["gradients_against_the_unrolled_one"] = gradients(settings)
-    report.show(result, FLAGS.json)
-
-
-def _scales():
-    try:
-        scales = [float(scale) for scale in FLAGS.scales.split(",")]
-    except ValueError:
-        scales = [math.nan]
-    if not all(0 < scale < math.inf for scale in scales):
-        raise UsageError("scales", FLAGS.scales, "must be positive numbers with commas")
-    return scales
+        result[f"features_of_scale_{scale:g}"] = compare(programs, sizes | {"scale": scale}, settings.repeats)
+    if of_points.memory_n:
+        result["memory"] = memory(programs, sizes | {"n": of_points.memory_n, "scale": scales[0]})
+    result["gradients_against_the_unrolled_one"] = gradients(sizes)
+    report.show(result, settings.json)
 
 
 def command() -> None:
     """Entry point."""
-    define = flags.define
-    define("Points", "n", 64, "points in each of the two sets", kind=int, minimum=1)
-    define("Points", "dimensions", 640, "of the points", kind=int, minimum=1)
-    define("Points", "scales", "0.01,1", "of the points, with commas; ours ends early from 0.03 on, not at 0.01")
-    define("Points", "memory_n", 1024, "points where memory is measured; 0: do not measure it", kind=int, minimum=0)
-    define("Distance", "iterations", 100, "of Sinkhorn", kind=int, minimum=1)
-    define("Distance", "regularization", 0.01, "of the plan", kind=float, minimum=1e-6)
-    define("Benchmark", "programs", None, f"with commas, of {', '.join(PROGRAMS)} [all]")
-    define("Benchmark", "repeats", 10, "rounds after the first, of ten calls each", kind=int, minimum=1)
-    define("Benchmark", "json", False, "print one JSON object on the last line", kind=bool)
+    for section, settings in (("Points", Points), ("Distance", Distance), ("Benchmark", Programs)):
+        flags.define(section, settings)
     flags.run(main, __doc__)
 
 

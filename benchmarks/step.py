@@ -13,20 +13,19 @@ the last line.
 
 import contextlib
 import statistics
+from collections.abc import Sequence
 
 import tensorflow as tf
-from absl import flags as absl_flags
 
 from benchmarks import flops, iteration, machine, released, report
+from benchmarks.iteration import Iteration
 from benchmarks.rates import Convolutions, MatrixProduct
+from benchmarks.report import Benchmark
 from benchmarks.turns import Contender, take_turns
 from madry_cifar.cli import flags
-from madry_cifar.cli.errors import UsageError, unknown
-from madry_cifar.networks.wide_resnet import WideResNet, check_size
-from madry_cifar.train import PRECISIONS
-from madry_cifar.training import method as defense
-
-FLAGS = absl_flags.FLAGS
+from madry_cifar.cli.errors import UsageError
+from madry_cifar.cli.settings import like, option
+from madry_cifar.networks.wide_resnet import PRECISIONS, WideResNet
 
 
 class Work:
@@ -62,7 +61,7 @@ class Work:
         }
 
 
-def measure(precisions: list[str], settings: dict, keras: bool, reference: str | None, repeats: int) -> dict:
+def measure(precisions: Sequence[str], settings: dict, keras: bool, reference: str | None, repeats: int) -> dict:
     """The measurements that the module's head describes, as lists of rows; `settings` are those of `iteration.ours`."""
     chosen = [settings | {"precision": precision} for precision in precisions]
     work = [Work(each) for each in chosen]
@@ -95,45 +94,34 @@ def _row(contender, ours, batch_size):
     }
 
 
-def settings() -> dict:
-    """The flags that choose our iteration, checked.
+class StepSettings(Iteration, Benchmark):
+    """What it is compared with."""
 
-    Raises:
-      UsageError: for a value that cannot be used.
-    """
-    check_size(FLAGS.depth, FLAGS.width, 10)
-    defense.find(FLAGS.defense)
-    return {name: FLAGS[name].value for name in ("defense", "depth", "width", "batch_size", "jit_compile")}
+    precision: tuple[str, ...] = option(
+        ("float32",), "of ours: float32, bfloat16, or both with a comma", choices=PRECISIONS
+    )
+    jit_compile: bool = like(Iteration, "jit_compile", help="compile with XLA (ours and Keras's)")
+    keras: bool = option(True, "also RvS's iteration written with Keras's layers")
+    reference: str | None = option(None, "folder of the authors' released code, to be timed too (WRN-34-10 alone)")
 
 
 def main() -> None:
     """Measures as the flags say, and prints."""
-    chosen, precisions = settings(), FLAGS.precision.split(",")
-    for precision in precisions:
-        if precision not in PRECISIONS:
-            raise unknown("precision", precision, PRECISIONS)
-    if FLAGS.reference:
-        released.check(FLAGS.reference, FLAGS.depth, FLAGS.width)
-        if FLAGS.defense != "rvs":
-            raise UsageError("reference", FLAGS.reference, "the released code trains --defense=rvs alone")
-    measured = measure(precisions, chosen, FLAGS.keras and FLAGS.defense == "rvs", FLAGS.reference, FLAGS.repeats)
-    about = {"machine": machine.describe(), "settings": chosen | {"repeats": FLAGS.repeats}}
-    report.show({"benchmark": "step"} | about | measured, FLAGS.json)
+    settings = flags.read(StepSettings)
+    chosen, precisions = settings.iteration(), settings.precision
+    if settings.reference:
+        released.check(settings.reference, settings.depth, settings.width)
+        if settings.defense != "rvs":
+            raise UsageError("reference", settings.reference, "the released code trains --defense=rvs alone")
+    keras = settings.keras and settings.defense == "rvs"
+    measured = measure(precisions, chosen, keras, settings.reference, settings.repeats)
+    about = {"machine": machine.describe(), "settings": chosen | {"repeats": settings.repeats}}
+    report.show({"benchmark": "step"} | about | measured, settings.json)
 
 
 def command() -> None:
     """Entry point."""
-    define = flags.define
-    define("Benchmark", "defense", "rvs", f"one of {', '.join(defense.REGISTRY)}")
-    define("Benchmark", "depth", 10, "of the network, 6n + 4", kind=int)
-    define("Benchmark", "width", 2, "of the network", kind=int, minimum=1)
-    define("Benchmark", "batch_size", 64, "images per iteration", kind=int, minimum=1)
-    define("Benchmark", "precision", "float32", "of ours: float32, bfloat16, or both with a comma")
-    define("Benchmark", "jit_compile", False, "compile with XLA (ours and Keras's)", kind=bool)
-    define("Benchmark", "keras", True, "also RvS's iteration written with Keras's layers", kind=bool)
-    define("Benchmark", "reference", None, "folder of the authors' released code, to be timed too (WRN-34-10 alone)")
-    define("Benchmark", "repeats", 5, "rounds after the first, of an iteration each", kind=int, minimum=1)
-    define("Benchmark", "json", False, "print one JSON object on the last line", kind=bool)
+    flags.define("Benchmark", StepSettings)
     flags.run(main, __doc__)
 
 

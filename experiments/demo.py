@@ -12,15 +12,14 @@ import shutil
 import subprocess
 import sys
 
-from absl import flags as absl_flags
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import RunError, UsageError
+from madry_cifar.cli.settings import Settings, option
 
-FLAGS = absl_flags.FLAGS
 NETWORK = "--dataset=digits --depth=10 --width=1 --batch_size=64 --learning_rates=0.1,0.01 --eval_every=0"
 TRAINING = {
     "natural": "--steps=200 --learning_rate_boundaries=150",
@@ -36,9 +35,15 @@ trains 36 to 46 million weights on CIFAR-10 for 179,000 steps.
 ε = 8 of 255 grey levels, steps of 2; accuracy in percent on {images} test images, one seed."""
 
 
+class DemoSettings(Settings):
+    """Where the demo works."""
+
+    work_dir: str = option("runs/demo", "folder for the runs; one of a former demo is replaced")
+
+
 def main() -> None:
     """Trains, evaluates and prints the table."""
-    folder = pathlib.Path(FLAGS.work_dir)
+    folder = pathlib.Path(flags.read(DemoSettings).work_dir)
     if folder.exists() and not (folder / ".demo").exists():
         raise UsageError("work_dir", folder, "exists and is not of a former demo; choose another")
     shutil.rmtree(folder, ignore_errors=True)
@@ -78,7 +83,7 @@ def _table(results):
 
 def command() -> None:
     """Entry point."""
-    flags.define("Demo", "work_dir", "runs/demo", "folder for the runs; one of a former demo is replaced")
+    flags.define("Demo", DemoSettings)
     flags.run(main, __doc__)
 
 

@@ -11,8 +11,9 @@ import numpy as np
 
 from experiments import checks, published
 from experiments.measured import EPSILON, Work
+from experiments.parts import PARTS
 from experiments.result_files import DISTANCES
-from experiments.rows import PARTS, WHITE_BOX, dataset_of, row_of
+from experiments.rows import WHITE_BOX, dataset_of, row_of
 from experiments.statement import Statement, about
 from experiments.tables import Cell
 

@@ -13,7 +13,7 @@ import pathlib
 import sys
 import zipfile
 
-from experiments.rows import PARTS
+from experiments.parts import PARTS
 
 TRAINED = "trained"  # the mark of a finished training in its folder
 

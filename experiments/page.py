@@ -13,7 +13,8 @@ import jinja2
 from experiments import checks, model_info, published
 from experiments.figures import Figure
 from experiments.measured import Measurement, Work
-from experiments.rows import PARTS, WHITE_BOX, column_of, dataset_of, row_of, setting_label
+from experiments.parts import PARTS
+from experiments.rows import WHITE_BOX, column_of, dataset_of, row_of, setting_label
 from experiments.statement import Statement
 from experiments.tables import Table
 from experiments.writers import write_file

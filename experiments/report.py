@@ -7,35 +7,41 @@ The tables (.md, .csv, .tex, .json), figures (.png, .pdf, .csv) and report.html 
 trained or attacked. The part html gathers the parts that are there, and writes each run's RobustBench model_info too.
 """
 
-import importlib
+import importlib.util
 import pathlib
 import sys
 from collections.abc import Iterable
 
-from absl import flags as absl_flags
 from rich.console import Console
 from rich.markup import escape
 
 from experiments import figures, layout, model_info, statement, tables, writers
 from experiments.measured import Work
-from experiments.rows import PARTS
+from experiments.parts import PARTS
 from madry_cifar.cli import flags
-from madry_cifar.cli.errors import UsageError, unknown
+from madry_cifar.cli.errors import UsageError
+from madry_cifar.cli.settings import Settings, option, required
 
-FLAGS = absl_flags.FLAGS
+ALL = (*PARTS, "html")
 EXTRA = 'pip install -e ".[experiments]"'
+
+
+class ReportSettings(Settings):
+    """What to report on."""
+
+    work_dir: str = required("work folder of the grid")
+    parts: tuple[str, ...] = option(
+        (),
+        f"what to write: {', '.join(ALL)} [what the grid was asked for, and html]",
+        choices=ALL,
+    )
 
 
 def main() -> None:
     """Writes what the flags say."""
-    if not FLAGS.work_dir:
-        raise UsageError("work_dir", "", "say which folder of a grid to report on")
-    work = Work(FLAGS.work_dir)
-    parts = [part for part in FLAGS.parts.split(",") if part] or [*work.parts, "html"]
-    for part in parts:
-        if part not in (*PARTS, "html"):
-            raise unknown("parts", part, (*PARTS, "html"))
-    report = Report(work, parts)
+    settings = flags.read(ReportSettings)
+    work = Work(settings.work_dir)
+    report = Report(work, settings.parts or [*work.parts, "html"])
     written = report.write()
     report.show()
     for path in written:
@@ -52,7 +58,7 @@ class Report:
 
     def __init__(self, work: Work, parts: Iterable[str]):
         self.work, self.folder = work, work.folder / "report"
-        self.parts = sorted(set(parts), key=(*PARTS, "html").index)
+        self.parts = sorted(set(parts), key=ALL.index)
         self.statement = statement.build(work)
         self.contents: dict[str, tables.Table | figures.Figure] = {}
         for part in PARTS:
@@ -69,13 +75,18 @@ class Report:
         """
         for part in self.parts:
             if part == "html":
-                page = _needing_extra("page")
+                require("jinja2", what="--parts=html needs")
+                from experiments import page
+
                 model_info.write(self.work, self.statement, self.folder / "model_info")
                 page.write(self.work, self.statement, self.contents, self.folder)
             elif PARTS[part].is_table:
                 writers.write(self.contents[part], self.folder)
             else:
-                _needing_extra("plots").write(self.contents[part], self.folder)
+                require("matplotlib", what=f"--parts={part} needs")
+                from experiments import plots
+
+                plots.write(self.contents[part], self.folder)
                 writers.write_file(self.folder / f"{part}.csv", figures.tidy_csv(self.contents[part]))
         return [self.folder / layout.REPORT_FILES.get(part, ["report.html"])[0] for part in self.parts]
 
@@ -90,20 +101,16 @@ class Report:
             print(f"warning: {problem}", file=sys.stderr)
 
 
-def _needing_extra(module):
-    try:
-        return importlib.import_module(f"experiments.{module}")
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] not in ("matplotlib", "jinja2"):
-            raise
-        raise UsageError(None, None, f"{error.name} is not installed, which --parts={module} needs: {EXTRA}") from None
+def require(*packages: str, what: str) -> None:
+    """Raises UsageError unless the packages are installed that something needs: `what` says so, with its verb."""
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise UsageError(None, None, f"{package} is not installed, which {what}: {EXTRA}")
 
 
 def command() -> None:
     """Entry point."""
-    flags.define("Report", "work_dir", None, "work folder of the grid (required)")
-    names = ", ".join([*PARTS, "html"])
-    flags.define("Report", "parts", "", f"what to write: {names} [what the grid was asked for, and html]")
+    flags.define("Report", ReportSettings)
     flags.run(main, __doc__)
 
 

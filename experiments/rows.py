@@ -1,7 +1,7 @@
-"""The tables and figures of the paper, their rows, columns and data sets: what each is called and what it is made of.
+"""Rows, columns and data sets of the tables and figures: what each is called and what it is made of.
 
-A registered defence is a row of Tables II and III without an entry here; an entry in `ROWS` gives it its name for
-people. No TensorFlow is imported: the Snakefile reads this too.
+A registered defence is a row of Tables II and III without an entry here, which gives it the name that people read. No
+TensorFlow is imported: the Snakefile reads this too.
 """
 
 import re
@@ -36,8 +36,12 @@ class Row:
         """The defence that is trained for it."""
         return self.variant_of or self.name
 
+    def variant(self, name: str, label: str, **settings: str) -> "Row":
+        """The row of a variant."""
+        return replace(self, name=name, label=label, ablation="", variant_of=self.name, settings=settings)
 
-_RVS = Row(  # what the paper calls "Ours" is RvS here, so that nobody takes it for ours
+
+RVS = Row(  # what the paper calls "Ours" is RvS here, so that nobody takes it for ours
     "rvs",
     "RvS",
     title="Robustness-via-Synthesis: Robust Training with Generative Adversarial Perturbations",
@@ -45,36 +49,33 @@ _RVS = Row(  # what the paper calls "Ours" is RvS here, so that nobody takes it 
     link="https://arxiv.org/abs/2108.09713",
     ablation="OT-Reg + OT (RvS)",
 )
-
-
-def _variant(name, label, **settings):
-    return replace(_RVS, name=name, label=label, ablation="", variant_of="rvs", settings=settings)
-
-
-_ROWS = (
-    Row("natural", "Natural", title="Standardly trained model", authors=""),
-    Row(
-        "at",
-        "AT",
-        title="Towards Deep Learning Models Resistant to Adversarial Attacks",
-        authors="Aleksander Madry, Aleksandar Makelov, Ludwig Schmidt, Dimitris Tsipras, Adrian Vladu",
-        link="https://arxiv.org/abs/1706.06083",
-    ),
-    Row("trades", "TRADES"),
-    Row("bilateral", "Bilateral"),
-    Row("featscatter", "FeatScatter"),
-    Row("adv_interp", "Adv-interp"),
-    Row("adv_vertex", "Adv-vertex"),
-    Row("l2l_da", "L2L-DA"),
-    Row("l2l", "L2L"),
-    Row("direct", "Direct"),
-    Row("learn2perturb", "Learn2Perturb"),
-    _RVS,
-    _variant("noreg_ot", "noReg + OT", ot_regularizer="false"),
-    _variant("otreg_xent", "OT-Reg + Xent", generator_loss="xent"),
-    _variant("paired", "OT-Reg + paired distance (not in the paper)", ot="paired"),
+AT = Row(
+    "at",
+    "AT",
+    title="Towards Deep Learning Models Resistant to Adversarial Attacks",
+    authors="Aleksander Madry, Aleksandar Makelov, Ludwig Schmidt, Dimitris Tsipras, Adrian Vladu",
+    link="https://arxiv.org/abs/1706.06083",
 )
-ROWS = {row.name: row for row in _ROWS}
+ROWS = {
+    row.name: row
+    for row in (
+        Row("natural", "Natural", title="Standardly trained model", authors=""),
+        AT,
+        Row("trades", "TRADES"),
+        Row("bilateral", "Bilateral"),
+        Row("featscatter", "FeatScatter"),
+        Row("adv_interp", "Adv-interp"),
+        Row("adv_vertex", "Adv-vertex"),
+        Row("l2l_da", "L2L-DA"),
+        Row("l2l", "L2L"),
+        Row("direct", "Direct"),
+        Row("learn2perturb", "Learn2Perturb"),
+        RVS,
+        RVS.variant("noreg_ot", "noReg + OT", ot_regularizer="false"),
+        RVS.variant("otreg_xent", "OT-Reg + Xent", generator_loss="xent"),
+        RVS.variant("paired", "OT-Reg + paired distance (not in the paper)", ot="paired"),
+    )
+}
 SURROGATES = ("natural", "at")  # rows whose networks the black-box attacks are made on
 
 
@@ -101,35 +102,35 @@ class Family:
 
 
 _ADAPTIVE = "APGD, FAB-T and Square choose their steps themselves."
-_FAMILIES = (  # the paper's in its order, then the others
-    Family("natural", "Natural", in_paper=True),
-    Family("fgsm", in_paper=True),
-    Family("fgsm-rs", in_paper=True),
-    Family("pgd", in_paper=True),
-    Family("cw", in_paper=True),
-    Family("advgan", "AdvGAN", in_paper=True),
-    Family("multitargeted", "MultiTargeted", note="MultiTargeted: PGD's steps of 2/255 toward each of nine classes."),
-    Family("apgd-ce", note=_ADAPTIVE),
-    Family("apgd-dlr", note=_ADAPTIVE),
-    Family("apgd-t", note=_ADAPTIVE),
-    Family("fab-t", note=_ADAPTIVE),
-    Family("square", "Square", note=_ADAPTIVE),
-    Family(
-        "cw-l2",
-        "C&W L2 ({}), radius 127.5",  # RADIUS of its module, and not ε
-        note="C&W L2: Carlini and Wagner's own attack, whose ball is not the others': L2 with a radius of 127.5 "
-        "grey levels, 0.5 of the pixels' range.",
-        linf=False,
-    ),
-    Family("autoattack-rand", "AutoAttack rand"),
-    Family("autoattack-plus", "AutoAttack plus"),
-    Family(
-        "autoattack",
-        "AutoAttack",
-        note="AutoAttack: APGD-CE, APGD-T, FAB-T and Square, one after another.",
-    ),
-)
-FAMILIES = {family.name: family for family in _FAMILIES}
+FAMILIES = {
+    family.name: family
+    for family in (  # the paper's in its order, then the others
+        Family("natural", "Natural", in_paper=True),
+        Family("fgsm", in_paper=True),
+        Family("fgsm-rs", in_paper=True),
+        Family("pgd", in_paper=True),
+        Family("cw", in_paper=True),
+        Family("advgan", "AdvGAN", in_paper=True),
+        Family(
+            "multitargeted", "MultiTargeted", note="MultiTargeted: PGD's steps of 2/255 toward each of nine classes."
+        ),
+        Family("apgd-ce", note=_ADAPTIVE),
+        Family("apgd-dlr", note=_ADAPTIVE),
+        Family("apgd-t", note=_ADAPTIVE),
+        Family("fab-t", note=_ADAPTIVE),
+        Family("square", "Square", note=_ADAPTIVE),
+        Family(
+            "cw-l2",
+            "C&W L2 ({}), radius 127.5",  # RADIUS of its module, and not ε
+            note="C&W L2: Carlini and Wagner's own attack, whose ball is not the others': L2 with a radius of 127.5 "
+            "grey levels, 0.5 of the pixels' range.",
+            linf=False,
+        ),
+        Family("autoattack-rand", "AutoAttack rand"),
+        Family("autoattack-plus", "AutoAttack plus"),
+        Family("autoattack", "AutoAttack", note="AutoAttack: APGD-CE, APGD-T, FAB-T and Square, one after another."),
+    )
+}
 COLUMNS = {  # of Table II beside the paper's
     "paper": (),
     "extended": ("pgd-100x10", "multitargeted", "apgd-ce", "apgd-t", "fab-t", "square", "cw-l2-100", "autoattack"),
@@ -141,7 +142,6 @@ class Column:
     """An attack of a table, such as pgd-100x10: PGD of 100 steps from 10 random starts.
 
     Attributes:
-      family: which it is of; one of its own for an attack without an entry.
       steps: their number, or 0 where the name has none.
       times: the random starts; of AdvGAN, how many times the published generator's channels.
       final: of AdvGAN, whether it is the last checkpoint and not the strongest.
@@ -163,7 +163,7 @@ class Column:
     @property
     def order(self) -> tuple:
         """Its place among the others, for sorting: the paper's order, then the others', unknown ones last."""
-        place = list(FAMILIES).index(self.family.name) if self.family.name in FAMILIES else len(FAMILIES)
+        place = [*FAMILIES, self.family.name].index(self.family.name)
         return place, self.steps, self.times, self.final, self.name
 
     @property
@@ -174,9 +174,8 @@ class Column:
 
 def column_of(attack: str) -> Column:
     """The column of the attack with this name."""
-    name, steps, times, final = re.fullmatch(
-        r"(.*?)(?:-(\d+))?(?:-?x([2-9]|[1-9]\d+))?(-final)?", attack, re.DOTALL
-    ).groups()
+    pattern = r"(.*?)(?:-(\d+))?(?:-?x([2-9]|[1-9]\d+))?(-final)?"
+    name, steps, times, final = re.fullmatch(pattern, attack, re.DOTALL).groups()
     return Column(attack, FAMILIES.get(name) or Family(name), int(steps or 0), int(times or 1), bool(final))
 
 
@@ -187,12 +186,7 @@ class DatasetInfo:
     label: str
     train: int = 0
     test: int = 0
-    rvs_steps: int | None = None
-
-    @property
-    def in_paper(self) -> bool:
-        """Whether the paper has it."""
-        return self.rvs_steps is not None
+    rvs_steps: int | None = None  # not in the paper
 
 
 DATASETS = {
@@ -208,7 +202,7 @@ def dataset_of(name: str) -> DatasetInfo:
     return DATASETS.get(name) or DatasetInfo(name)
 
 
-WHITE_BOX = "white-box"
+WHITE_BOX = "white-box"  # a setting, as `published.csv` names it
 
 
 def transfer_from(surrogate: str) -> str:
@@ -220,94 +214,3 @@ def setting_label(setting: str) -> str:
     """white-box, or transfer from AT, ...: a setting with the surrogate as the tables call it."""
     start, transfer, surrogate = setting.partition("transfer from ")
     return f"{transfer}{row_of(surrogate).label}" if transfer else start
-
-
-@dataclass(frozen=True)
-class Part:
-    """A table or a figure of the paper.
-
-    Attributes:
-      number: the paper's, such as II.
-      note: what its caption says of it alone.
-      attacks: that it shows; AdvGAN comes from --advgan_widths.
-      rows: that it shows, top to bottom; none: every defence that the grid is asked for.
-    """
-
-    name: str
-    number: str
-    subject: str
-    note: str
-    attacks: tuple[str, ...] = ()
-    rows: tuple[str, ...] = ()
-
-    @property
-    def is_table(self) -> bool:
-        """Whether it is a table."""
-        return self.name.startswith("table")
-
-    @property
-    def title(self) -> str:
-        """Number and subject."""
-        return f"{'Table' if self.is_table else 'Figure'} {self.number}. {self.subject}"
-
-
-_PARTS = (
-    Part(
-        "table2",
-        "II",
-        "White-box attacks",
-        note="FGSM is one step of ε from the image; FGSM-RS, a second definition in use, one step after a random "
-        "start. The paper does not say which it prints: its number stands beside the first. AdvGAN: the strongest of "
-        "its checkpoints, chosen on these test images as the paper does; final: the last one; ×8: a generator eight "
-        "times as wide. The published rows differ among themselves in network, step size and ε.",
-        attacks=("natural", "fgsm", "fgsm-rs", "pgd-7", "pgd-10", "pgd-20", "pgd-100", "cw-20", "cw-100"),
-    ),
-    Part(
-        "table3",
-        "III",
-        "Black-box attacks (transfer)",
-        note="Adversarial images are made on the surrogate, by the same attacks as in Table II, and shown to the "
-        "row's network. The paper prints RvS as target only.",
-        attacks=("pgd-20", "pgd-100", "cw-20", "cw-100"),
-    ),
-    Part(
-        "table4",
-        "IV",
-        "Ablations",
-        note="noReg: the classifier pays for the cross-entropy alone; Xent: the generator maximises the "
-        "cross-entropy instead of the transport distance. OT-Reg + OT is RvS as in Table II. The row with the paired "
-        "distance is ours: nothing is published for it.",
-        attacks=("natural", "pgd-20", "cw-20"),
-        rows=("noreg_ot", "otreg_xent", "rvs", "paired"),
-    ),
-    Part(
-        "figure2",
-        "2",
-        "Accuracy under PGD-20 over ε",
-        note="Steps of 2/255. Bars: ± standard error from the number of images, or, over several seeds, ± the "
-        "standard deviation between them. Hollow marks: published, from Table II of the paper at ε = 8/255; its "
-        "curves are not printed as numbers.",
-        attacks=("pgd-20",),
-        rows=("rvs", "at"),
-    ),
-    Part(
-        "figure3",
-        "3",
-        "Diversity of the perturbations over the training",
-        note="Euclidean distance between the l2-normalised features of a test image and of its perturbations: the "
-        "mean over the images, and, shaded, ± the mean of the standard deviations over an image's perturbations; "
-        "with the uniform noise that training adds to the perturbation, and without. The paper prints no numbers for "
-        "this figure.",
-        rows=("rvs",),
-    ),
-    Part(
-        "figure4",
-        "4",
-        "Natural images and their perturbations in the latent space",
-        note="t-SNE of the l2-normalised features of one test image of each class (large, outlined) and of its "
-        "perturbations (small), at an early and a late checkpoint. Each panel is an embedding of its own: distances "
-        "are not to be compared between panels. The paper prints no numbers for this figure.",
-        rows=("rvs",),
-    ),
-)
-PARTS = {part.name: part for part in _PARTS}

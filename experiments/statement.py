@@ -78,7 +78,7 @@ def _deviations(dataset, measured):
         return
     if any(m.about["network"] not in PAPER_NETWORKS for m in measured):
         yield "its network is WRN-28-10"
-    if not dataset.in_paper:
+    if dataset.rvs_steps is None:
         yield f"it has no {dataset.label}"
         return
     steps = [m.about["checkpoint"] for m in measured if row_of(m.run.row).defense == "rvs"]

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 from experiments import checks, published
 from experiments.measured import Measurement, Work
+from experiments.parts import PARTS
 from experiments.published import Published
-from experiments.rows import PARTS, SURROGATES, WHITE_BOX, column_of, dataset_of, row_of, setting_label, transfer_from
+from experiments.rows import SURROGATES, WHITE_BOX, column_of, dataset_of, row_of, setting_label, transfer_from
 from experiments.statement import Statement, about
 
 MISSING = "–"

@@ -8,31 +8,38 @@ Checkpoints that have these results already are not evaluated again. Ctrl-C ends
 import pathlib
 import time
 
-from absl import flags as absl_flags
-
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import RunError, UsageError
-from madry_cifar.evaluation.run_evaluation import Evaluation, accuracies, define_flags
+from madry_cifar.cli.settings import option
+from madry_cifar.evaluation.run_evaluation import Evaluation, accuracies
+from madry_cifar.evaluation.settings import EvaluationSettings
 from madry_cifar.runs import checkpoints, run_folder
 from madry_cifar.training.summaries import Summaries
 
-FLAGS = absl_flags.FLAGS
 POLL_SECONDS = 5
+
+
+class EvalSettings(EvaluationSettings):
+    """An evaluation of every checkpoint, as they come."""
+
+    timeout: int = option(0, "seconds to wait for a new checkpoint; 0 is until the run has ended", minimum=0)
 
 
 def main() -> None:
     """Evaluates as the flags say, until the run has ended or no checkpoint has come for --timeout seconds."""
-    evaluation = Evaluation()
-    summaries = Summaries(pathlib.Path(FLAGS.train_dir) / "evaluation")
+    settings = flags.read(EvalSettings)
+    train_dir, timeout = settings.train_dir, settings.timeout
+    evaluation = Evaluation(settings)
+    summaries = Summaries(pathlib.Path(train_dir) / "evaluation")
     seen, waiting_since = set(), time.monotonic()
     while True:
-        new = [step for step in checkpoints.saved_steps(FLAGS.train_dir) if step not in seen]
+        new = [step for step in checkpoints.saved_steps(train_dir) if step not in seen]
         for step in new:
             seen.add(step)
             try:
                 contents = evaluation.of(step, reuse=True)
             except (UsageError, RunError):
-                if step not in checkpoints.saved_steps(FLAGS.train_dir):
+                if step not in checkpoints.saved_steps(train_dir):
                     continue  # the run has deleted it in the meantime (--keep)
                 raise
             measured = accuracies(contents)
@@ -40,8 +47,8 @@ def main() -> None:
             summaries.flush()
             print(f"step {step}: " + ", ".join(f"{name} {value:.2f} %" for name, value in measured.items()), flush=True)
             waiting_since = time.monotonic()
-        ended = max(seen, default=0) >= run_folder.read_flags(FLAGS.train_dir)["steps"]
-        if ended or (FLAGS.timeout and time.monotonic() - waiting_since > FLAGS.timeout):
+        ended = max(seen, default=0) >= run_folder.read_flags(train_dir)["steps"]
+        if ended or (timeout and time.monotonic() - waiting_since > timeout):
             return
         if not new:
             time.sleep(POLL_SECONDS)
@@ -49,15 +56,7 @@ def main() -> None:
 
 def command() -> None:
     """Entry point."""
-    define_flags(checkpoint=False)
-    flags.define(
-        "Evaluation",
-        "timeout",
-        0,
-        "seconds to wait for a new checkpoint; 0 is until the run has ended",
-        kind=int,
-        minimum=0,
-    )
+    flags.define("Evaluation", EvalSettings)
     flags.run(main, __doc__)
 
 

@@ -6,42 +6,44 @@ python -m madry_cifar.export_tf1 --train_dir=runs/rvs --output=released/checkpoi
 import pathlib
 
 import tensorflow as tf
-from absl import flags as absl_flags
 
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError
+from madry_cifar.cli.settings import Checkpoint, required
 from madry_cifar.runs import checkpoints, run_folder, tf1
 
-FLAGS = absl_flags.FLAGS
+
+class ExportSettings(Checkpoint):
+    """What is written where."""
+
+    output: str = required("prefix of the checkpoint to write")
 
 
 def main() -> None:
     """Exports as the flags say."""
-    for name in ("train_dir", "output"):
-        if not FLAGS[name].value:
-            raise UsageError(name, "", "required")
-    settings = run_folder.ADDED | run_folder.read_flags(FLAGS.train_dir)
+    settings = flags.read(ExportSettings)
+    run_flags = run_folder.ADDED | run_folder.read_flags(settings.train_dir)
     for name in ("architecture", "input_scaling", "batch_norm_epsilon"):
-        if settings[name] != run_folder.ADDED[name]:
-            raise UsageError("train_dir", FLAGS.train_dir, f"has --{name}={settings[name]}, which that code does not")
-    kind = "rvs" if settings["defense"] == "rvs" else "madry"
-    step, path = checkpoints.find(FLAGS.train_dir, FLAGS.checkpoint)
+        if run_flags[name] != run_folder.ADDED[name]:
+            raise UsageError(
+                "train_dir", settings.train_dir, f"has --{name}={run_flags[name]}, which that code does not"
+            )
+    kind = "rvs" if run_flags["defense"] == "rvs" else "madry"
+    step, path = checkpoints.find(settings.train_dir, settings.checkpoint)
     values = checkpoints.read(path)
     try:
-        pathlib.Path(FLAGS.output).parent.mkdir(parents=True, exist_ok=True)
-        tf1.write(FLAGS.output, kind, values)
+        pathlib.Path(settings.output).parent.mkdir(parents=True, exist_ok=True)
+        tf1.write(settings.output, kind, values)
     except KeyError as error:
-        raise UsageError("train_dir", FLAGS.train_dir, f"{error.args[0]}") from None
+        raise UsageError("train_dir", settings.train_dir, f"{error.args[0]}") from None
     except tf.errors.OpError as error:
-        raise UsageError("output", FLAGS.output, f"cannot be written ({error.message})") from None
-    print(f"step {step}: {len(values)} variables for the {kind} code in {FLAGS.output}")
+        raise UsageError("output", settings.output, f"cannot be written ({error.message})") from None
+    print(f"step {step}: {len(values)} variables for the {kind} code in {settings.output}")
 
 
 def command() -> None:
     """Entry point."""
-    flags.define("Export", "train_dir", None, "folder of the run (required)")
-    flags.define("Export", "checkpoint", None, "step or path of its checkpoint [the latest]")
-    flags.define("Export", "output", None, "prefix of the checkpoint to write (required)")
+    flags.define("Export", ExportSettings)
     flags.run(main, __doc__)
 
 

@@ -7,58 +7,66 @@ classes and defence are read from the checkpoint (give --defense=natural for a n
 other settings are the defence's own unless given.
 """
 
-import importlib
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import tensorflow as tf
-from absl import flags as absl_flags
 
 from madry_cifar import data, train
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError
+from madry_cifar.cli.settings import Settings, required
+from madry_cifar.networks.wide_resnet import WideResNet
 from madry_cifar.runs import run_folder, tf1
 from madry_cifar.runs.checkpoints import PREFIX, saved_steps
-from madry_cifar.training import method as defense
+from madry_cifar.training import registry
+from madry_cifar.training.settings import TrainSettings
 
-FLAGS = absl_flags.FLAGS
+
+class ImportSettings(Settings):
+    """What is read."""
+
+    checkpoint: str = required("prefix of the TensorFlow 1 checkpoint, without .index")
 
 
 def main() -> None:
     """Imports as the flags say."""
-    for name in ("checkpoint", "train_dir"):
-        if not FLAGS[name].value:
-            raise UsageError(name, "", "required")
-    kind, classifier, values = tf1.read(FLAGS.checkpoint)
-    if saved_steps(FLAGS.train_dir):
-        raise UsageError("train_dir", FLAGS.train_dir, "holds a run already; choose a new folder")
-    dataset = FLAGS.dataset or ("cifar100" if classifier.num_classes == 100 else "cifar10")
-    if data.NUM_CLASSES.get(dataset) != classifier.num_classes:
-        raise UsageError("dataset", dataset, f"not one with the checkpoint's {classifier.num_classes} classes")
-    read = {"depth": classifier.depth, "width": classifier.width, "dataset": dataset, "architecture": "madry"}
-    for name, value in read.items():
-        if FLAGS[name].value not in (None, value):
-            raise UsageError(name, FLAGS[name].value, f"the checkpoint's is {value}")
-        FLAGS[name].value = value
-    FLAGS.defense = FLAGS.defense or tf1.KINDS[kind][0]
-    if FLAGS.defense not in tf1.KINDS[kind]:
-        raise UsageError("defense", FLAGS.defense, f"the {kind} code trains by {' or '.join(tf1.KINDS[kind])}")
-    if FLAGS.input_scaling != run_folder.ADDED["input_scaling"]:
-        raise UsageError("input_scaling", FLAGS.input_scaling, "that code's networks standardize each image")
-    options = flags.given_options(defense.find(FLAGS.defense))
-    if options.epochs or options.learning_rate_epochs:
-        name = "epochs" if options.epochs else "learning_rate_epochs"
-        raise UsageError(
-            name, getattr(options, name), "not for an imported run; give --steps and --learning_rate_boundaries"
-        )
-    train.check_flags(options)
+    kind, classifier, values = tf1.read(flags.read(ImportSettings).checkpoint)
+    settings = flags.read(TrainSettings, **settings_of(kind, classifier, flags.given(TrainSettings)))
+    if saved_steps(settings.train_dir):
+        raise UsageError("train_dir", settings.train_dir, "holds a run already; choose a new folder")
+    options = flags.given_options(registry.find(settings.defense))
+    for name in ("epochs", "learning_rate_epochs"):
+        if value := getattr(options, name):
+            raise UsageError(name, value, "not for an imported run; give --steps and --learning_rate_boundaries")
+    train.check(settings, options)
     values, added = complete(values)
-    folder = run_folder.create(FLAGS.train_dir, train.settings_of(options, classifier.num_classes))
+    folder = run_folder.create(settings.train_dir, train.flags_of(settings, options, classifier.num_classes))
     step = int(values["step"])
     save(folder, values)
     print(
-        f"{len(values)} variables of the {kind} code, WRN-{FLAGS.depth}-{FLAGS.width}, {classifier.num_classes} "
-        f"classes, after {step} steps: now a run of --defense={FLAGS.defense} in {folder}{added}"
+        f"{len(values)} variables of the {kind} code, WRN-{settings.depth}-{settings.width}, {classifier.num_classes} "
+        f"classes, after {step} steps: now a run of --defense={settings.defense} in {folder}{added}"
     )
+
+
+def settings_of(kind: str, classifier: WideResNet, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a checkpoint of a `kind` of code decides. Raises UsageError where others were `given`."""
+    dataset = given.get("dataset", "cifar100" if classifier.num_classes == 100 else "cifar10")
+    if data.NUM_CLASSES.get(dataset) != classifier.num_classes:
+        raise UsageError("dataset", dataset, f"not one with the checkpoint's {classifier.num_classes} classes")
+    read = {"depth": classifier.depth, "width": classifier.width, "architecture": "madry"}
+    for name, value in read.items():
+        if given.get(name, value) != value:
+            raise UsageError(name, given[name], f"the checkpoint's is {value}")
+    chosen = given.get("defense", tf1.KINDS[kind][0])
+    if chosen not in tf1.KINDS[kind]:
+        raise UsageError("defense", chosen, f"the {kind} code trains by {' or '.join(tf1.KINDS[kind])}")
+    scaling = given.get("input_scaling", run_folder.ADDED["input_scaling"])
+    if scaling != run_folder.ADDED["input_scaling"]:
+        raise UsageError("input_scaling", scaling, "that code's networks standardize each image")
+    return read | {"dataset": dataset, "defense": chosen}
 
 
 def complete(values: dict) -> tuple[dict, str]:
@@ -83,11 +91,10 @@ def save(folder: pathlib.Path, values: dict) -> None:
 
 def command() -> None:
     """Entry point."""
-    importlib.import_module("rvs_tf")  # registers RvS, whose checkpoints are read here too
-    flags.define("Import", "checkpoint", None, "prefix of the TensorFlow 1 checkpoint, without .index (required)")
-    train.define_flags("rvs")
-    for name in ("dataset", "defense", "depth", "width"):  # read from the checkpoint, unless given
-        FLAGS.set_default(name, None)
+    registry.installed()  # whose options are flags; RvS's checkpoints are read here too
+    flags.define("Import", ImportSettings)
+    unknown = {"default": None}  # until the checkpoint is read
+    train.define_flags(None, dataset=unknown, depth=unknown, width=unknown)
     flags.run(main, __doc__)
 
 

@@ -10,40 +10,49 @@ import pathlib
 import zipfile
 
 import numpy as np
-from absl import flags as absl_flags
 
 from madry_cifar import attacks, data
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import RunError, UsageError
+from madry_cifar.cli.settings import Checkpoint, Download, Settings, like, option, required
 from madry_cifar.data.datasets import Split
-from madry_cifar.evaluation.evaluator import Evaluator
-from madry_cifar.runs import checkpoints, run_folder
+from madry_cifar.evaluation.evaluator import Evaluator, check_adversarial
+from madry_cifar.evaluation.settings import Images
+from madry_cifar.runs import run_folder
 from madry_cifar.runs.files import write_array
+from madry_cifar.training.construction import load_predictor
 
-FLAGS = absl_flags.FLAGS
-TOLERANCE = 1e-4  # for the rounding of float32 in grey levels; MadryLab's
+
+class RunAttackSettings(Settings):
+    """Which images are scored on which network."""
+
+    train_dir: str = like(Checkpoint, "train_dir")
+    attack: str = required(".npy file of adversarial images")
+    checkpoint: str | None = like(Checkpoint, "checkpoint")
+    epsilon: float = option(8.0, "largest change of a pixel that is allowed, in grey levels", minimum=0)
+    max_images: int = like(Images, "max_images", help="the file is of the first so many test images; 0 is all")
+    output: str = option("pred.npy", "where to save the predictions")
+    data_dir: str | None = like(Download, "data_dir")
 
 
 def main() -> None:
     """Scores as the flags say."""
-    for name in ("train_dir", "attack"):
-        if not FLAGS[name].value:
-            raise UsageError(name, "", "required")
-    run_flags = run_folder.read_flags(FLAGS.train_dir)
-    output = pathlib.Path(FLAGS.output)
+    settings = flags.read(RunAttackSettings)
+    run_flags = run_folder.read_flags(settings.train_dir)
+    output = pathlib.Path(settings.output)
     if output.is_dir() or not output.parent.is_dir():
         raise UsageError("output", output, "cannot be a file there")
-    adversarial = load(FLAGS.attack)
-    dataset = data.load(run_flags["dataset"], data_dir=FLAGS.data_dir or run_flags["data_dir"])
-    split = dataset.test.take(slice(FLAGS.max_images or None))
-    check(FLAGS.attack, adversarial, split.images, FLAGS.epsilon)
-    classifier = checkpoints.load_classifier(FLAGS.train_dir, FLAGS.checkpoint)
+    adversarial = load(settings.attack)
+    dataset = data.load(run_flags["dataset"], data_dir=settings.data_dir or run_flags["data_dir"])
+    split = dataset.test.take(slice(settings.max_images or None))
+    check(settings.attack, adversarial, split.images, settings.epsilon)
+    predictor = load_predictor(settings.train_dir, settings.checkpoint)
     unchanged = attacks.attack("natural")
-    outcome = Evaluator(classifier, [unchanged])(Split(adversarial.astype(np.float32), split.labels))["natural"]
+    outcome = Evaluator(predictor, [unchanged])(Split(adversarial.astype(np.float32), split.labels))["natural"]
     write_array(output, np.save, outcome.predictions)
     print(
-        f"accuracy {outcome.accuracy:.2f} % on {len(split)} images within {FLAGS.epsilon:g} of {dataset.provenance}; "
-        f"predictions in {FLAGS.output}"
+        f"accuracy {outcome.accuracy:.2f} % on {len(split)} images within {settings.epsilon:g} of "
+        f"{dataset.provenance}; predictions in {output}"
     )
 
 
@@ -68,34 +77,12 @@ def check(path: str, adversarial: np.ndarray, images: np.ndarray, epsilon: float
         )
     if adversarial.dtype.kind not in "fui":
         raise RunError(f"{path}: holds {adversarial.dtype}, not numbers")
-    if not np.all(np.isfinite(adversarial)):
-        raise RunError(f"{path}: not finite in image {_first(~np.isfinite(adversarial))}")
-    outside = (adversarial < 0) | (adversarial > 255)
-    if np.any(outside):
-        raise RunError(f"{path}: pixels outside [0, 255] in image {_first(outside)}")
-    distance = np.abs(adversarial.astype(np.float64) - images)
-    if np.any(distance > epsilon + TOLERANCE):
-        largest = distance.max()
-        raise RunError(
-            f"{path}: image {_first(distance > epsilon + TOLERANCE)} is outside the ball; the largest "
-            f"change is {largest:.4f}, --epsilon={epsilon:g}"
-        )
-
-
-def _first(faults):
-    return int(np.argmax(faults.reshape(len(faults), -1).any(axis=1)))
+    check_adversarial(path, adversarial, images, {"norm": "linf", "epsilon": epsilon})
 
 
 def command() -> None:
     """Entry point."""
-    define = flags.define
-    define("Attack", "train_dir", None, "folder of the run (required)")
-    define("Attack", "attack", None, ".npy file of adversarial images (required)")
-    define("Attack", "checkpoint", None, "step or path of the checkpoint [the latest]")
-    define("Attack", "epsilon", 8.0, "largest change of a pixel that is allowed, in grey levels", kind=float, minimum=0)
-    define("Attack", "max_images", 0, "the file is of the first so many test images; 0 is all", kind=int, minimum=0)
-    define("Attack", "output", "pred.npy", "where to save the predictions")
-    define("Attack", "data_dir", None, "where the data set is now [as the run was trained]")
+    flags.define("Attack", RunAttackSettings)
     flags.run(main, __doc__)
 
 

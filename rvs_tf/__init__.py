@@ -2,7 +2,7 @@
 
 import madry_cifar  # noqa: F401 (first: imports TensorFlow without its chatter)
 from rvs_tf.defense import RobustnessViaSynthesis
-from rvs_tf.defenses import adv_interp, adv_vertex, bilateral, featscatter, trades  # noqa: F401 (for --defense)
+from rvs_tf.defenses import DEFENSES
 from rvs_tf.generator import Generator, load_generator
 
-__all__ = ["Generator", "RobustnessViaSynthesis", "load_generator"]
+__all__ = ["DEFENSES", "Generator", "RobustnessViaSynthesis", "load_generator"]

@@ -1,15 +1,15 @@
 """Robustness-via-Synthesis: Algorithm 1 of the paper, and the variants of its Table IV."""
 
-import dataclasses
 from typing import NamedTuple
 
 import tensorflow as tf
 
 from madry_cifar import replicas
 from madry_cifar.randomness import draw_seed, normal, uniform
-from madry_cifar.training.method import Defense, register
+from madry_cifar.training.method import Defense
 from madry_cifar.training.optimizers import PiecewiseConstant
 from madry_cifar.training.options import Options, option
+from madry_cifar.training.registry import register
 from rvs_tf.generator import Generator
 from rvs_tf.labels import smooth_labels
 from rvs_tf.losses import soft_cross_entropy
@@ -17,7 +17,6 @@ from rvs_tf.perturbation import perturb
 from sinkhorn_tf import sinkhorn_distance
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class RvSOptions(Options):
     """Defaults: the paper's settings for CIFAR-10; where its text and the released code differ, the code's."""
 

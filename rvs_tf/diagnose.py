@@ -20,71 +20,61 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from absl import flags as absl_flags
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from tqdm import tqdm
 
-import rvs_tf  # noqa: F401 (registers the attacks)
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError
+from madry_cifar.cli.settings import Checkpoint, Download, like, option
 from madry_cifar.evaluation import diagnosis, results, run_evaluation
 from madry_cifar.evaluation.diagnosis.strength import step_size
+from madry_cifar.evaluation.settings import Images, Surrogate
 from madry_cifar.runs.files import write_json
 from madry_cifar.runs.run_folder import SCHEMA_VERSION, environment
 
-FLAGS = absl_flags.FLAGS
 COLOURS = {"ok": "green", "note": "yellow", "suspect": "bold red", "not measured": "dim"}
 
 
-def define_flags() -> None:
-    """The flags of the command."""
-    define = flags.define
-    define("Diagnosis", "train_dir", None, "folder of the run to diagnose (required)")
-    define("Diagnosis", "checkpoint", None, "step or path of the checkpoint [the latest]")
-    define("Diagnosis", "surrogate_dir", None, "another run of the same data, to make adversarial images on")
-    define("Diagnosis", "surrogate_checkpoint", None, "step or path of its checkpoint [the latest]")
-    define(
-        "Diagnosis",
-        "epsilon",
-        8.0,
-        "radius of the L∞ ball, in grey levels of 255; steps are a quarter of it",
-        kind=float,
+class DiagnoseSettings(Download, Images, Surrogate, Checkpoint):
+    """A diagnosis of one checkpoint."""
+
+    surrogate_dir: str | None = like(
+        Surrogate, "surrogate_dir", help="another run of the same data, to make adversarial images on"
     )
-    define("Diagnosis", "split", "test", "test or validation (with --validation_size, as the run was trained)")
-    define(
-        "Diagnosis",
+    max_images: int = like(
+        Images,
         "max_images",
-        200,
-        "of the split, from its beginning; 0 is all. Two standard errors are about 3 points with 200 and 1 with 2000",
-        kind=int,
-        minimum=0,
+        default=200,
+        help="of the split, from its beginning; 0 is all. Two standard errors are about 3 points with 200 and 1 with "
+        "2000",
     )
-    define("Diagnosis", "seed", 0, "of random starts and directions", kind=int, minimum=0, maximum=2**31 - 1)
-    define("Diagnosis", "batch_size", 200, "images attacked at once", kind=int, minimum=1)
-    define("Diagnosis", "data_dir", None, "where the data set is now [as the run was trained]")
-    define("Diagnosis", "download", False, "prepare the data set there if it is missing", kind=bool)
-    define("Diagnosis", "output", None, "a second copy of the result, .json, with its plot beside it")
+    seed: int = like(Images, "seed", help="of random starts and directions")
+    batch_size: int = like(Images, "batch_size", help="images attacked at once")
+    epsilon: float = option(8.0, "radius of the L∞ ball, in grey levels of 255; steps are a quarter of it", maximum=255)
+    output: str | None = option(None, "a second copy of the result, .json, with its plot beside it")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.epsilon <= 0:
+            raise UsageError("epsilon", self.epsilon, "must be above 0 (grey levels)")
 
 
 def main() -> None:
     """Diagnoses as the flags say, and prints the table."""
-    if not FLAGS.train_dir:
-        raise UsageError("train_dir", "", "say which run to diagnose")
-    if not 0 < FLAGS.epsilon <= 255:
-        raise UsageError("epsilon", f"{FLAGS.epsilon:g}", "must be above 0, and at most 255 (grey levels)")
-    target = run_evaluation.Subject(FLAGS.train_dir)
-    outputs = _outputs(pathlib.Path(FLAGS.train_dir) / "results")
-    about = target.load(FLAGS.checkpoint)
-    surrogate, its_about = run_evaluation.surrogate_of(target)
+    settings = flags.read(DiagnoseSettings)
+    target = run_evaluation.Subject(settings.train_dir)
+    outputs = _outputs(settings)
+    about = target.load(settings.checkpoint)
+    surrogate, its_about = run_evaluation.surrogate_of(target, settings)
     if surrogate and its_about["classifier_sha256"] == about["classifier_sha256"]:
-        raise UsageError("surrogate_dir", FLAGS.surrogate_dir, "is the network diagnosed; name another run")
-    dataset = run_evaluation.dataset_of(target.flags)
-    split = run_evaluation.split_of(target, dataset)
-    about |= {"dataset": dataset.name, "provenance": dataset.provenance, "split": FLAGS.split, "images": len(split)}
-    about |= {"step_size": step_size(FLAGS.epsilon)} | flags.configuration(["epsilon", "seed", "batch_size"])
+        raise UsageError("surrogate_dir", settings.surrogate_dir, "is the network diagnosed; name another run")
+    dataset = run_evaluation.dataset_of(target.flags, settings, train=settings.split == "validation")
+    split = run_evaluation.split_of(target, dataset, settings)
+    about |= {"dataset": dataset.name, "provenance": dataset.provenance, "split": settings.split, "images": len(split)}
+    about |= {"step_size": step_size(settings.epsilon)} | settings.pick("epsilon", "seed", "batch_size")
     about |= {"surrogate": its_about} if surrogate else {}
     outputs[0] /= f"diagnosis_{results.file_name(about)}.json"
     kept: dict[str, results.Partial] = {}
@@ -97,12 +87,12 @@ def main() -> None:
         return partial
 
     found = diagnosis.diagnose(
-        target.classifier,
+        target.predictor,
         split,
-        epsilon=FLAGS.epsilon,
+        epsilon=settings.epsilon,
         surrogate=surrogate,
-        seed=FLAGS.seed,
-        batch_size=FLAGS.batch_size,
+        seed=settings.seed,
+        batch_size=settings.batch_size,
         progress=True,
         keep=keep,
     )
@@ -117,13 +107,14 @@ def main() -> None:
         print(file)
 
 
-def _outputs(folder):
+def _outputs(settings):
     """The folder of results and the path of --output, if given: told now that they cannot be written, not at the end.
 
     Raises:
       UsageError: naming the flag.
     """
-    output = pathlib.Path(FLAGS.output) if FLAGS.output else None
+    folder = pathlib.Path(settings.train_dir) / "results"
+    output = pathlib.Path(settings.output) if settings.output else None
     if output and output.suffix != ".json":
         raise UsageError("output", output, "must end in .json")
     for flag, path in (("train_dir", folder / "diagnosis.json"), ("output", output)):
@@ -131,7 +122,7 @@ def _outputs(folder):
             continue
         place = next(parent for parent in path.absolute().parents if parent.exists())
         if path.is_dir() or not (place.is_dir() and os.access(place, os.W_OK)):
-            raise UsageError(flag, FLAGS[flag].value, f"{path} cannot be written")
+            raise UsageError(flag, getattr(settings, flag), f"{path} cannot be written")
     return [folder] + [output] * bool(output)
 
 
@@ -187,7 +178,7 @@ def _verdict(checks):
 
 def command() -> None:
     """Entry point."""
-    define_flags()
+    flags.define("Diagnosis", DiagnoseSettings)
     flags.run(main, __doc__)
 
 

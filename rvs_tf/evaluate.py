@@ -13,29 +13,46 @@ import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 
-from absl import flags as absl_flags
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-import rvs_tf  # noqa: F401 (registers the defences)
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError
-from madry_cifar.evaluation.run_evaluation import Evaluation, define_flags
+from madry_cifar.cli.settings import Checkpoint, option
+from madry_cifar.evaluation.run_evaluation import Evaluation
+from madry_cifar.evaluation.settings import EvaluationSettings
 from madry_cifar.evaluation.tasks import Task, telling
 from madry_cifar.runs.files import write_json
 from rvs_tf.advgan.advgan import TrainedAdvGAN
 
-FLAGS = absl_flags.FLAGS
+
+class EvaluateSettings(EvaluationSettings, Checkpoint):
+    """An evaluation of one checkpoint."""
+
+    advgan_dir: tuple[str, ...] = option(
+        (),
+        "folder of rvs_tf.train_advgan, or several with commas: attacks by its checkpoints, which were trained against "
+        "the network that is attacked",
+    )
+    reuse: bool = option(False, "take what results/ has of the same weights, data and protocol")
+    save_adversarial: bool = option(
+        False, "keep the adversarial images in results/, a .npy an attack (for madry_cifar.run_attack)"
+    )
+    output: str | None = option(None, "JSON file for these results beside results/: an array with one entry per ε")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.reuse and self.save_adversarial:
+            raise UsageError("reuse", True, "of attacks that are not run again, --save_adversarial has no images")
 
 
 def main() -> None:
     """Evaluates as the flags say, and prints the table."""
-    if FLAGS.reuse and FLAGS.save_adversarial:
-        raise UsageError("reuse", True, "of attacks that are not run again, --save_adversarial has no images")
-    output = _output()
-    evaluation = Evaluation(FLAGS.save_adversarial, advgans(filter(None, (FLAGS.advgan_dir or "").split(","))))
-    contents = evaluation.of(FLAGS.checkpoint, FLAGS.reuse)
+    settings = flags.read(EvaluateSettings)
+    output = _output(settings.output)
+    evaluation = Evaluation(settings, settings.save_adversarial, advgans(settings.advgan_dir))
+    contents = evaluation.of(settings.checkpoint, settings.reuse)
     if output:
         write_json(output, contents)
     Console().print(table(contents))
@@ -43,11 +60,11 @@ def main() -> None:
         print(file)
 
 
-def _output():
+def _output(output):
     """The path of --output, if it was given and can be written."""
-    if not FLAGS.output:
+    if not output:
         return None
-    path = pathlib.Path(FLAGS.output)
+    path = pathlib.Path(output)
     place = next(folder for folder in path.absolute().parents if folder.exists())
     if path.is_dir() or not (place.is_dir() and os.access(place, os.W_OK)):
         raise UsageError("output", path, "cannot be a file there")
@@ -169,19 +186,7 @@ def _row(entry):
 
 def command() -> None:
     """Entry point."""
-    define_flags()
-    define = flags.define
-    define(
-        "Evaluation",
-        "advgan_dir",
-        None,
-        "folder of rvs_tf.train_advgan, or several with commas: attacks by its "
-        "checkpoints, which were trained against the network that is attacked",
-    )
-    define("Evaluation", "reuse", False, "take what results/ has of the same weights, data and protocol", kind=bool)
-    help = "keep the adversarial images in results/, a .npy an attack (for madry_cifar.run_attack)"
-    define("Evaluation", "save_adversarial", False, help, kind=bool)
-    define("Evaluation", "output", None, "JSON file for these results beside results/: an array with one entry per ε")
+    flags.define("Evaluation", EvaluateSettings)
     flags.run(main, __doc__)
 
 

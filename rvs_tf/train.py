@@ -9,7 +9,6 @@ The same command again goes on after the latest checkpoint in --train_dir. Ctrl-
 Watch it with: tensorboard --logdir runs
 """
 
-import rvs_tf  # noqa: F401 (registers the defences)
 from madry_cifar import train
 from madry_cifar.cli import flags
 

@@ -19,62 +19,63 @@ import types
 from typing import Any
 
 import tensorflow as tf
-from absl import flags as absl_flags
 
 from madry_cifar import data
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError
-from madry_cifar.evaluation.evaluator import Evaluator, fingerprint
+from madry_cifar.cli.settings import Checkpoint, Download, Seed, Settings, like, option, required
+from madry_cifar.evaluation.evaluator import Evaluator
 from madry_cifar.networks.wide_resnet import WideResNet, name_of
+from madry_cifar.predictor import as_predictor
 from madry_cifar.runs import checkpoints, files, run_folder
-from madry_cifar.training.trainer import Schedule, Trainer
+from madry_cifar.training.construction import load_classifier
+from madry_cifar.training.settings import DataSettings, LoopSettings, Schedule
+from madry_cifar.training.trainer import Trainer
 from rvs_tf.advgan.advgan import AdvGAN, as_attack
 
-FLAGS = absl_flags.FLAGS
+
+class RunSettings(Settings):
+    """The run, and the one that is attacked."""
+
+    train_dir: str = like(Checkpoint, "train_dir", help="folder of the AdvGAN, not the target's")
+    target_dir: str = required("folder of the run whose classifier is attacked")
+    target_checkpoint: str | None = option(None, "step or path of its checkpoint [the latest]")
+    seed: int = like(Seed, "seed", help="of the weights and the order of the data")
+    log_every: int = like(Schedule, "log_every")
+    image_every: int = like(Schedule, "image_every")
+    eval_images: int = like(
+        LoopSettings, "eval_images", default=0, help="test images for the accuracy after each epoch; 0 is all"
+    )
 
 
-def define_flags() -> None:
-    """The flags of the command, with AdvGAN's options."""
-    define = flags.define
-    define("Run", "train_dir", None, "folder of the AdvGAN, not the target's (required)")
-    define("Run", "target_dir", None, "folder of the run whose classifier is attacked (required)")
-    define("Run", "target_checkpoint", None, "step or path of its checkpoint [the latest]")
-    define("Run", "seed", 0, "of the weights and the order of the data", kind=int, minimum=0, maximum=2**31 - 1)
-    define("Run", "log_every", 100, "steps between points on TensorBoard's curves; 0 never", kind=int, minimum=0)
-    define("Run", "image_every", 1000, "steps between images in TensorBoard; 0 never", kind=int, minimum=0)
-    define("Run", "eval_images", 0, "test images for the accuracy after each epoch; 0 is all", kind=int, minimum=0)
-    define("Data", "data_dir", None, "where the data set is now [as the target was trained]")
-    define("Data", "download", False, "prepare the data set there if it is missing", kind=bool)
-    define("Data", "max_train_images", 0, "train on the first so many images; 0 is all", kind=int, minimum=0)
-    flags.define_option_flags({AdvGAN.name: AdvGAN}, "AdvGAN")
+class TrainingImages(Download):
+    """What is trained on."""
+
+    data_dir: str | None = like(Download, "data_dir", help="where the data set is now [as the target was trained]")
+    max_train_images: int = like(DataSettings, "max_train_images", help="train on the first so many images; 0 is all")
+
+
+class AdvGANSettings(TrainingImages, RunSettings):
+    """All that the command is told, but for AdvGAN's options."""
 
 
 def main() -> None:
     """Trains as the flags say, and prints the accuracies of the last and of the strongest epoch."""
-    for name in ("train_dir", "target_dir"):
-        if not FLAGS[name].value:
-            raise UsageError(name, "", "required (see --help)")
-    options = flags.given_options(AdvGAN, "AdvGAN")
-    target_flags, target_step, target = load_target()
-    dataset = load_data(target_flags)
-    steps_per_epoch = data.Batches(len(dataset.train), options.batch_size, FLAGS.seed).steps_per_epoch
-    settings = {
+    settings, options = flags.read(AdvGANSettings), flags.given_options(AdvGAN, "AdvGAN")
+    target_flags, target_step, target = load_target(settings)
+    dataset = load_data(target_flags, settings)
+    steps_per_epoch = data.Batches(len(dataset.train), options.batch_size, settings.seed).steps_per_epoch
+    run_flags = settings.as_dict() | {
         "attack": AdvGAN.name,
         "target_checkpoint": target_step,
-        "target_sha256": fingerprint(target),
+        "target_sha256": as_predictor(target).fingerprint(),
         **{name: target_flags.get(name) for name in ("dataset", "validation_size", "depth", "width", "num_classes")},
-        **flags.configuration(
-            [
-                name
-                for part in ("Run", "Data")
-                for name in flags.section(part)
-                if name not in ("train_dir", "target_checkpoint")
-            ]
-        ),
         "steps_per_epoch": steps_per_epoch,
-    } | options.as_dict()
-    folder = run_folder.create(FLAGS.train_dir, settings, dataset.provenance)
-    advgan = AdvGAN(target, options, FLAGS.seed)
+        **options.as_dict(),
+    }
+    del run_flags["train_dir"]
+    folder = run_folder.create(settings.train_dir, run_flags, dataset.provenance)
+    advgan = AdvGAN(target, options, settings.seed)
     accuracies = Accuracies(advgan, dataset, folder)
     accuracies.catch_up(steps_per_epoch)
     every = {"checkpoint_every": steps_per_epoch, "eval_every": steps_per_epoch, "keep": 0}
@@ -82,7 +83,7 @@ def main() -> None:
         advgan,
         dataset,
         folder,
-        Schedule(**every, **flags.configuration(["log_every", "image_every"])),
+        Schedule(**every, **settings.pick("log_every", "image_every")),
         evaluator=lambda split, *, seed: accuracies.measure(trainer.step),
         jit_compile=bool(tf.config.list_physical_devices("GPU")),
     )
@@ -98,33 +99,33 @@ def main() -> None:
             else f"already trained for {trainer.step} steps"
         )
     else:
-        trainer.summaries.settings(settings)
+        trainer.summaries.settings(run_flags)
     trainer.train()
     print(accuracies.summary([steps_per_epoch * epoch for epoch in range(1, options.epochs + 1)]))
 
 
-def load_target() -> tuple[dict[str, Any], int, WideResNet]:
-    """The settings of the target's run, the step of its checkpoint and its classifier."""
+def load_target(settings: AdvGANSettings) -> tuple[dict[str, Any], int, WideResNet]:
+    """The flags of the target's run, the step of its checkpoint and its classifier."""
     try:
-        target_flags = run_folder.read_flags(FLAGS.target_dir)
+        target_flags = run_folder.read_flags(settings.target_dir)
         if "defense" not in target_flags:
-            raise UsageError("train_dir", FLAGS.target_dir, "holds no run of a classifier")
-        step, _ = checkpoints.find(FLAGS.target_dir, FLAGS.target_checkpoint)
-        return target_flags, step, checkpoints.load_classifier(FLAGS.target_dir, step)
+            raise UsageError("train_dir", settings.target_dir, "holds no run of a classifier")
+        step, _ = checkpoints.find(settings.target_dir, settings.target_checkpoint)
+        return target_flags, step, load_classifier(settings.target_dir, step)
     except UsageError as error:
         raise error.renamed(train_dir="target_dir", checkpoint="target_checkpoint") from None
 
 
-def load_data(target_flags: dict[str, Any]) -> data.Dataset:
+def load_data(target_flags: dict[str, Any], settings: AdvGANSettings) -> data.Dataset:
     """The target's data set: the training images that are asked for, as they are, and the test images to evaluate."""
     dataset = data.load(
         target_flags["dataset"],
-        data_dir=FLAGS.data_dir or target_flags.get("data_dir"),
-        download=FLAGS.download,
+        data_dir=settings.data_dir or target_flags.get("data_dir"),
+        download=settings.download,
         validation_size=target_flags.get("validation_size", 0),
     )
-    train = dataset.train.take(slice(FLAGS.max_train_images or None))
-    test = dataset.test.take(slice(FLAGS.eval_images or None))
+    train = dataset.train.take(slice(settings.max_train_images or None))
+    test = dataset.test.take(slice(settings.eval_images or None))
     return dataclasses.replace(dataset, train=train, test=test, validation=None, augmented=False)
 
 
@@ -180,7 +181,9 @@ class Accuracies:
 
 def command() -> None:
     """Entry point."""
-    define_flags()
+    flags.define("Run", RunSettings)
+    flags.define("Data", TrainingImages)
+    flags.define_option_flags({AdvGAN.name: AdvGAN}, "AdvGAN")
     flags.run(main, __doc__)
 
 

@@ -3,8 +3,10 @@
 import collections
 import os
 import pathlib
+import signal
 import subprocess
 import sys
+import time
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the same numbers with and without a GPU in the machine
 
@@ -16,11 +18,12 @@ from hypothesis import settings
 
 from madry_cifar import WideResNet, data
 from madry_cifar.cli import flags
-from madry_cifar.training.method import Natural
+from madry_cifar.training.adversarial import Natural
 from madry_cifar.training.trainer import Schedule, Trainer
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TINY = ("--depth=10", "--width=1", "--batch_size=8")
+PATIENCE = 3600  # seconds after which a process hangs: far beyond what any takes on a slow and busy machine
 
 settings.register_profile("tests", deadline=None, print_blob=True)
 settings.load_profile("tests")
@@ -57,6 +60,21 @@ def curves():
     return curves
 
 
+class Process(subprocess.Popen):
+    """A command that runs, and is waited for with patience."""
+
+    def communicate(self, input=None, timeout=PATIENCE):
+        return super().communicate(input, timeout)
+
+    def until(self, happened):
+        """Waits until `happened()`, before which it must not end."""
+        deadline = time.monotonic() + PATIENCE
+        while not happened():
+            assert self.poll() is None, self.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
 @pytest.fixture(scope="session")
 def start():
     """start(module, *arguments, **environment) starts `python -m module …`; it is killed after the tests."""
@@ -65,7 +83,7 @@ def start():
     def start(module, *arguments, **environment):
         command = [sys.executable, "-m", module, *map(str, arguments)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        processes.append(subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, **pipes))
+        processes.append(Process(command, cwd=ROOT, env=os.environ | environment, **pipes))
         return processes[-1]
 
     yield start
@@ -81,10 +99,26 @@ def run(start):
 
     def run(module, *arguments):
         process = start(module, *arguments)
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate()
         return process.returncode, out, err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def signalled(start):
+    """signalled(number, function, call, module, *arguments) runs a command until a signal ends it; returns its stderr.
+
+    It sends itself the signal when it calls the function for the `call`-th time; see signalled.py.
+    """
+
+    def signalled(number, function, call, *command):
+        process = start("tests.signalled", number.name, function, call, *command)
+        _, err = process.communicate()
+        assert process.returncode == (-number if number == signal.SIGKILL else 128 + number), err
+        return err
+
+    return signalled
 
 
 @pytest.fixture

@@ -1,12 +1,13 @@
 """A linear classifier, of which it is known how far each image is from an error."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import tensorflow as tf
 
+from madry_cifar.predictor import Outputs, Predictor, as_predictor
+from madry_cifar.randomness import Draws
 
-class Linear:
+
+class Linear(Predictor):
     """Logits [B, classes] are linear in the pixels [B, *shape]."""
 
     def __init__(self, classes=5, shape=(4, 4, 1), seed=0):
@@ -14,10 +15,9 @@ class Linear:
         self.weights = draws.normal(size=(int(np.prod(shape)), classes)).astype(np.float32)
         self.bias = -128 * self.weights.sum(axis=0)  # all classes are equal on a grey image
 
-    def __call__(self, images, batch_norm="eval"):
-        assert batch_norm == "eval"
+    def __call__(self, images, draw=0):
         flat = tf.reshape(images, [-1, len(self.weights)])
-        return SimpleNamespace(logits=tf.matmul(flat, self.weights) + self.bias)
+        return Outputs(None, tf.matmul(flat, self.weights) + self.bias)
 
     def images(self, count, shape=(4, 4, 1), spread=40, seed=1):
         """Images far from the ends of the pixels' range, [count, *shape], and the classes that they are given."""
@@ -34,6 +34,14 @@ class Linear:
         with np.errstate(invalid="ignore"):
             distances = gaps / np.linalg.norm(difference, ord=dual, axis=2)
         return np.nanmin(distances, axis=1)
+
+
+def run_attack(attack, model, images, labels, place=None, seed=0) -> np.ndarray:
+    """What an attack makes of images, compiled; `place`: of each image in its split, those of a batch by default."""
+    place = range(len(images)) if place is None else place
+    draws = Draws(tf.constant([seed, 0], tf.int64), tf.constant(place, tf.int64))
+    arguments = as_predictor(model), tf.constant(images), tf.constant(labels), draws
+    return tf.function(lambda: attack.run(*arguments, **attack.settings), autograph=False)().numpy()
 
 
 def halfway(distances) -> float:

@@ -5,7 +5,6 @@ import random
 import re
 import shutil
 import signal
-import time
 
 import numpy as np
 import pytest
@@ -23,14 +22,6 @@ NEVER = ("--log_every=0", "--image_every=0", "--eval_every=0")
 @pytest.fixture
 def copied_run(rvs_run, tmp_path):
     return shutil.copytree(rvs_run, tmp_path / "copied")
-
-
-def wait_for(path, process):
-    deadline = time.monotonic() + 300  # against hanging; a busy machine is slow
-    while not path.exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, f"no {path}"
-        time.sleep(0.01)
 
 
 def error_line(err):
@@ -57,7 +48,7 @@ def base_runs(start, tiny, tmp_path_factory):
         name: start("madry_cifar.train", f"--defense={name}", f"--train_dir={folder}", *flags, *sizes[name])
         for name, folder in folders.items()
     }
-    outputs = {name: process.communicate(timeout=300) for name, process in processes.items()}
+    outputs = {name: process.communicate() for name, process in processes.items()}
     assert [process.returncode for process in processes.values()] == [0, 0], outputs
     return folders, outputs
 
@@ -96,15 +87,10 @@ def test_a_run_keeps_its_settings_and_checkpoints(rvs_run, rvs_flags):
     assert not [path for path in rvs_run.iterdir() if path.name.startswith(".")]
 
 
-def test_a_run_killed_and_resumed_ends_as_one_never_killed(start, run, rvs_run, rvs_flags, tmp_path):
+def test_a_run_killed_and_resumed_ends_as_one_never_killed(signalled, run, rvs_run, rvs_flags, tmp_path):
     folder = tmp_path / "killed"
     arguments = ("rvs_tf.train", f"--train_dir={folder}", *rvs_flags)
-    process = start(*arguments)
-    wait_for(folder / "checkpoints" / "ckpt-5.index", process)
-    time.sleep(random.uniform(0, 0.5))
-    process.kill()
-    process.wait()
-    assert max(saved_steps(folder)) < 40, "killed too late"
+    signalled(signal.SIGKILL, "madry_cifar.runs.checkpoints:Checkpoints.save", random.randrange(2, 8), *arguments)
     status, out, err = run(*arguments)
     assert status == 0, err
     assert int(re.search(r"going on after step (\d+)", out)[1]) in range(5, 40, 5)
@@ -131,10 +117,10 @@ def test_signals_save_and_end_and_the_run_goes_on(start, invoke, tiny, tmp_path)
     for number in numbers:
         processes[number] = start("rvs_tf.train", f"--train_dir={tmp_path / number.name}", "--steps=80000", *flags)
     for number, process in processes.items():
-        wait_for(tmp_path / number.name / "checkpoints" / "ckpt-5.index", process)
+        process.until((tmp_path / number.name / "checkpoints" / "ckpt-5.index").exists)
         process.send_signal(number)
     for number, process in processes.items():
-        _, err = process.communicate(timeout=300)
+        _, err = process.communicate()
         assert process.returncode == numbers[number], err
         folder, last = tmp_path / number.name, max(saved_steps(tmp_path / number.name))
         assert error_line(err) == f"error: stopped by {number.name} after step {last}, saved; run it again to go on"
@@ -222,10 +208,10 @@ def test_a_run_is_followed(start, copied_run, rvs_run, curves):
     arguments = (f"--train_dir={copied_run}", "--attacks=natural,fgsm", "--max_images=30")
     process = start("madry_cifar.eval", *arguments)
     [first] = [copied_run / "results" / "ckpt-25_test-30_eps-8_step-2_seed-0.json"]
-    wait_for(first, process)
+    process.until(first.exists)
     for path in sorted(later, key=lambda path: path.suffix == ".index"):  # as when saved: the index comes last
         shutil.copy(rvs_run / "checkpoints" / path.name, path)
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate()
     assert process.returncode == 0, err
     results = {
         step: json.loads(first.with_name(first.name.replace("25", str(step), 1)).read_text())
@@ -442,7 +428,7 @@ def test_wrong_commands_as_processes(start, copied_run, rvs_flags, tiny, tmp_pat
     ]
     processes = [start(*command.split(), *arguments) for command, arguments, _, _ in cases]
     for process, (command, _, status, named) in zip(processes, cases, strict=True):
-        _, err = process.communicate(timeout=300)
+        _, err = process.communicate()
         assert (process.returncode, len(err.splitlines())) == (status, 1), (command, err)
         assert named in error_line(err)
     assert [path.name for path in tmp_path.iterdir()] == ["copied"]

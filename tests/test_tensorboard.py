@@ -2,10 +2,6 @@
 
 import json
 import socket
-import subprocess
-import sys
-import time
-import urllib.error
 import urllib.parse
 import urllib.request
 
@@ -23,32 +19,28 @@ HPARAMS_REQUEST = {
 
 
 @pytest.fixture(scope="module")
-def ask(rvs_run):
+def ask(start, rvs_run):
     """ask(path, **query) is what a TensorBoard server, started on the folder above the run, answers."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = ["-m", "tensorboard.main", f"--logdir={rvs_run.parent}", "--host=127.0.0.1", f"--port={port}"]
-    server = subprocess.Popen([sys.executable, *command, "--load_fast=false"], stderr=subprocess.PIPE, text=True)
+    place = (f"--logdir={rvs_run.parent}", "--host=127.0.0.1", f"--port={port}")
+    server = start("tensorboard.main", *place, "--load_fast=false")
 
     def ask(path, **query):
         url = f"http://127.0.0.1:{port}/data/{path}?{urllib.parse.urlencode(query)}"
-        with urllib.request.urlopen(url, timeout=30) as answer:
+        with urllib.request.urlopen(url) as answer:
             content = answer.read()
         return json.loads(content) if answer.headers.get_content_type() == "application/json" else content
 
     def loaded():
-        assert server.poll() is None, server.stderr.read()
         try:
             return "evaluation/natural" in ask("plugin/scalars/tags")["rvs"]
-        except (KeyError, urllib.error.URLError):
+        except (KeyError, OSError):
             return False
 
     try:
-        deadline = time.monotonic() + 60
-        while not loaded():
-            assert time.monotonic() < deadline, "the server does not show the run"
-            time.sleep(0.2)
+        server.until(loaded)
         yield ask
     finally:
         server.terminate()

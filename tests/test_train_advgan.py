@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import signal
-import time
 
 import numpy as np
 import pytest
@@ -149,18 +148,12 @@ def test_curves_and_images(finished, curves):
     assert shown == [6, 12, 18]
 
 
-def test_a_training_stopped_and_continued_ends_as_one_never_stopped(start, again, finished, target, tmp_path):
+def test_a_training_stopped_and_continued_ends_as_one_never_stopped(signalled, again, finished, target, tmp_path):
     folder = tmp_path / "stopped"
-    process = start("rvs_tf.train_advgan", f"--target_dir={target}", f"--train_dir={folder}", *FLAGS)
-    deadline = time.monotonic() + 90
-    while not (folder / "checkpoints" / "ckpt-6.index").exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 143, err
-    stopped_at = max(saved_steps(folder))
+    folders, stopped_at = (f"--target_dir={target}", f"--train_dir={folder}"), 8
+    step = "madry_cifar.training.steps:Steps.train"
+    err = signalled(signal.SIGTERM, step, stopped_at, "rvs_tf.train_advgan", *folders, *FLAGS)
+    assert list(saved_steps(folder)) == [6, stopped_at]
     assert f"stopped by SIGTERM after step {stopped_at}, saved" in error_line(err)
     status, out, err = again(folder)
     assert (status, f"going on after step {stopped_at}\n" in out) == (0, True), err

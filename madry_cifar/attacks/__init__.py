@@ -1,9 +1,9 @@
-"""Attacks on a predictor: how each is called is in `registry.py`, how each works in a file of its own."""
+"""Attacks on a predictor: names in `registry.py`, the loop in `steps.py`, each attack in a file of its own."""
 
 from madry_cifar.attacks import apgd, autoattack, carlini_wagner, fab, multitargeted, square
 from madry_cifar.attacks.losses import LOSSES, cross_entropy, lead, margin
 from madry_cifar.attacks.pgd import fgsm, pgd
-from madry_cifar.attacks.registry import Attack, Sizes, attack, linf, register, takes_restarts
+from madry_cifar.attacks.registry import Attack, Sizes, attack, register
 from madry_cifar.attacks.steps import PIXEL_RANGE, noisy, project, random_start, sign_steps
 
 __all__ = [
@@ -19,7 +19,6 @@ __all__ = [
     "fab",
     "fgsm",
     "lead",
-    "linf",
     "margin",
     "multitargeted",
     "noisy",
@@ -29,5 +28,4 @@ __all__ = [
     "register",
     "sign_steps",
     "square",
-    "takes_restarts",
 ]

@@ -5,18 +5,19 @@ ICML 2020, Algorithm 1, with the published constants. Where their text and their
 is also halved when exactly 75 % of the steps raised the loss, and the momentum keeps the point before a step back.
 """
 
-import functools
 import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
 
-from madry_cifar.attacks import restarts as attempts
-from madry_cifar.attacks.losses import cross_entropy, lead
+from madry_cifar.attacks.losses import cross_entropy, is_wrong, lead, logit_gap
 from madry_cifar.attacks.registry import Attack, Sizes, linf, register
-from madry_cifar.attacks.steps import project, random_start
+from madry_cifar.attacks.restarts import first_error, nearest_classes, put, rows_of, take
+from madry_cifar.attacks.steps import averaged, gradient_of, per_image, project, random_start, where
 from madry_cifar.cli.errors import UsageError
+from madry_cifar.predictor import Predictor
+from madry_cifar.randomness import Draws
 
 STEPS = 100
 MOMENTUM = 0.75  # share of the new step; the rest is the last move
@@ -35,8 +36,7 @@ def difference_of_logits_ratio(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tenso
 def targeted_difference_of_logits_ratio(logits: tf.Tensor, labels: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
     """Targeted DLR, −(z_y − z_t) / (z_π1 − (z_π3 + z_π4) / 2) [B] for logits [B, K ≥ 4]."""
     first, _, third, fourth = _largest(logits, 4)
-    difference = tf.gather(logits, labels, batch_dims=1) - tf.gather(logits, targets, batch_dims=1)
-    return -difference / (first - (third + fourth) / 2 + 1e-12)
+    return logit_gap(logits, labels, targets) / (first - (third + fourth) / 2 + 1e-12)
 
 
 def _largest(logits, count):
@@ -80,89 +80,78 @@ class _State(NamedTuple):
 
 
 def apgd(
-    model,
+    predictor: Predictor,
     images: tf.Tensor,
     labels: tf.Tensor,
     start: tf.Tensor,
     loss: Callable,
+    draws: Draws,
     *,
     epsilon,
     steps: int = STEPS,
     eot: int = 1,
     others: tuple = (),
 ) -> tf.Tensor:
-    """Maximises `loss` in the ε-ball around each image, until the model is wrong.
+    """Maximises `loss` in the ε-ball around each image, until the predictor is wrong.
 
     Args:
-      model: called as `model(images, batch_norm="eval")`, returns `.logits` [B, K].
+      predictor: what is attacked.
       images: [B, H, W, C] pixels in [0, 255].
       labels: [B] true classes.
       start: [B, H, W, C], in the ball.
       loss: maps logits [R, K], labels [R] and rows of `others` to a loss per image [R].
+      draws: of the images, for a stochastic predictor.
       epsilon: radius of the ball, in grey levels.
       steps: number of steps.
-      eot: gradients averaged at each point.
+      eot: gradients averaged at each point, each of another draw.
       others: further tensors [B] for `loss`.
 
     Returns:
-      [B, H, W, C]: of each image the first point that the model got wrong, or else that of the largest loss.
+      [B, H, W, C]: of each image the first point that the predictor got wrong, or else that of the largest loss.
     """
     epsilon = tf.cast(epsilon, images.dtype)
     ends = [0, *checkpoints(steps)]
     ends += [steps] * (ends[-1] < steps)
+    starts = tf.constant(ends[:-1])
     lengths = tf.constant([end - start for start, end in itertools.pairwise(ends)])
 
     def interval(number, state):
-        rows = attempts.packed(~state.wrong)
-        gather = functools.partial(tf.nest.map_structure, lambda values: tf.gather(values, rows))
-        evaluate = _evaluator(model, gather(labels), loss, gather(others), eot)
-        around, part = gather(images), gather(state)
+        rows = rows_of(~state.wrong)
+        evaluate = _evaluator(predictor, loss, eot, draws.take(rows), *take(rows, (labels, *others)))
+        around, part = take(rows, (images, state))
         _, part = tf.while_loop(
             lambda _, part: ~tf.reduce_all(part.wrong),
-            lambda index, part: (index + 1, _step(part, around, epsilon, evaluate, first=(number == 0) & (index == 0))),
-            (0, part),
+            lambda step, part: (step + 1, _step(part, around, epsilon, evaluate, step)),
+            (starts[number], part),
             maximum_iterations=lengths[number],
             parallel_iterations=1,
         )
         part = _check(part, tf.cast(lengths[number], images.dtype))
-        return number + 1, tf.nest.map_structure(lambda values, new: attempts.put(values, rows, new), state, part)
+        return number + 1, put(rows, part, state)
 
     _, state = tf.while_loop(
         lambda number, state: (number < tf.size(lengths)) & ~tf.reduce_all(state.wrong),
         interval,
-        (0, _begin(start, epsilon, _evaluator(model, labels, loss, others, eot))),
+        (0, _begin(start, epsilon, _evaluator(predictor, loss, eot, draws, labels, *others))),
         parallel_iterations=1,
     )
     return state.best
 
 
-def _evaluator(model, labels, loss, others, eot):
-    """Maps points to the loss there, its gradient, and whether the model is wrong."""
+def _evaluator(predictor, loss, eot, draws, labels, *others):
+    """Maps points and the number of the query to the loss there, its gradient, and whether the predictor is wrong."""
+    predict = predictor.differentiable()
 
-    def evaluate(points):
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(points)
-            logits = model(points, batch_norm="eval").logits
-            losses = loss(logits, labels, *others)
-        is_wrong = tf.argmax(logits, axis=1, output_type=labels.dtype) != labels
-        return losses, tape.gradient(losses, points), is_wrong
+    def losses(points, number):
+        logits = predict(points, draws.query(number)).logits
+        judged = logits if predict is predictor else predictor(points, draws.query(number)).logits
+        return loss(logits, labels, *others), is_wrong(judged, labels)
 
-    if eot == 1:
-        return evaluate
-
-    def averaged(points):
-        def add(number, losses, gradients, _):
-            more_losses, more_gradients, is_wrong = evaluate(points)
-            return number + 1, losses + more_losses / eot, gradients + more_gradients / eot, is_wrong
-
-        nothing = (tf.zeros_like(labels, points.dtype), tf.zeros_like(points), tf.zeros_like(labels, tf.bool))
-        return tf.while_loop(lambda *_: True, add, (0, *nothing), maximum_iterations=eot, parallel_iterations=1)[1:]
-
-    return averaged
+    return averaged(gradient_of(losses), eot)
 
 
 def _begin(start, epsilon, evaluate):
-    loss, gradient, wrong = evaluate(start)
+    loss, gradient, wrong = evaluate(start, 0)
     return _State(
         point=start,
         last_point=start,
@@ -179,12 +168,12 @@ def _begin(start, epsilon, evaluate):
     )
 
 
-def _step(state, images, epsilon, evaluate, first):
-    size, share = _by_image(state.step_size), tf.cast(tf.where(first, 1.0, MOMENTUM), images.dtype)
+def _step(state, images, epsilon, evaluate, number):
+    size, share = per_image(state.step_size), tf.cast(tf.where(number == 0, 1.0, MOMENTUM), images.dtype)
     ahead = project(state.point + size * tf.sign(state.gradient), images, epsilon)
     move = share * (ahead - state.point) + (1 - share) * (state.point - state.last_point)
     point = project(state.point + move, images, epsilon)
-    loss, gradient, is_wrong = evaluate(point)
+    loss, gradient, is_wrong = evaluate(point, number + 1)
     is_better = loss > state.best_loss
     return state._replace(
         point=point,
@@ -192,8 +181,8 @@ def _step(state, images, epsilon, evaluate, first):
         gradient=gradient,
         loss=loss,
         wrong=state.wrong | is_wrong,
-        best=_where(~state.wrong & (is_better | is_wrong), point, state.best),
-        best_gradient=_where(is_better, gradient, state.best_gradient),
+        best=where(~state.wrong & (is_better | is_wrong), point, state.best),
+        best_gradient=where(is_better, gradient, state.best_gradient),
         best_loss=tf.where(is_better, loss, state.best_loss),
         rises=state.rises + tf.cast(loss > state.loss, loss.dtype),
     )
@@ -205,8 +194,8 @@ def _check(state, length):
     has_stopped = ~state.was_halved & (state.best_loss <= state.was_best_loss)
     halve = oscillates | has_stopped
     return state._replace(
-        point=_where(halve, state.best, state.point),
-        gradient=_where(halve, state.best_gradient, state.gradient),
+        point=where(halve, state.best, state.point),
+        gradient=where(halve, state.best_gradient, state.gradient),
         step_size=tf.where(halve, state.step_size / 2, state.step_size),
         rises=tf.zeros_like(state.rises),
         was_best_loss=state.best_loss,
@@ -214,53 +203,34 @@ def _check(state, length):
     )
 
 
-def _by_image(values):
-    return values[:, tf.newaxis, tf.newaxis, tf.newaxis]
-
-
-def _where(condition, one, other):
-    return tf.where(_by_image(condition), one, other)
-
-
 LOSSES = {"ce": cross_entropy, "dlr": difference_of_logits_ratio}
 
 
-def run_untargeted(model, images, labels, seed, *, loss, epsilon, restarts, randomized=False):
-    """APGD-CE or APGD-DLR: from `restarts` random starts, until the model is wrong."""
+def run_untargeted(predictor, images, labels, draws, *, loss, epsilon, restarts, randomized):
+    """APGD-CE or APGD-DLR: from `restarts` random starts, until the predictor is wrong."""
 
-    def attempt(number, rows):
-        start = random_start(images, epsilon, attempts.reseeded(seed, number))
-        return apgd(
-            model,
-            *(tf.gather(values, rows) for values in (images, labels, start)),
-            LOSSES[loss],
-            epsilon=epsilon,
-            eot=EOT if randomized else 1,
-        )
+    def attempt(number, rows, draws):
+        around, true = take(rows, (images, labels))
+        start, eot = random_start(around, epsilon, draws), EOT if randomized else 1
+        return apgd(predictor, around, true, start, LOSSES[loss], draws, epsilon=epsilon, eot=eot)
 
-    return attempts.first_error(model, images, labels, attempt, restarts)
+    return first_error(predictor, images, labels, draws, attempt, restarts)
 
 
-def run_targeted(model, images, labels, seed, *, epsilon, restarts):
+def run_targeted(predictor, images, labels, draws, *, epsilon, restarts):
     """APGD-T: toward each of the nine classes that are ranked next, from `restarts` random starts each."""
-    classes = attempts.ranked(model, images, labels, TARGETS)
+    classes, loss = nearest_classes(predictor, images, labels, draws, TARGETS), targeted_difference_of_logits_ratio
 
-    def attempt(number, rows):
-        start = random_start(images, epsilon, attempts.reseeded(seed, number))
-        targets = tf.gather(classes[:, number // restarts], rows)
-        return apgd(
-            model,
-            *(tf.gather(values, rows) for values in (images, labels, start)),
-            targeted_difference_of_logits_ratio,
-            epsilon=epsilon,
-            others=(targets,),
-        )
+    def attempt(number, rows, draws):
+        around, true, target = take(rows, (images, labels, classes[:, number // restarts]))
+        start = random_start(around, epsilon, draws)
+        return apgd(predictor, around, true, start, loss, draws, epsilon=epsilon, others=(target,))
 
-    return attempts.first_error(model, images, labels, attempt, classes.shape[1] * restarts)
+    return first_error(predictor, images, labels, draws, attempt, classes.shape[1] * restarts)
 
 
 def protocol(sizes: Sizes, loss: str, **more) -> dict:
-    """What results files tell of an APGD attack."""
+    """What results files say of an APGD attack."""
     return linf(
         epsilon=sizes.epsilon,
         loss=loss,
@@ -278,15 +248,14 @@ def _untargeted(match, sizes):
 
 
 def untargeted(loss: str, sizes: Sizes, randomized: bool = False) -> Attack:
-    """APGD-CE or APGD-DLR; for networks whose outputs are random, with gradients averaged over 20 passes."""
+    """APGD-CE or APGD-DLR; for stochastic predictors, with gradients averaged over 20 passes."""
     settings = {"loss": loss, "epsilon": sizes.epsilon, "restarts": sizes.restarts, "randomized": randomized}
-    told = {"eot": EOT} if randomized else {}
-    return Attack(f"apgd-{loss}", functools.partial(run_untargeted, **settings), protocol(sizes, loss, **told))
+    more = {"eot": EOT} if randomized else {}
+    return Attack(f"apgd-{loss}", run_untargeted, protocol(sizes, loss, **more), settings)
 
 
 @register("apgd-t", "apgd-t", restarts=True)
 def targeted(match, sizes) -> Attack:
     """APGD-T."""
     settings = {"epsilon": sizes.epsilon, "restarts": sizes.restarts}
-    told = protocol(sizes, "dlr-targeted", targets=TARGETS)
-    return Attack("apgd-t", functools.partial(run_targeted, **settings), told)
+    return Attack("apgd-t", run_targeted, protocol(sizes, "dlr-targeted", targets=TARGETS), settings)

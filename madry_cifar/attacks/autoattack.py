@@ -25,5 +25,5 @@ def version(match, sizes: Sizes) -> Attack:
         stages = tuple(apgd.untargeted(loss, sizes._replace(restarts=1), randomized=True) for loss in ("ce", "dlr"))
     else:
         stages = tuple(attack(stage, epsilon=sizes.epsilon) for stage in STAGES[name])
-    told = linf(epsilon=sizes.epsilon, version=name, stages=list(STAGES[name]), stops_at_error=True)
-    return Attack(match[0], None, told, stages)
+    protocol = linf(epsilon=sizes.epsilon, version=name, stages=list(STAGES[name]), stops_at_error=True)
+    return Attack(match[0], None, protocol, stages=stages)

@@ -11,10 +11,12 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from madry_cifar.attacks import restarts as attempts
-from madry_cifar.attacks.losses import lead
+from madry_cifar.attacks.losses import is_wrong, lead
 from madry_cifar.attacks.registry import Attack, register
-from madry_cifar.attacks.steps import PIXEL_RANGE
+from madry_cifar.attacks.restarts import LOOK, put, rows_of, take
+from madry_cifar.attacks.steps import PIXEL_RANGE, Search, adam, ascend, gradient_of, where
+from madry_cifar.predictor import Predictor
+from madry_cifar.randomness import Draws
 
 STEPS = 1000
 RADIUS = 127.5  # grey levels: 0.5 of the pixels' range, RobustBench's L2 ball
@@ -23,31 +25,37 @@ PUBLISHED = {"searches": 9, "learning_rate": 0.01, "constant": 1e-3, "confidence
 _LOW, _RANGE = PIXEL_RANGE[0], PIXEL_RANGE[1] - PIXEL_RANGE[0]
 _INSIDE = 0.999999  # of the way to the ends of the range, where tanh has no inverse
 _FALLS = 0.9999  # the share of the least loss that a tenth of the steps must bring it to
-_BETA_1, _BETA_2, _TINY = 0.9, 0.999, 1e-8  # of Adam
 
 
-class _State(NamedTuple):
-    """Of each image: where Adam is for one c, and the nearest error for any. Tensors with the batch first."""
+class _Kept(NamedTuple):
+    """Of each image: the nearest error for any c, and what happened with this one. Tensors with the batch first."""
 
-    w: tf.Tensor  # the point is (tanh w + 1) / 2 of the range
-    mean: tf.Tensor  # of the gradient
-    square: tf.Tensor
     least: tf.Tensor  # loss, with this c
-    goes_on: tf.Tensor
     fooled: tf.Tensor  # with this c
     nearest: tf.Tensor
     distance: tf.Tensor
 
 
 def carlini_wagner(
-    model, images, labels, *, steps=STEPS, searches=9, learning_rate=0.01, constant=1e-3, confidence=0.0, radius=0.0
-):
-    """Minimises ‖x' − x‖² + c·max(z_y − max_{j≠y} z_j + κ, 0) for several c: ten times the last one until the model is
-    wrong, from then on halfway between the largest that was too small and the smallest that was not.
+    predictor: Predictor,
+    images,
+    labels,
+    draws: Draws,
+    *,
+    steps=STEPS,
+    searches=9,
+    learning_rate=0.01,
+    constant=1e-3,
+    confidence=0.0,
+    radius=0.0,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Minimises ‖x' − x‖² + c·max(z_y − max_{j≠y} z_j + κ, 0) for several c: ten times the last one until the predictor
+    is wrong, from then on halfway between the largest that was too small and the smallest that was not.
 
     Args:
-      model: called as `model(images, batch_norm="eval")`, returns `.logits` [B, K].
+      predictor: what is attacked.
       images, labels: [B, H, W, C] pixels in [0, 255], and [B] true classes.
+      draws: of the images, for a stochastic predictor.
       steps: of Adam for each c; it ends early where a tenth of them brought neither an error nor a smaller loss.
       learning_rate: of Adam, for w of x' = (tanh w + 1) / 2.
       searches, constant: number of c, and the first, for a loss that takes the range of pixels as 1.
@@ -60,86 +68,89 @@ def carlini_wagner(
     """
     number = functools.partial(tf.cast, dtype=images.dtype)
     rate, constant, confidence, radius = map(number, (learning_rate, constant, confidence, radius))
-    assess = functools.partial(_assess, model, confidence=confidence)
+    assess = functools.partial(_assess, predictor, confidence=confidence)
 
     def search(constant, lower, upper, nearest, distance):
         fooled, nearest, distance = _minimize(
-            assess,
-            images,
-            labels,
-            constant,
-            nearest,
-            distance,
-            steps=tf.cast(steps, tf.int32),
-            rate=rate,
-            radius=radius,
+            assess, images, labels, draws, constant, nearest, distance, tf.cast(steps, tf.int32), adam(rate), radius
         )
         lower, upper = tf.where(fooled, lower, constant), tf.where(fooled, constant, upper)
         constant = tf.where(tf.math.is_inf(upper), 10 * constant, (lower + upper) / 2)
         return constant, lower, upper, nearest, distance
 
     zeros, infinite, constants = (tf.fill(tf.shape(labels), number(value)) for value in (0, float("inf"), constant))
-    start = (constants, zeros, infinite, images, tf.where(assess(images, labels)[1], zeros, infinite))
+    _, wrong = assess(images, labels, draws, LOOK)
     return tf.while_loop(
         lambda *state: tf.reduce_any(state[-1] > radius),
         search,
-        start,
+        (constants, zeros, infinite, images, tf.where(wrong, zeros, infinite)),
         maximum_iterations=searches,
         parallel_iterations=1,
     )[-2:]
 
 
-def _assess(model, points, labels, confidence):
+def _assess(predictor, points, labels, draws, query, confidence):
     """max(z_y − max_{j≠y} z_j + κ, 0) [B], and whether another class is predicted with a lead of κ."""
-    logits = model(points, batch_norm="eval").logits
-    ahead = lead(logits, labels) + confidence
-    return tf.nn.relu(ahead), (tf.argmax(logits, axis=1, output_type=labels.dtype) != labels) & (ahead <= 0)
+    predict, draw = predictor.differentiable(), draws.query(query)
+    logits = predict(points, draw).logits
+    judged = logits if predict is predictor else predictor(points, draw).logits
+    return tf.nn.relu(lead(logits, labels) + confidence), is_wrong(judged, labels) & (
+        lead(judged, labels) + confidence <= 0
+    )
 
 
-def _minimize(assess, images, labels, constant, nearest, distance, *, steps, rate, radius):
+def _minimize(assess, images, labels, draws, constant, nearest, distance, steps, rule, radius):
     """Adam for one c, from the images: whether it met an error [B], and the nearest one so far with its distance."""
     w = tf.atanh(_INSIDE * (2 * (images - _LOW) / _RANGE - 1))
-    zeros, no = tf.zeros_like(images), tf.zeros_like(labels, tf.bool)
-    state = _State(w, zeros, zeros, constant + float("inf"), distance > radius, no, nearest, distance)
+    kept = _Kept(constant + float("inf"), tf.zeros_like(labels, tf.bool), nearest, distance)
     interval = -(-steps // 10)
 
-    def tenth(done, state):
-        rows = attempts.packed(state.goes_on)
-        of_all = (images, _pixels(w), labels, constant), state
-        problem, before = tf.nest.map_structure(lambda values: tf.gather(values, rows), of_all)
-        _, part = tf.while_loop(
-            lambda _, part: tf.reduce_any(part.distance > radius),
-            lambda step, part: (step + 1, _step(assess, *problem, part, step, rate, radius)),
-            (done + 1, before),
-            maximum_iterations=tf.minimum(interval, steps - done),
-            parallel_iterations=1,
+    def tenth(done, goes_on, search):
+        rows = rows_of(goes_on)
+        start, around, true, weight, before = take(rows, (_pixels(w), images, labels, constant, search))
+        part = ascend(
+            before,
+            gradient_of(_loss(assess, start, true, draws.take(rows), weight)),
+            rule,
+            steps=tf.minimum(interval, steps - done),
+            first=done,
+            keep=functools.partial(_keep, around, radius),
+            until=lambda kept: ~tf.reduce_any(kept.distance > radius),
         )
-        goes_on = (part.least <= _FALLS * before.least) | part.fooled
-        part = part._replace(goes_on=goes_on & (part.distance > radius))
-        return done + interval, tf.nest.map_structure(lambda values, new: attempts.put(values, rows, new), state, part)
+        part_goes_on = (part.kept.least <= _FALLS * before.kept.least) | part.kept.fooled
+        part_goes_on &= part.kept.distance > radius
+        return done + interval, *put(rows, (part_goes_on, part), (goes_on, search))
 
-    _, state = tf.while_loop(
-        lambda done, state: (done < steps) & tf.reduce_any(state.goes_on), tenth, (0, state), parallel_iterations=1
+    _, _, search = tf.while_loop(
+        lambda done, goes_on, _: (done < steps) & tf.reduce_any(goes_on),
+        tenth,
+        (0, distance > radius, Search(w, rule.begin(w), kept)),
+        parallel_iterations=1,
     )
-    return state.fooled, state.nearest, state.distance
+    return search.kept.fooled, search.kept.nearest, search.kept.distance
 
 
-def _step(assess, images, start, labels, constant, state, step, rate, radius):
-    """Judges the point and goes on from it by Adam's step of this number, counted from 1; `start` is that of Adam."""
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(state.w)
-        point = _pixels(state.w)
-        excess, is_wrong = assess(point, labels)
-        loss = _squared_norm((point - start) / _RANGE) + constant * excess
-    gradient, step, least = tape.gradient(loss, state.w), tf.cast(step, loss.dtype), tf.minimum(loss, state.least)
-    mean = _BETA_1 * state.mean + (1 - _BETA_1) * gradient
-    square = _BETA_2 * state.square + (1 - _BETA_2) * gradient**2
-    move = mean / (1 - _BETA_1**step) / (tf.sqrt(square / (1 - _BETA_2**step)) + _TINY)
+def _loss(assess, start, labels, draws, constant):
+    """Of w, negative as it is to be minimised; with the point and whether it is an error. `start` is that of Adam."""
+
+    def loss(w, query):
+        point = _pixels(w)
+        excess, wrong = assess(point, labels, draws, query)
+        return -(_squared_norm((point - start) / _RANGE) + constant * excess), (point, wrong)
+
+    return loss
+
+
+def _keep(images, radius, kept, _, estimate):
+    point, wrong = estimate.extra
     reached = tf.sqrt(_squared_norm(point - images))
-    is_nearer = is_wrong & (reached < state.distance) & (state.distance > radius)
-    nearest, distance = _where(is_nearer, point, state.nearest), tf.where(is_nearer, reached, state.distance)
-    w, fooled = state.w - rate * move, state.fooled | is_wrong
-    return _State(w, mean, square, least, state.goes_on, fooled, nearest, distance)
+    nearer = wrong & (reached < kept.distance) & (kept.distance > radius)
+    return _Kept(
+        tf.minimum(-estimate.loss, kept.least),
+        kept.fooled | wrong,
+        where(nearer, point, kept.nearest),
+        tf.where(nearer, reached, kept.distance),
+    )
 
 
 def _pixels(w):
@@ -150,14 +161,10 @@ def _squared_norm(values):
     return tf.reduce_sum(values**2, axis=[1, 2, 3])
 
 
-def _where(condition, one, other):
-    return tf.where(condition[:, tf.newaxis, tf.newaxis, tf.newaxis], one, other)
-
-
-def run(model, images, labels, seed, *, radius, **settings):
-    """[B, H, W, C]: wrong images within the radius, else the images themselves. `seed` does not matter."""
-    nearest, distance = carlini_wagner(model, images, labels, radius=radius, **settings)
-    return _where(distance <= tf.cast(radius, distance.dtype), nearest, images)
+def run(predictor, images, labels, draws, *, radius, **settings):
+    """[B, H, W, C]: wrong images within the radius, else the images themselves."""
+    nearest, distance = carlini_wagner(predictor, images, labels, draws, radius=radius, **settings)
+    return where(distance <= tf.cast(radius, distance.dtype), nearest, images)
 
 
 @register(r"cw-l2(?:-([1-9]\d*))?", "cw-l2", "cw-l2-100")
@@ -172,4 +179,4 @@ def _named(match, sizes):
         "random_start": False,
         "stops_at_error": True,
     }
-    return Attack(match[0], functools.partial(run, **settings), protocol | settings)
+    return Attack(match[0], run, protocol | settings, settings)

@@ -4,13 +4,14 @@ Croce and Hein, "Minimally distorted adversarial examples with a fast adaptive b
 targeted (FAB-T), with the published constants: 100 steps toward each of nine classes, from the image itself.
 """
 
-import functools
-
 import tensorflow as tf
 
-from madry_cifar.attacks import restarts as attempts
+from madry_cifar.attacks.losses import is_wrong, logit_gap
 from madry_cifar.attacks.registry import Attack, linf, register
-from madry_cifar.attacks.steps import PIXEL_RANGE
+from madry_cifar.attacks.restarts import LOOK, first_error, nearest_classes, put, rows_of, take
+from madry_cifar.attacks.steps import PIXEL_RANGE, gradient_of, where
+from madry_cifar.predictor import Predictor
+from madry_cifar.randomness import Draws
 
 STEPS = 100
 TARGETS = 9  # classes aimed at, those ranked next to the true one
@@ -49,13 +50,23 @@ def to_hyperplane(points: tf.Tensor, normal: tf.Tensor, value: tf.Tensor) -> tf.
     return direction * tf.minimum(delta[:, tf.newaxis], room)
 
 
-def fab_toward(model, images: tf.Tensor, labels: tf.Tensor, targets: tf.Tensor, *, epsilon=0.0, steps: int = STEPS):
-    """Looks for the nearest image that the model gets wrong, along the boundary to one other class.
+def fab_toward(
+    predictor: Predictor,
+    images: tf.Tensor,
+    labels: tf.Tensor,
+    targets: tf.Tensor,
+    draws: Draws,
+    *,
+    epsilon=0.0,
+    steps: int = STEPS,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Looks for the nearest image that the predictor gets wrong, along the boundary to one other class.
 
     Args:
-      model: called as `model(images, batch_norm="eval")`, returns `.logits` [B, K].
-      images: [B, H, W, C] pixels in [0, 255], which the model gets right.
+      predictor: what is attacked.
+      images: [B, H, W, C] pixels in [0, 255], which the predictor gets right.
       labels, targets: [B] true classes, and those to go to.
+      draws: of the images, for a stochastic predictor.
       epsilon: an image is left alone once a wrong one is found within this distance.
       steps: number of steps.
 
@@ -64,35 +75,30 @@ def fab_toward(model, images: tf.Tensor, labels: tf.Tensor, targets: tf.Tensor, 
     """
     epsilon = tf.cast(epsilon, images.dtype)
 
-    def step(point, nearest, distance):
-        rows = attempts.packed(distance > epsilon)
-        part = [tf.gather(values, rows) for values in (images, labels, targets, point, nearest, distance)]
-        new = _step(model, *part)
-        return [
-            attempts.put(values, rows, of_rows) for values, of_rows in zip((point, nearest, distance), new, strict=True)
-        ]
+    def step(number, *state):
+        rows = rows_of(state[-1] > epsilon)
+        new = _step(predictor, number, *take(rows, (images, labels, targets)), draws.take(rows), *take(rows, state))
+        return number + 1, *put(rows, new, state)
 
     infinite = tf.fill(tf.shape(labels), tf.constant(float("inf"), images.dtype))
-    _, nearest, distance = tf.while_loop(
-        lambda point, nearest, distance: tf.reduce_any(distance > epsilon),
+    return tf.while_loop(
+        lambda number, point, nearest, distance: tf.reduce_any(distance > epsilon),
         step,
-        [images, images, infinite],
+        (0, images, images, infinite),
         maximum_iterations=steps,
         parallel_iterations=1,
-    )
-    return nearest, distance
+    )[2:]
 
 
-def _step(model, images, labels, targets, point, nearest, distance):
+def _step(predictor, number, images, labels, targets, draws, point, nearest, distance):
     def flat(values):
         return tf.reshape(values, [-1, images.shape[1] * images.shape[2] * images.shape[3]])
 
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(point)
-        logits = model(point, batch_norm="eval").logits
-        gap = tf.gather(logits, targets, batch_dims=1) - tf.gather(logits, labels, batch_dims=1)
-    normal = flat(tape.gradient(gap, point))
-    here, start = flat(point), flat(images)
+    predict = predictor.differentiable()
+    gap, normal, _ = gradient_of(lambda at, query: logit_gap(predict(at, draws.query(query)).logits, labels, targets))(
+        point, number
+    )
+    normal, here, start = flat(normal), flat(point), flat(images)
     from_here = to_hyperplane(here, normal, gap)
     from_start = to_hyperplane(start, normal, gap + tf.reduce_sum(normal * (start - here), axis=1))
     near, far = (tf.maximum(tf.reduce_max(tf.abs(move), axis=1), TINY) for move in (from_here, from_start))
@@ -100,32 +106,27 @@ def _step(model, images, labels, targets, point, nearest, distance):
     moved = (1 - alpha) * (here + ETA * from_here) + alpha * (start + ETA * from_start)
     point = tf.reshape(tf.clip_by_value(moved, *PIXEL_RANGE), tf.shape(images))
 
-    is_wrong = attempts.is_wrong(model, point, labels)
+    wrong = is_wrong(predictor(point, draws.query(LOOK - 1 - number)).logits, labels)
     reached = tf.reduce_max(tf.abs(flat(point - images)), axis=1)
-    is_nearer = is_wrong & (reached < distance)
-    nearest = tf.where(_by_image(is_nearer), point, nearest)
+    nearer = wrong & (reached < distance)
     back = images + BETA * (point - images)
-    return tf.where(_by_image(is_wrong), back, point), nearest, tf.where(is_nearer, reached, distance)
+    return where(wrong, back, point), where(nearer, point, nearest), tf.where(nearer, reached, distance)
 
 
-def _by_image(values):
-    return values[:, tf.newaxis, tf.newaxis, tf.newaxis]
-
-
-def fab(model, images, labels, seed, *, epsilon):
+def fab(predictor, images, labels, draws, *, epsilon):
     """FAB-T: toward each of the nine classes that are ranked next; [B, H, W, C], an image of its own where no wrong one
-    was found within ε. `seed` does not matter: it starts at the image."""
-    classes = attempts.ranked(model, images, labels, TARGETS)
+    was found within ε. It starts at the image."""
+    classes = nearest_classes(predictor, images, labels, draws, TARGETS)
 
-    def attempt(number, rows):
-        around, true, target = (tf.gather(values, rows) for values in (images, labels, classes[:, number]))
-        nearest, distance = fab_toward(model, around, true, target, epsilon=epsilon)
-        return tf.where(_by_image(distance <= tf.cast(epsilon, distance.dtype)), nearest, around)
+    def attempt(number, rows, draws):
+        around, true, target = take(rows, (images, labels, classes[:, number]))
+        nearest, distance = fab_toward(predictor, around, true, target, draws, epsilon=epsilon)
+        return where(distance <= tf.cast(epsilon, distance.dtype), nearest, around)
 
-    return attempts.first_error(model, images, labels, attempt, classes.shape[1])
+    return first_error(predictor, images, labels, draws, attempt, classes.shape[1])
 
 
 @register("fab-t", "fab-t")
 def _named(match, sizes):
     protocol = linf(epsilon=sizes.epsilon, steps=STEPS, targets=TARGETS, random_start=False, stops_at_error=True)
-    return Attack("fab-t", functools.partial(fab, epsilon=sizes.epsilon), protocol)
+    return Attack("fab-t", fab, protocol, {"epsilon": sizes.epsilon})

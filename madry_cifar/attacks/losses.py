@@ -1,4 +1,4 @@
-"""What an attack maximises, per image: cross-entropy, or a margin of logits."""
+"""What an attack maximises, per image: cross-entropy, or a margin of logits; and what counts as an error."""
 
 import tensorflow as tf
 
@@ -18,6 +18,11 @@ def is_true(labels: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
     return tf.one_hot(labels, tf.shape(scores)[1], on_value=True, off_value=False, dtype=tf.bool)
 
 
+def is_wrong(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Whether another class than the true one has the largest of the `logits` [B, K], [B]."""
+    return tf.argmax(logits, axis=1, output_type=labels.dtype) != labels
+
+
 def lead(scores: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """s_y − max_{j≠y} s_j [B]: by how much the true class leads; `scores` [B, K] are logits or probabilities."""
     mask = is_true(labels, scores)
@@ -28,6 +33,11 @@ def lead(scores: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
 def margin(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """−max(z_y − max_{j≠y} z_j + κ, 0) [B], κ = 50: grows as the true class loses to the best other one."""
     return -tf.nn.relu(lead(logits, labels) + KAPPA)
+
+
+def logit_gap(logits: tf.Tensor, labels: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    """z_t − z_y [B]: by how much a target class leads the true one."""
+    return tf.gather(logits, targets, batch_dims=1) - tf.gather(logits, labels, batch_dims=1)
 
 
 LOSSES = {"xent": cross_entropy, "cw": margin}

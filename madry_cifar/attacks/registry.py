@@ -1,7 +1,8 @@
 """Attacks by name: "pgd-20", "cw-100x10", "fgsm", … as `--attacks` spells them, and how to add a name."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -11,21 +12,25 @@ from madry_cifar.cli.errors import UsageError, unknown
 
 
 class Attack(NamedTuple):
-    """An attack with its settings: `run(model, images, labels, seed)` returns adversarial images.
+    """An attack with its settings.
 
-    What `run` does to an image depends on no other image of the batch; `seed` is [2], or [B, 3] as in `pgd`.
-
-    Where `run` is a `functools.partial`, the numbers that it binds may be tensors too: so a function compiled once
-    serves all attacks that differ in these numbers alone (see `Evaluator`).
-
-    `protocol` is what a results file tells of it. If it says `stops_at_error`, an image is left alone from the first
-    time on that the attacked network gets it wrong. An attack with `stages` has no `run`: they are run one after
-    another, each on the images that have withstood all before.
+    Attributes:
+      name: as the results call it.
+      run: `run(predictor, images, labels, draws, **settings)` returns adversarial images [B, H, W, C]. What it does to
+        an image depends on no other of the batch: `draws` (`randomness.Draws`) are each image's own. None for an attack
+        with `stages`.
+      protocol: what a results file says of it. With "norm" ("linf" or "l2") and "epsilon" or "radius" the evaluator
+        holds it to that ball. If it says `stops_at_error`, an image is left alone from the first time on that the
+        attacked network gets it wrong.
+      settings: of `run`. The numbers among them may be tensors, so that a function compiled once serves all attacks
+        that differ in these alone.
+      stages: attacks that are run one after another, each on the images that have withstood all before.
     """
 
     name: str
     run: Callable[..., tf.Tensor] | None
     protocol: dict[str, Any]
+    settings: Mapping[str, Any] = MappingProxyType({})
     stages: tuple["Attack", ...] = ()
 
 
@@ -50,7 +55,7 @@ _FAMILIES: list[_Family] = []
 def register(pattern: str, *examples: str, restarts: bool = False):
     """Adds names for `attack`: the decorated function gets the match of `pattern` with a name, and `Sizes`.
 
-    `examples` are told to who mistypes a name. With `restarts`, the names may end in xR, for R random starts.
+    `examples` are shown to who mistypes a name. With `restarts`, the names may end in xR, for R random starts.
     """
 
     def add(make):
@@ -80,8 +85,8 @@ def attack(name: str, *, epsilon: float = 8.0, step_size: float = 2.0, restarts:
         if repeats and not family.restarts:
             raise UsageError("attacks", name, f"{stem} has no random start to repeat")
         times = int(repeats or restarts) if family.restarts else 1
-        found = family.make(match, Sizes(epsilon, step_size, times))
-        return found._replace(name=f"{stem}x{times}" if times > 1 else stem)
+        made = family.make(match, Sizes(epsilon, step_size, times))
+        return made._replace(name=f"{stem}x{times}" if times > 1 else stem)
     raise unknown("attacks", name, [example for family in _FAMILIES for example in family.examples])
 
 

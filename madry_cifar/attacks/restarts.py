@@ -1,87 +1,83 @@
-"""Attacks that try again, from another start or toward another class, as long as the model is right.
+"""Attacks that try again, from another start or toward another class, as long as the predictor is right.
 
-first_error   the loop: of several attempts on each image, the first that the model gets wrong
-packed        the images still to work on, as rows to gather
-ranked        the classes that are nearest to being predicted
-reseeded, places   the randomness of each attempt, and of each image
+first_error    the loop: of several attempts on each image, the first that the predictor gets wrong
+rows_of, put   the images still to work on, as rows to gather, and back
+nearest_classes  the classes that are nearest to being predicted
 """
 
 from collections.abc import Callable
 
 import tensorflow as tf
 
-from madry_cifar.attacks import losses
+from madry_cifar.attacks.losses import is_true, is_wrong
+from madry_cifar.predictor import Predictor
+from madry_cifar.randomness import Draws
 
 # Rows of fewer or other numbers may be rounded otherwise on a CPU: batch norm's last ones unless there are a multiple
 # of 8, and the gradient of a dense layer where there are only 8
 _MULTIPLE = 16
+LOOK = -2  # the number of the query by which an attack looks whether it is done; those of its steps start at 0
 
 
-def packed(wanted: tf.Tensor) -> tf.Tensor:
+def rows_of(wanted: tf.Tensor) -> tf.Tensor:
     """The rows [R] int64 in which `wanted` [B] is true (at least one), the last repeated up to a multiple of 16."""
     rows = tf.where(wanted)[:, 0]
     count = tf.size(rows)
     return tf.gather(rows, tf.minimum(tf.range(-(-count // _MULTIPLE) * _MULTIPLE), count - 1))
 
 
-def put(values: tf.Tensor, rows: tf.Tensor, new: tf.Tensor) -> tf.Tensor:
-    """`values` [B, …] with `new` [R, …] in `rows` [R] as from `packed`."""
-    return tf.tensor_scatter_nd_update(values, rows[:, tf.newaxis], new)
+def take(rows: tf.Tensor, values):
+    """The rows [R] of each tensor [B, …] of a structure."""
+    return tf.nest.map_structure(lambda value: tf.gather(value, rows), values)
 
 
-def is_wrong(model, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Whether the model gets each image wrong, [B]."""
-    predicted = tf.argmax(model(images, batch_norm="eval").logits, axis=1, output_type=labels.dtype)
-    return predicted != labels
+def put(rows: tf.Tensor, new, values):
+    """A structure of `values` [B, …] with `new` [R, …] in `rows` [R] as from `rows_of`."""
+    return tf.nest.map_structure(
+        lambda value, part: tf.tensor_scatter_nd_update(value, rows[:, tf.newaxis], part), values, new
+    )
 
 
-def first_error(model, images: tf.Tensor, labels: tf.Tensor, attempt: Callable, count) -> tf.Tensor:
-    """Of `count` attempts on each image, the first that the model gets wrong, or else the last.
+def first_error(predictor: Predictor, images, labels, draws: Draws, attempt: Callable, count) -> tf.Tensor:
+    """Of `count` attempts on each image, the first that the predictor gets wrong, or else the last.
 
-    Images that the model gets wrong as they are, are returned so, and from its first error on an image is left alone.
+    Images that the predictor gets wrong as they are, are returned so, and from its first error on an image is left
+    alone.
 
     Args:
-      model: called as `model(images, batch_norm="eval")`, returns `.logits` [B, K].
+      predictor: what is attacked.
       images: [B, H, W, C].
       labels: [B] true classes.
-      attempt: called as `attempt(number, rows)` with the number of the attempt, from 0 on, and the `packed` rows to
-        attack; returns adversarial images [R, H, W, C] of these.
+      draws: of the images.
+      attempt: called as `attempt(number, rows, draws)` with the number of the attempt, from 0 on, the rows to attack
+        and their draws for it; returns adversarial images [R, H, W, C] of these.
       count: of attempts, at least one; may be a scalar tensor.
 
     Returns:
       Adversarial images [B, H, W, C].
     """
 
+    def wrong_on(images, labels, draws):
+        return is_wrong(predictor(images, draws.query(LOOK)).logits, labels)
+
     def body(number, adversarial, wrong):
-        rows = packed(~wrong)
-        found = attempt(number, rows)
-        is_error = is_wrong(model, found, tf.gather(labels, rows))
-        return number + 1, put(adversarial, rows, found), put(wrong, rows, is_error)
+        rows = rows_of(~wrong)
+        of_rows = draws.again(number).take(rows)
+        new = attempt(number, rows, of_rows)
+        new_wrong = wrong_on(new, tf.gather(labels, rows), of_rows)
+        return number + 1, *put(rows, (new, new_wrong), (adversarial, wrong))
 
     return tf.while_loop(
         lambda number, adversarial, wrong: (number < count) & ~tf.reduce_all(wrong),
         body,
-        (0, images, is_wrong(model, images, labels)),
+        (0, images, wrong_on(images, labels, draws)),
         parallel_iterations=1,
     )[1]
 
 
-def ranked(model, images: tf.Tensor, labels: tf.Tensor, count: int) -> tf.Tensor:
+def nearest_classes(predictor: Predictor, images, labels, draws: Draws, count: int) -> tf.Tensor:
     """The `count` classes other than the true one with the largest logits, [B, count], the largest first."""
-    logits = model(images, batch_norm="eval").logits
+    logits = predictor(images, draws.query(LOOK)).logits
     return tf.math.top_k(
-        tf.where(losses.is_true(labels, logits), logits.dtype.min, logits), min(count, logits.shape[1] - 1)
+        tf.where(is_true(labels, logits), logits.dtype.min, logits), min(count, logits.shape[1] - 1)
     ).indices
-
-
-def reseeded(seed, number) -> tf.Tensor:
-    """The seed, [2] or [B, 3] int64 as an `Attack` is given it, for another attempt; itself for number 0."""
-    seed = tf.cast(seed, tf.int64)
-    first = tf.bitwise.left_shift(tf.cast(number, tf.int64), tf.constant(31, tf.int64))  # flags' seeds are below
-    return seed + tf.one_hot(0, seed.shape[-1], on_value=first, off_value=tf.constant(0, tf.int64), dtype=tf.int64)
-
-
-def places(seed, batch) -> tf.Tensor:
-    """The row [B] of each of `batch` images in the batch that it had its place in before images were packed."""
-    seed = tf.cast(seed, tf.int64)
-    return tf.range(tf.cast(batch, tf.int64)) if seed.shape.rank == 1 else seed[:, 2]

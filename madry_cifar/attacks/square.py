@@ -5,17 +5,17 @@ search", ECCV 2020, L∞, with the published constants: 5,000 queries, squares o
 Each image has squares of its own, where their code draws one for all images of a batch.
 """
 
-import functools
 import zlib
 
 import numpy as np
 import tensorflow as tf
 
-from madry_cifar.attacks import restarts as attempts
-from madry_cifar.attacks.losses import lead
+from madry_cifar.attacks.losses import is_wrong, lead
 from madry_cifar.attacks.registry import Attack, linf, register
-from madry_cifar.attacks.steps import project
-from madry_cifar.randomness import GENERATOR, uniform
+from madry_cifar.attacks.restarts import LOOK, put, rows_of, take
+from madry_cifar.attacks.steps import project, where
+from madry_cifar.predictor import Predictor
+from madry_cifar.randomness import GENERATOR, Draws
 
 QUERIES = 5000
 SHARE = 0.8  # of the image, that the first squares cover
@@ -29,67 +29,75 @@ def sides(height: int, width: int, queries: int) -> np.ndarray:
     return np.maximum(np.rint(np.sqrt(shares * height * width)), 1).astype(np.int32)
 
 
-def square(model, images: tf.Tensor, labels: tf.Tensor, seed, *, epsilon, queries: int = QUERIES) -> tf.Tensor:
-    """Searches the ε-ball around each image, until the model is wrong.
+def square(
+    predictor: Predictor,
+    images: tf.Tensor,
+    labels: tf.Tensor,
+    draws: Draws,
+    *,
+    epsilon,
+    queries: int = QUERIES,
+) -> tf.Tensor:
+    """Searches the ε-ball around each image, until the predictor is wrong.
 
     Args:
-      model: called as `model(images, batch_norm="eval")`, returns `.logits` [B, K].
+      predictor: what is attacked.
       images: [B, H, W, C] pixels in [0, 255].
       labels: [B] true classes.
-      seed: as an `Attack` is given it; the draws for an image depend on its first number and on the image's place.
+      draws: of the images.
       epsilon: radius of the ball, in grey levels.
       queries: forward passes for each image, beside two at the start.
 
     Returns:
-      [B, H, W, C]: of each image the first point that the model got wrong, or else the nearest to it; images that it
-      gets wrong as they are, as they are.
+      [B, H, W, C]: of each image the first point that the predictor got wrong, or else the nearest to it; images that
+      it gets wrong as they are, as they are.
     """
-    batch, height, width, channels = images.shape
+    _, height, width, channels = images.shape
     epsilon, side = tf.cast(epsilon, images.dtype), tf.constant(sides(height, width, queries))
-    seed, place = tf.cast(seed, tf.int64), attempts.places(seed, batch)
-    key = tf.stack([tf.reshape(seed, [-1])[0], zlib.crc32(b"square")])
+    key = tf.stack([tf.cast(draws.seed, tf.int64)[0], zlib.crc32(b"square")])
 
-    def draw(number, *shape):
-        """Of each image; the draws of a batch, gathered by place, so that packing an image changes nothing for it."""
-        drawn = uniform([batch, *shape], tf.random.fold_in(key, number, alg=GENERATOR), 0.0, 1.0, images.dtype)
-        return tf.gather(drawn, place)
+    def draw(number, draws, *shape):
+        """Uniform in [0, 1), of each image for the query of this number."""
+        of_query = draws._replace(seed=tf.random.fold_in(key, tf.cast(number, tf.int64), alg=GENERATOR))
+        return of_query.uniform([tf.size(draws.place), *shape], 0.0, 1.0, images.dtype)
 
-    def signs(draws):
-        return tf.where(draws < 0.5, -epsilon, epsilon)
+    def signs(uniform):
+        return tf.where(uniform < 0.5, -epsilon, epsilon)
+
+    def ask(points, labels, draws, number):
+        logits = predictor(points, draws.query(number)).logits
+        return lead(logits, labels), is_wrong(logits, labels)
 
     def begin():
-        stripes = project(images + signs(draw(tf.constant(-1, tf.int64), 1, width, channels)), images, epsilon)
-        was_wrong = attempts.is_wrong(model, images, labels)
-        logits = model(stripes, batch_norm="eval").logits
-        point = tf.where(was_wrong[:, tf.newaxis, tf.newaxis, tf.newaxis], images, stripes)
-        return point, lead(logits, labels), was_wrong | _is_wrong(logits, labels)
+        stripes = project(images + signs(draw(-1, draws, 1, width, channels)), images, epsilon)
+        _, was_wrong = ask(images, labels, draws, LOOK)
+        leads, wrong = ask(stripes, labels, draws, 0)
+        return where(was_wrong, images, stripes), leads, was_wrong | wrong
 
     def queries_until_a_tenth_falls(number, *state):
         """Gathering and putting back the images that are left costs as much as a small network does."""
-        rows = attempts.packed(~state[-1])
-        around, true = tf.gather(images, rows), tf.gather(labels, rows)
+        rows = rows_of(~state[-1])
+        around, true = take(rows, (images, labels))
 
         def go_on(number, point, leads, wrong):
             return (number < queries) & (10 * tf.math.count_nonzero(wrong) < tf.size(rows, tf.int64))
 
         number, *part = tf.while_loop(
             go_on,
-            lambda number, *part: (number + 1, *query(number, rows, around, true, *part)),
-            (number, *(tf.gather(values, rows) for values in state)),
+            lambda number, *part: (number + 1, *query(number, around, true, draws.take(rows), *part)),
+            (number, *take(rows, state)),
             parallel_iterations=1,
         )
-        return number, *(attempts.put(values, rows, new) for values, new in zip(state, part, strict=True))
+        return number, *put(rows, tuple(part), state)
 
-    def query(number, rows, around, true, point, leads, wrong):
-        draws = tf.gather(draw(tf.cast(number, tf.int64), 2 + channels), rows)
-        window = _window(draws[:, :2], side[number], height, width)
-        change = 2 * signs(draws[:, 2:])[:, tf.newaxis, tf.newaxis]  # from one side of the ball to the other
+    def query(number, around, true, draws, point, leads, wrong):
+        drawn = draw(number, draws, 2 + channels)
+        window = _window(drawn[:, :2], side[number], height, width)
+        change = 2 * signs(drawn[:, 2:])[:, tf.newaxis, tf.newaxis]  # from one side of the ball to the other
         candidate = project(tf.where(window, point + change, point), around, epsilon)
-        logits = model(candidate, batch_norm="eval").logits
-        is_wrong, new_leads = _is_wrong(logits, true), lead(logits, true)
-        is_better = ~wrong & (is_wrong | (new_leads < leads))
-        point = tf.where(is_better[:, tf.newaxis, tf.newaxis, tf.newaxis], candidate, point)
-        return point, tf.where(is_better, new_leads, leads), wrong | is_wrong
+        new_leads, new_wrong = ask(candidate, true, draws, number + 1)
+        better = ~wrong & (new_wrong | (new_leads < leads))
+        return where(better, candidate, point), tf.where(better, new_leads, leads), wrong | new_wrong
 
     return tf.while_loop(
         lambda number, point, leads, wrong: (number < queries) & ~tf.reduce_all(wrong),
@@ -97,10 +105,6 @@ def square(model, images: tf.Tensor, labels: tf.Tensor, seed, *, epsilon, querie
         (0, *begin()),
         parallel_iterations=1,
     )[1]
-
-
-def _is_wrong(logits, labels):
-    return tf.argmax(logits, axis=1, output_type=labels.dtype) != labels
 
 
 def _window(draws, side, height, width):
@@ -115,4 +119,4 @@ def _window(draws, side, height, width):
 @register("square", "square")
 def _named(match, sizes):
     protocol = linf(epsilon=sizes.epsilon, loss="margin", queries=QUERIES, random_start=True, stops_at_error=True)
-    return Attack("square", functools.partial(square, epsilon=sizes.epsilon), protocol)
+    return Attack("square", square, protocol, {"epsilon": sizes.epsilon})

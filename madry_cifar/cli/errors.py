@@ -5,6 +5,11 @@ from collections.abc import Iterable
 from typing import Any
 
 
+def text(value: Any) -> str:
+    """A flag's value as it stands on a command line."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 class UsageError(ValueError):
     """What the user asked for cannot be done as asked: a flag, a path, a file or a value. Exit status 2.
 
@@ -13,7 +18,7 @@ class UsageError(ValueError):
     """
 
     def __init__(self, flag: str | None, value: Any, reason: str):
-        super().__init__(reason if flag is None else f"--{flag}={value}: {reason}")
+        super().__init__(reason if flag is None else f"--{flag}={text(value)}: {reason}")
         self.flag, self.value, self.reason = flag, value, reason
 
     def renamed(self, **flags: str) -> "UsageError":
@@ -25,9 +30,9 @@ class RunError(RuntimeError):
     """A run that was asked for correctly could not go on. Exit status 1."""
 
 
-def unknown(flag: str, value: str, known: Iterable[str]) -> UsageError:
+def unknown(flag: str, value: Any, known: Iterable[Any]) -> UsageError:
     """The error for a `value` that is not among the `known` names: names the nearest one and all of them."""
-    known = sorted(known)
+    known = sorted(map(str, known))
     nearest = difflib.get_close_matches(str(value), known, n=1, cutoff=0.4)
     suggestion = f"did you mean {nearest[0]!r}? " if nearest else ""
     return UsageError(flag, value, f"unknown; {suggestion}Known: {', '.join(known)}")

@@ -1,58 +1,79 @@
-"""Command-line flags: how they are defined, parsed, shown by --help, and how a command ends.
+"""Command-line flags: made of `Settings`, parsed, shown by --help; and how a command ends.
 
-Flags are absl's, so `--flagfile` works everywhere. They are read in `main` alone.
+Flags are absl's, so `--flagfile` works everywhere. They are read in `main` alone, by `read`: nothing below it, and no
+other module, knows of absl's FLAGS.
 """
 
 import dataclasses
 import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import tensorflow as tf
 from absl import app, flags, logging
 
-from madry_cifar.cli.errors import RunError, UsageError
-from madry_cifar.training.options import Options, kind
+from madry_cifar.cli.errors import RunError, UsageError, text
+from madry_cifar.cli.settings import Settings, parser
 
-_PARSERS = {str: flags.ArgumentParser, int: flags.IntegerParser, float: flags.FloatParser}
+SettingsT = TypeVar("SettingsT", bound=Settings)
 _sections: dict[str, list[str]] = {}
 
 
-def define(
-    section: str,
-    name: str,
-    default: Any,
-    help: str,
-    *,
-    kind: type = str,
-    minimum: float | None = None,
-    maximum: float | None = None,
-):
-    """Defines the flag --name, listed by --help under `section`; a boolean one for `kind=bool`."""
-    _sections.setdefault(section, []).append(name)
-    if kind is bool:
-        flags.DEFINE_bool(name, default, help)
-    elif kind is str:
-        flags.DEFINE_string(name, default, help)
-    else:
-        parser = _PARSERS[kind](lower_bound=minimum, upper_bound=maximum)
-        flags.DEFINE(parser, name, default, help, serializer=flags.ArgumentSerializer())
+def define(section: str, settings: type[Settings], **changes: Mapping[str, Any]) -> None:
+    """A flag for each field of `settings`, listed by --help under `section`.
+
+    `changes`, by the name of a field, are the command's own `default` and `help` for it.
+    """
+    for field in dataclasses.fields(settings):
+        own = {"default": field.default, **field.metadata, **changes.get(field.name, {})}
+        _define(section, field, own["default"], own["help"] + " (required)" * own["required"])
 
 
-def define_data_flags() -> None:
-    """--dataset, --data_dir, --download, --validation_size, --max_train_images."""
-    define("Data", "dataset", "digits", "digits (embedded), cifar10, cifar100 or svhn_cropped")
-    define(
-        "Data",
-        "data_dir",
-        None,
-        "folder of prepared tensorflow-datasets data or of the original files [~/tensorflow_datasets]",
-    )
-    define("Data", "download", False, "prepare the data set in --data_dir if it is missing", kind=bool)
-    define("Data", "validation_size", 0, "training images to hold out", kind=int, minimum=0)
-    help = "train on the first so many images of the training split alone; 0 is all"
-    define("Data", "max_train_images", 0, help, kind=int, minimum=0)
+def _define(section, field, default, help):
+    _sections.setdefault(section, []).append(field.name)
+    parses = parser(field)
+    boolean = isinstance(parses, flags.BooleanParser)
+    flags.DEFINE(parses, field.name, default, help, serializer=_Serializer(), boolean=boolean)
+
+
+class _Serializer(flags.ArgumentSerializer):
+    def serialize(self, value):
+        return text(value)
+
+
+def read(settings: type[SettingsT], **values: Any) -> SettingsT:
+    """The settings that the flags say, but for these `values`.
+
+    Raises:
+      UsageError: naming the flag, for a value that it does not take.
+    """
+    names = {field.name for field in dataclasses.fields(settings)} - values.keys()
+    return settings(**{name: flags.FLAGS[name].value for name in names}, **values)
+
+
+def given(settings: type[Settings]) -> dict[str, Any]:
+    """The values of those fields whose flags were given, on the command line or in a --flagfile."""
+    found = {field.name: flags.FLAGS[field.name] for field in dataclasses.fields(settings)}
+    return {name: flag.value for name, flag in found.items() if flag.present}
+
+
+def give(values: Mapping[str, str]) -> None:
+    """Gives texts by name to those flags that were not given."""
+    for name, value in values.items():
+        if not flags.FLAGS[name].present:
+            flags.FLAGS[name].parse(value)
+
+
+def read_flagfile(path: str | os.PathLike) -> dict[str, str]:
+    """The flags in a file by name, as text; --noNAME is NAME with "false"."""
+    values = {}
+    for argument in flags.FLAGS.read_flags_from_files([f"--flagfile={path}"]):
+        name, given, value = argument.lstrip("-").partition("=")
+        if not given:
+            name, value = (name, "true") if name in flags.FLAGS else (name.removeprefix("no"), "false")
+        values[name] = value
+    return values
 
 
 def define_option_flags(trainings: Mapping[str, type], section: str = "Defence") -> None:
@@ -61,27 +82,22 @@ def define_option_flags(trainings: Mapping[str, type], section: str = "Defence")
     for name, training in trainings.items():
         for field in dataclasses.fields(training.Options):
             fields.setdefault(field.name, (field, {}))[1][name] = field.default
-    for name, (field, defaults) in fields.items():
-        help = f"{field.metadata['help']} [{_shown(defaults, everyone=len(defaults) == len(trainings))}]"
-        element, several = kind(field)
-        define(section, name, None, help, kind=str if several else element)
+    for field, defaults in fields.values():
+        shown = _defaults(defaults, everyone=len(defaults) == len(trainings))
+        _define(section, field, None, f"{field.metadata['help']} [{shown}]")
 
 
-def _shown(defaults, everyone):
+def _defaults(defaults, everyone):
     """Which trainings have which default; if everyone has one, the commonest stands first, without names."""
-    names: dict[Any, list[str]] = {}
+    names: dict[str, list[str]] = {}
     for name, value in defaults.items():
-        names.setdefault(value, []).append(name)
+        names.setdefault(text(value) or "none", []).append(name)
     commonest, *others = sorted(names, key=lambda value: -len(names[value]))
-    parts = [_text(commonest) if everyone else f"{', '.join(names[commonest])}: {_text(commonest)}"]
-    return "; ".join(parts + [f"{', '.join(names[value])}: {_text(value)}" for value in others])
+    parts = [commonest if everyone else f"{', '.join(names[commonest])}: {commonest}"]
+    return "; ".join(parts + [f"{', '.join(names[value])}: {value}" for value in others])
 
 
-def _text(value):
-    return ",".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value)
-
-
-def given_options(defense: type, section: str = "Defence") -> Options:
+def given_options(defense: type, section: str = "Defence") -> Settings:
     """The options of a defence (or another training), with the flags that were given.
 
     Raises:
@@ -94,25 +110,7 @@ def given_options(defense: type, section: str = "Defence") -> Options:
     for one, other in (("epochs", "steps"), ("learning_rate_epochs", "learning_rate_boundaries")):
         if given.get(one) and other in given:
             raise UsageError(one, given[one], f"in place of --{other}, which is given too; leave one of them out")
-    return options_of(defense, given)
-
-
-def options_of(defense: type, given: Mapping[str, Any]) -> Options:
-    """The options of a defence from their values by name, numbers with commas where it takes several.
-
-    Raises:
-      UsageError: for a value that an option does not take.
-    """
-    fields = {field.name: field for field in dataclasses.fields(defense.Options)}
-    values = dict(given)
-    for name, value in given.items():
-        element, several = kind(fields[name])
-        if several:
-            try:
-                values[name] = tuple(element(part) for part in value.split(",") if part)
-            except ValueError:
-                raise UsageError(name, value, f"must be numbers ({element.__name__}) with commas") from None
-    return defense.Options(**values)
+    return defense.Options(**given)
 
 
 def run(main: Callable[[], None], doc: str) -> None:
@@ -179,7 +177,7 @@ def _help(doc):
         lines += ["", f"{section}:"]
         for name in names:
             flag = flags.FLAGS[name]
-            default = "" if flag.default in (None, "") else f" [{flag.default}]"
+            default = "" if flag.default in (None, "", ()) else f" [{text(flag.default)}]"
             prefix = "--[no]" if flag.boolean else "--"
             lines.append(f"  {prefix}{name}: {flag.help}{default}")
     lines += ["", "--flagfile=FILE reads flags from a file, one a line."]

@@ -1,23 +1,16 @@
-"""AutoAttack: its attacks one after another, each on the images that have withstood those before.
-
-Croce and Hein, ICML 2020, and their code's three versions (L∞):
-
-    standard   APGD-CE, APGD-T, FAB-T, Square: the one that is reported, and what `autoattack` means
-    plus       APGD-CE and APGD-DLR from five starts each, FAB-T, Square, APGD-T
-    rand       APGD-CE and APGD-DLR with gradients averaged over 20 passes, for networks whose outputs are random
-"""
+"""AutoAttack as a function (Croce and Hein, ICML 2020, L∞); its attacks and versions are in `attacks/autoattack.py`."""
 
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from madry_cifar.attacks import apgd, fab, square  # noqa: F401 (register names)
 from madry_cifar.attacks.registry import attack
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.data.datasets import Split
 from madry_cifar.evaluation.evaluator import Evaluator
 from madry_cifar.evaluation.tasks import Task
+from madry_cifar.predictor import as_predictor
 
 
 class Report(NamedTuple):
@@ -28,14 +21,12 @@ class Report(NamedTuple):
       robust: [N] whether the model is right on all of it.
       accuracy_after: in percent, without an attack ("natural") and after each one in turn.
       linf: the largest change of a pixel, in grey levels.
-      broken: number of adversarial images that were not finite; each was replaced by its image.
     """
 
     adversarial: np.ndarray
     robust: np.ndarray
     accuracy_after: dict[str, float]
     linf: float
-    broken: int
 
 
 def autoattack(
@@ -52,7 +43,7 @@ def autoattack(
     """Attacks a model by AutoAttack (L∞).
 
     Args:
-      model: called as `model(images, batch_norm="eval")`, returns `.logits` [B, K] with K ≥ 4.
+      model: a `Predictor`, or a network of this package, with at least four classes.
       images: [N, H, W, C] pixels in [0, 255].
       labels: [N] true classes.
       epsilon: radius of the ball, in grey levels.
@@ -67,9 +58,9 @@ def autoattack(
     """
     chosen = attack(f"autoattack-{version}", epsilon=epsilon)
     split = Split(np.asarray(images), np.asarray(labels, np.int32))
-    evaluator = Evaluator(model, batch_size=min(batch_size, len(split)), progress=progress, keep_adversarial=True)
-    logits = model(tf.cast(split.images[: evaluator.batch_size], tf.float32), batch_norm="eval").logits
-    check_logits(logits)
+    predictor = as_predictor(model)
+    evaluator = Evaluator(predictor, batch_size=min(batch_size, len(split)), progress=progress, keep_adversarial=True)
+    check_logits(predictor(tf.cast(split.images[: evaluator.batch_size], tf.float32)).logits)
 
     def measure(stage, part="", earlier=None):
         return evaluator.run(stage, split, seed=seed, earlier=earlier)
@@ -80,7 +71,6 @@ def autoattack(
         outcome.predictions == split.labels,
         outcome.attack.protocol["accuracy_after"],
         outcome.linf,
-        outcome.broken,
     )
 
 

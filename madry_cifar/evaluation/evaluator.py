@@ -1,13 +1,11 @@
-"""The evaluation loop: a classifier's accuracy on a split under attacks."""
+"""The evaluation loop: a predictor's accuracy on a split under attacks, and what counts as an adversarial image."""
 
 import dataclasses
 import functools
-import hashlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -16,8 +14,8 @@ from madry_cifar.attacks.registry import Attack
 from madry_cifar.cli.errors import RunError
 from madry_cifar.cli.progress import progress_bar
 from madry_cifar.data.datasets import Split, check_labels
-from madry_cifar.networks.wide_resnet import WideResNet
-from madry_cifar.runs.checkpoints import flat_variables
+from madry_cifar.predictor import Predictor, as_predictor
+from madry_cifar.randomness import Draws
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,6 @@ class Outcome:
       predictions: [N] int16 classes predicted on the adversarial images.
       labels: [N] int32 true classes.
       linf: the largest |adversarial − image| over all pixels, in grey levels.
-      broken: how many adversarial images were not finite; each is judged as the image that it was made of.
       attacked: how many of the images were attacked, and not skipped.
       seconds: wall time of their batches, with compilation.
       compiled_images, compiled_seconds: what of it was in batches for which a function was compiled first.
@@ -40,7 +37,6 @@ class Outcome:
     predictions: np.ndarray
     labels: np.ndarray
     linf: float = 0.0
-    broken: int = 0
     attacked: int = 0
     seconds: float = 0.0
     compiled_images: int = 0
@@ -70,12 +66,11 @@ class Outcome:
             self, predictions=self.predictions[:images], labels=self.labels[:images], adversarial=kept
         )
 
-    def and_a_batch(self, images: int, linf: float, broken: int, seconds: float, compiled: bool) -> "Outcome":
+    def and_a_batch(self, images: int, linf: float, seconds: float, compiled: bool) -> "Outcome":
         """With the numbers of a further batch, whose function was `compiled` first or not, but without its images."""
         return dataclasses.replace(
             self,
             linf=max(self.linf, linf),
-            broken=self.broken + broken,
             attacked=self.attacked + images,
             seconds=self.seconds + seconds,
             compiled_images=self.compiled_images + images * compiled,
@@ -91,7 +86,6 @@ class Outcome:
             "attacked": self.attacked,
             "protocol": self.attack.protocol,
             "linf": self.linf,
-            "broken": self.broken,
             "seconds": round(self.seconds, 3),
             "compiled_seconds": round(self.compiled_seconds, 3),
             "images_per_second": rate and round(rate, 3),
@@ -110,13 +104,46 @@ def skipping(attack: Attack) -> Attack:
     return attack._replace(protocol=attack.protocol | {"skip_misclassified": True})
 
 
-class Evaluator:
-    """Attacks a classifier on the images of a split; compiled once per kind of attack, whatever the weights become.
+TOLERANCE = 1e-3  # grey levels by which float32 may round a pixel out of the ball
+JUDGED = -1  # the number of the query by which images are judged; an attack's own are others
+
+
+def check_adversarial(name: str, adversarial, images, protocol: Mapping, places=None) -> None:
+    """Checks that adversarial images [n, H, W, C] count: finite, in [0, 255], and in the ball that a protocol names.
 
     Args:
-      classifier: with its current weights; batch norm in evaluation mode.
+      name: of the attack, or of the file that holds them, for the error.
+      adversarial, images: arrays of pixels; of each image what was made of it.
+      protocol: of the attack: "norm" ("linf" or "l2") with "epsilon" or "radius"; without a norm there is no ball.
+      places: of the images in their split [n], for the error [0, 1, …].
+
+    Raises:
+      RunError: naming the attack, the first image that does not count and by how much.
+    """
+    pixels, axes = adversarial.astype(np.float64), tuple(range(1, images.ndim))
+    change, finite = pixels - images, np.isfinite(pixels).all(axis=axes)
+    excess = {"is not finite": np.where(finite, 0, np.inf), "leaves [0, 255]": (abs(pixels - 127.5) - 127.5).max(axes)}
+    if protocol.get("norm") == "l2":
+        radius = protocol["radius"]
+        excess |= {f"leaves the L2 ball of {radius:g}": np.sqrt(np.square(change).sum(axes)) - radius}
+    elif "epsilon" in protocol:
+        radius = protocol["epsilon"]
+        excess |= {f"leaves the ball of ε = {radius:g}": abs(change).max(axes) - radius}
+    for fault, by in excess.items():
+        if np.any(wrong := ~(by <= TOLERANCE)):
+            row = int(np.argmax(wrong))
+            place = row if places is None else places[row]
+            size = f" by {by[row]:.4g} grey levels" if np.isfinite(by[row]) else ""
+            raise RunError(f"{name}: what it made of image {place} {fault}{size}; such an image does not count")
+
+
+class Evaluator:
+    """Attacks a predictor on the images of a split; compiled once per kind of attack, whatever the weights become.
+
+    Args:
+      predictor: a `Predictor`, or a network of this package, with its current weights.
       attacks: what to run.
-      attacked: the network whose gradients the attacks follow, if not the classifier's own (a transfer attack).
+      attacked: what the attacks see, if not the predictor itself (a transfer attack).
       batch_size: images per call; the last batch is padded to it.
       max_images: of the split, from its beginning; 0 is all.
       progress: whether to draw a bar with the time left for each attack.
@@ -125,16 +152,17 @@ class Evaluator:
 
     def __init__(
         self,
-        classifier: WideResNet,
+        predictor: Predictor,
         attacks: Iterable[Attack] = (),
         *,
-        attacked: WideResNet | None = None,
+        attacked: Predictor | None = None,
         batch_size: int = 200,
         max_images: int = 0,
         progress: bool = False,
         keep_adversarial: bool = False,
     ):
-        self.classifier, self.attacked, self.attacks = classifier, attacked or classifier, tuple(attacks)
+        self.predictor, self.attacks = as_predictor(predictor), tuple(attacks)
+        self.attacked = self.predictor if attacked is None else as_predictor(attacked)
         self.batch_size, self.max_images, self.progress = batch_size, max_images, progress
         self.keep_adversarial = keep_adversarial
         self._compiled = {}  # by the function that an attack runs
@@ -142,7 +170,7 @@ class Evaluator:
     def __call__(self, split: Split, *, seed: int = 0, skip_misclassified: bool = False) -> dict[str, Outcome]:
         """The outcome of each attack, by its name; see `run`.
 
-        With `skip_misclassified`, images that the classifier gets wrong without an attack are not attacked.
+        With `skip_misclassified`, images that the predictor gets wrong without an attack are not attacked.
         """
         earlier = self.run(attacks.attack("natural"), split) if skip_misclassified else None
         return {attack.name: self.run(attack, split, seed=seed, earlier=earlier) for attack in self.attacks}
@@ -159,15 +187,15 @@ class Evaluator:
     ) -> Outcome:
         """The outcome of an attack.
 
-        A batch's random start depends on `seed` and the index of its first image, so it is the same for every
-        checkpoint and attack, and whether or not the attack began in another process.
+        What an attack draws for an image depends on `seed` and on the image's place in the split: it is the same for
+        every checkpoint, in any batch, and whether or not the attack began in another process.
 
         With `earlier`, only images that were still classified correctly there are attacked, in batches that are full
         of them; the others keep the prediction that they have there. So an accuracy can only be equal or lower: it
         no longer counts images that were misclassified and that this attack happens to move to their class. Images
-        that are attacked have the same outcome with and without `earlier`: their random starts are the same, and on a
-        CPU all of it is, bit for bit, if `batch_size` is a multiple of 8. (Of other batches, a CPU standardises the
-        last images by other instructions, which may round differently; so may a GPU, depending on an image's place.)
+        that are attacked have the same outcome with and without `earlier`: on a CPU, bit for bit, if `batch_size` is a
+        multiple of 8. (Of other batches, a CPU standardises the last images by other instructions, which may round
+        differently; so may a GPU, depending on an image's place.)
 
         Args:
           split: the images, and their classes.
@@ -177,25 +205,26 @@ class Evaluator:
           after_batch: called after each batch with the outcome so far: of all images before the next one to attack.
 
         Raises:
-          RunError: for labels that the classifier has no logit for, or logits that are not finite.
+          RunError: for labels that the predictor has no logit for, an adversarial image that does not count (see
+            `check_adversarial`), or logits that are not finite.
         """
         split = split.take(slice(self.max_images or None))
-        if hasattr(self.classifier, "num_classes"):  # as networks of this package have
-            check_labels(split.labels, self.classifier.num_classes, "evaluation")
+        if self.predictor.num_classes:
+            check_labels(split.labels, self.predictor.num_classes, "evaluation")
         if earlier is not None:
             attack = skipping(attack)
         so_far, left = self._begin(attack, split, earlier, before)
-        packed, done = earlier is not None, 0 if before is None else len(before.labels)
+        done = 0 if before is None else len(before.labels)
         with progress_bar(
             len(split), "image", initial=done, desc=f"{attack.name:>8}", disable=not self.progress
         ) as bar:
             for first in range(0, len(left), self.batch_size):
                 started, rows, later = time.monotonic(), *np.split(left[first:], [self.batch_size])
-                moved, so_far.predictions[rows], broken, compiled = self._run_batch(attack, split, rows, seed, packed)
+                moved, so_far.predictions[rows], compiled = self._run_batch(attack, split, rows, seed)
                 if self.keep_adversarial:
                     so_far.adversarial[rows] = moved
                 linf = float(np.abs(moved - split.images[rows]).max())
-                so_far = so_far.and_a_batch(len(rows), linf, broken, time.monotonic() - started, compiled)
+                so_far = so_far.and_a_batch(len(rows), linf, time.monotonic() - started, compiled)
                 end = later[0] if len(later) else len(split)
                 after_batch(so_far.first(end))
                 bar.update(end - done)
@@ -218,55 +247,43 @@ class Evaluator:
             outcome, attack=attack, predictions=predictions, labels=split.labels, adversarial=adversarial
         ), left
 
-    def _run_batch(self, attack, split, rows, seed, packed):
-        """The adversarial images and predictions of some rows of the split, how many images were not finite, and
-        whether a function was compiled.
-
-        Rows are consecutive, or `packed`: then each gets its seed from where it is in the split.
-        """
+    def _run_batch(self, attack, split, rows, seed):
+        """The adversarial images and predictions of some rows of the split, and whether a function was compiled."""
         padded = np.pad(rows, (0, self.batch_size - len(rows)), mode="edge")
         labels = split.labels[padded]
         if attack.protocol.get("stops_at_error"):
             labels[len(rows) :] = -1  # never right: so no work is done on the copies
-        place = padded % self.batch_size
-        seeds = np.stack(np.broadcast_arrays(seed, padded - place, place), axis=1) if packed else [seed, rows[0]]
-        function, settings = self._function(attack.run)
+        function = self._function(attack.run)
         traced = function.experimental_get_tracing_count()
-        adversarial, predictions, broken, finite = function(
-            split.images[padded], labels, tf.constant(seeds, tf.int64), **settings
+        adversarial, predictions, finite = (
+            output.numpy()[: len(rows)]
+            for output in function(split.images[padded], labels, *_draws(seed, padded), **_as_tensors(attack.settings))
         )
-        if not finite:
+        check_adversarial(attack.name, adversarial, split.images[rows], attack.protocol, rows)
+        if not finite.all():
             raise RunError(
-                f"{attack.name}: logits that are not finite among images {rows[0]} to {rows[-1]}: the network "
-                "has diverged; evaluate an older checkpoint"
+                f"{attack.name}: logits that are not finite at image {rows[np.argmin(finite)]}: the network has "
+                "diverged; evaluate an older checkpoint"
             )
-        compiled = function.experimental_get_tracing_count() > traced
-        count = len(rows)
-        return adversarial.numpy()[:count], predictions.numpy()[:count], int(broken[:count].numpy().sum()), compiled
+        return adversarial, predictions, function.experimental_get_tracing_count() > traced
 
     def _function(self, run):
-        """The compiled function for an attack's `run`, and what to call it with: numbers as tensors, see `Attack`."""
-        settings = {}
-        if isinstance(run, functools.partial):
-            run, settings = run.func, run.keywords
+        """The compiled function for an attack's `run`."""
         if run not in self._compiled:
             self._compiled[run] = tf.function(functools.partial(self._attack_batch, run), autograph=False)
-        return self._compiled[run], {
-            name: tf.constant(value) if type(value) in (int, float) else value for name, value in settings.items()
-        }
+        return self._compiled[run]
 
-    def _attack_batch(self, run, images, labels, seed, **settings):
-        images = tf.cast(images, tf.float32)
-        adversarial = run(self.attacked, images, labels, seed, **settings)
-        is_broken = ~tf.reduce_all(tf.math.is_finite(adversarial), axis=(1, 2, 3))
-        adversarial = tf.where(is_broken[:, tf.newaxis, tf.newaxis, tf.newaxis], images, adversarial)
-        logits = self.classifier(adversarial, batch_norm="eval").logits
-        return adversarial, tf.argmax(logits, axis=1), is_broken, tf.reduce_all(tf.math.is_finite(logits))
+    def _attack_batch(self, run, images, labels, seed, place, **settings):
+        images, draws = tf.cast(images, tf.float32), Draws(seed, place)
+        adversarial = run(self.attacked, images, labels, draws, **settings)
+        logits = self.predictor(adversarial, draws.query(JUDGED)).logits
+        return adversarial, tf.argmax(logits, axis=1), tf.reduce_all(tf.math.is_finite(logits), axis=1)
 
 
-def fingerprint(network: keras.Model) -> str:
-    """A digest of a network's weights, to tell whether two results are of the same one."""
-    digest = hashlib.sha256()
-    for name, variable in sorted(flat_variables("classifier", network).items()):
-        digest.update(name.encode() + variable.numpy().tobytes())
-    return digest.hexdigest()
+def _draws(seed, place):
+    return tf.constant([seed, 0], tf.int64), tf.constant(place, tf.int64)
+
+
+def _as_tensors(settings):
+    """Numbers as tensors, so that attacks that differ in them alone share a compiled function."""
+    return {name: tf.constant(value) if type(value) in (int, float) else value for name, value in settings.items()}

@@ -145,7 +145,7 @@ def write_adversarial(path: pathlib.Path, outcomes: Mapping[str, Outcome]) -> No
             write_array(path.with_name(f"{path.stem}_{name}.npy"), np.save, outcome.adversarial)
 
 
-NUMBERS = ("linf", "broken", "attacked", "seconds", "compiled_images", "compiled_seconds")  # of an `Outcome`
+NUMBERS = ("linf", "attacked", "seconds", "compiled_images", "compiled_seconds")  # of an `Outcome`
 
 
 class Partial:

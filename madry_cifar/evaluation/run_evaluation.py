@@ -1,4 +1,4 @@
-"""Evaluates checkpoints of a run as flags say: what `rvs_tf.evaluate` and `madry_cifar.eval` have in common."""
+"""Evaluates checkpoints of a run as settings say: what `rvs_tf.evaluate` and `madry_cifar.eval` have in common."""
 
 import functools
 import os
@@ -6,61 +6,19 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from absl import flags as absl_flags
-
 from madry_cifar import attacks, data
-from madry_cifar.cli import flags
-from madry_cifar.cli.errors import UsageError
+from madry_cifar.attacks.registry import takes_restarts
+from madry_cifar.cli.errors import UsageError, text
+from madry_cifar.cli.settings import Download
 from madry_cifar.evaluation import results
-from madry_cifar.evaluation.evaluator import Evaluator, fingerprint, skipping
+from madry_cifar.evaluation.evaluator import Evaluator, skipping
+from madry_cifar.evaluation.settings import EvaluationSettings, Images, Surrogate
 from madry_cifar.evaluation.tasks import Task
-from madry_cifar.networks.wide_resnet import WideResNet, name_of, network_of
+from madry_cifar.networks.wide_resnet import name_of
+from madry_cifar.predictor import Predictor
 from madry_cifar.runs import checkpoints, run_folder
 from madry_cifar.runs.files import alone
-
-FLAGS = absl_flags.FLAGS
-
-
-def define_flags(checkpoint: bool = True) -> None:
-    """The flags of an evaluation; with `checkpoint`, also the one that chooses a checkpoint."""
-    define = flags.define
-    define("Evaluation", "train_dir", None, "folder of the run to evaluate (required)")
-    if checkpoint:
-        define("Evaluation", "checkpoint", None, "step or path of the checkpoint [the latest]")
-    define(
-        "Evaluation",
-        "attacks",
-        "natural,fgsm,pgd-7,pgd-20,cw-20",
-        "what to run: natural, fgsm, fgsm-rs (from a random start), pgd-N, cw-N; in rvs_tf.evaluate also apgd-ce, "
-        "apgd-dlr, apgd-t, fab-t, square, multitargeted, cw-l2, autoattack; see docs/evaluation.md",
-    )
-    define("Evaluation", "epsilon", "8", "radius of the L∞ ball, in grey levels of 255; or several, with commas")
-    define("Evaluation", "step_size", 2.0, "size of a step of PGD and CW, in grey levels", kind=float)
-    define(
-        "Evaluation",
-        "restarts",
-        1,
-        "random starts of attacks that have one and do not say how many, as pgd-20x5 does",
-        kind=int,
-        minimum=1,
-    )
-    define("Evaluation", "surrogate_dir", None, "run whose network the adversarial images are made on [--train_dir]")
-    define("Evaluation", "surrogate_checkpoint", None, "step or path of its checkpoint [the latest]")
-    define("Evaluation", "split", "test", "test or validation (with --validation_size, as the run was trained)")
-    define("Evaluation", "max_images", 0, "of the split, from its beginning; 0 is all", kind=int, minimum=0)
-    define("Evaluation", "seed", 0, "of the random starts", kind=int, minimum=0, maximum=2**31 - 1)
-    define("Evaluation", "batch_size", 200, "images attacked at once; random starts depend on it", kind=int, minimum=1)
-    define(
-        "Evaluation",
-        "skip_misclassified",
-        False,
-        "attack no image that is misclassified without an attack: it "
-        "counts as misclassified, even where an attack would put it right, so an accuracy is equal or lower; what "
-        "is attacked comes out as without this flag",
-        kind=bool,
-    )
-    define("Evaluation", "data_dir", None, "where the data set is now [as the run was trained]")
-    define("Evaluation", "download", False, "prepare the data set there if it is missing", kind=bool)
+from madry_cifar.training.construction import build
 
 
 class Subject:
@@ -70,7 +28,7 @@ class Subject:
       train_dir: the run's folder.
       flags: the settings that it was trained with.
       provenance: of the data that it was trained on; None where nothing is known of it.
-      classifier: the network.
+      predictor: what is evaluated of it.
 
     Raises:
       UsageError, RunError: when the folder holds no run or a damaged one.
@@ -81,29 +39,30 @@ class Subject:
         if "defense" not in self.flags:
             raise UsageError("train_dir", train_dir, "holds an attack that was trained, and no classifier")
         self.provenance = run_folder.read_provenance(train_dir)
-        self.classifier = network_of(self.flags)
+        self.predictor = build(self.flags, dtype="float32").predictor()
 
     def load(self, checkpoint) -> dict[str, Any]:
         """Loads the weights of a checkpoint (step, path, or None for the latest); returns what tells it from others."""
         step, _ = checkpoints.find(self.train_dir, checkpoint)
-        checkpoints.load_network(self.classifier, "classifier", self.train_dir, step)
+        checkpoints.load(self.predictor.variables(), self.train_dir, step)
         return {
             "train_dir": str(self.train_dir),
             "defense": self.flags["defense"],
             "network": name_of(self.flags),
             "checkpoint": step,
-            "classifier_sha256": fingerprint(self.classifier),
+            "classifier_sha256": self.predictor.fingerprint(),
             "training_flags": self.flags,
         }
 
 
 class Evaluation:
-    """Evaluates checkpoints of a run as the flags say.
+    """Evaluates checkpoints of a run.
 
     What was measured is kept on disk after each batch, so that it goes on there when it was killed, and each attack is
     in the results file as soon as it is finished.
 
     Args:
+      settings: which run, which attacks, on what.
       save_adversarial: whether to write the adversarial images too.
       extra: what is measured beside --attacks, at each ε.
 
@@ -112,41 +71,41 @@ class Evaluation:
       names: of the entries of each results file that are measured.
 
     Raises:
-      UsageError, RunError: for flags, a folder or data that cannot be used.
+      UsageError, RunError: for settings, a folder or data that cannot be used.
     """
 
-    def __init__(self, save_adversarial: bool = False, extra: Sequence[Task] = ()):
-        if not FLAGS.train_dir:
-            raise UsageError("train_dir", "", "say which run to evaluate")
-        self.target = Subject(FLAGS.train_dir)
-        self.epsilons = _epsilons()
-        chosen = [name for name in dict.fromkeys(FLAGS.attacks.split(",")) if name]
+    def __init__(self, settings: EvaluationSettings, save_adversarial: bool = False, extra: Sequence[Task] = ()):
+        self.settings, self.target = settings, Subject(settings.train_dir)
+        self.epsilons = list(dict.fromkeys(settings.epsilon))
+        if not self.epsilons:
+            raise UsageError("epsilon", "", "must be a number of grey levels, or several with commas")
+        chosen = list(dict.fromkeys(settings.attacks))
         if not (chosen or extra):
             raise UsageError("attacks", "", "name at least one, for instance natural,pgd-20")
         self._plan = []  # for each results file, the sizes of attacks that it is of, and what is measured for it
         for epsilon in self.epsilons:
-            sizes = {"epsilon": epsilon, "step_size": FLAGS.step_size}
-            chosen_attacks = [attacks.attack(name, **sizes, restarts=FLAGS.restarts) for name in chosen]
+            sizes = {"epsilon": epsilon, "step_size": settings.step_size}
+            chosen_attacks = [attacks.attack(name, **sizes, restarts=settings.restarts) for name in chosen]
             self._plan.append((sizes, [*map(Task, chosen_attacks), *extra]))
-        _check_restarts(chosen)
-        if FLAGS.skip_misclassified:
+        _check_restarts(settings)
+        if settings.skip_misclassified:
             for task in [task for _, tasks in self._plan for task in tasks]:
                 task.attack = skipping(task.attack)
         self.names = [name for task in self._plan[0][1] for name in task.names]
-        self.results = pathlib.Path(FLAGS.train_dir) / "results"
+        self.results = pathlib.Path(settings.train_dir) / "results"
         place = self.results if self.results.exists() else self.results.parent
         if not (place.is_dir() and os.access(place, os.W_OK)):  # told now, not after hours of attacks
-            raise UsageError("train_dir", FLAGS.train_dir, f"results cannot be written to {place}")
-        if FLAGS.surrogate_dir:
+            raise UsageError("train_dir", settings.train_dir, f"results cannot be written to {place}")
+        if settings.surrogate_dir:
             _check_transfer(self._plan[0][1])
-        attacked, self._surrogate = surrogate_of(self.target)
-        self.dataset = dataset_of(self.target.flags)
-        self.split = split_of(self.target, self.dataset)
+        attacked, self._surrogate = surrogate_of(self.target, settings)
+        self.dataset = dataset_of(self.target.flags, settings, train=settings.split == "validation")
+        self.split = split_of(self.target, self.dataset, settings)
         self.evaluator = Evaluator(
-            self.target.classifier,
+            self.target.predictor,
             attacked=attacked,
             progress=True,
-            batch_size=min(FLAGS.batch_size, len(self.split)),
+            batch_size=min(settings.batch_size, len(self.split)),
             keep_adversarial=save_adversarial,
         )
 
@@ -160,7 +119,7 @@ class Evaluation:
         for sizes, tasks in self._plan:
             for task in tasks:
                 task.check(about.get("surrogate", about), sizes["epsilon"])
-        with alone(pathlib.Path(FLAGS.train_dir)):
+        with alone(pathlib.Path(self.settings.train_dir)):
             return self._measure(about, reuse)
 
     def _measure(self, about, reuse):
@@ -179,9 +138,9 @@ class Evaluation:
         about |= {
             "dataset": self.dataset.name,
             "provenance": self.dataset.provenance,
-            "split": FLAGS.split,
+            "split": self.settings.split,
             "images": len(self.split),
-            "seed": FLAGS.seed,
+            "seed": self.settings.seed,
             "batch_size": self.evaluator.batch_size,
         }
         if self._surrogate is None:
@@ -189,7 +148,7 @@ class Evaluation:
         if self._surrogate["classifier_sha256"] == about["classifier_sha256"]:
             raise UsageError(
                 "surrogate_dir",
-                FLAGS.surrogate_dir,
+                self.settings.surrogate_dir,
                 f"checkpoint {self._surrogate['checkpoint']} is "
                 "the network evaluated; without this flag, it is attacked as a white box",
             )
@@ -212,7 +171,7 @@ class Evaluation:
             self._tell(attack, 0 if before is None else len(before.labels))
             earlier = earlier or self._earlier(attack)
             outcome = self.evaluator.run(
-                attack, self.split, seed=FLAGS.seed, earlier=earlier, before=before, after_batch=partial.write
+                attack, self.split, seed=self.settings.seed, earlier=earlier, before=before, after_batch=partial.write
             )
             if attack.name == "natural":
                 self._natural = outcome
@@ -230,7 +189,7 @@ class Evaluation:
 
     def _earlier(self, attack):
         """The outcome without an attack, if what is misclassified there is to be skipped; measured once."""
-        skips = FLAGS.skip_misclassified or attack.protocol.get("stops_at_error")
+        skips = self.settings.skip_misclassified or attack.protocol.get("stops_at_error")
         if not skips or attack.name == "natural":
             return None
         if self._natural is None:
@@ -258,12 +217,13 @@ def accuracies(contents: Sequence[Mapping]) -> dict[str, float]:
     return found
 
 
-def _check_restarts(chosen):
-    if FLAGS.restarts > 1 and not any(map(attacks.takes_restarts, chosen)):
+def _check_restarts(settings):
+    if settings.restarts > 1 and not any(map(takes_restarts, settings.attacks)):
         raise UsageError(
             "restarts",
-            FLAGS.restarts,
-            f"none of --attacks={FLAGS.attacks} has random starts whose number is open (pgd-N, cw-N, apgd-ce, … have)",
+            settings.restarts,
+            f"none of --attacks={text(settings.attacks)} has random starts whose number is open (pgd-N, cw-N, "
+            "apgd-ce, … have)",
         )
 
 
@@ -277,25 +237,15 @@ def _check_transfer(tasks):
         )
 
 
-def _epsilons():
-    try:
-        found = list(dict.fromkeys(float(part) for part in FLAGS.epsilon.split(",") if part))
-    except ValueError:
-        found = []
-    if not found:
-        raise UsageError("epsilon", FLAGS.epsilon, "must be a number of grey levels, or several with commas")
-    return found
-
-
-def surrogate_of(target: Subject) -> tuple[WideResNet | None, dict | None]:
-    """The network to attack in place of the target's, with its weights, and what tells it from others; or two None."""
-    if not FLAGS.surrogate_dir:
-        if FLAGS.surrogate_checkpoint:
-            raise UsageError("surrogate_checkpoint", FLAGS.surrogate_checkpoint, "needs --surrogate_dir")
+def surrogate_of(target: Subject, settings: Surrogate) -> tuple[Predictor | None, dict | None]:
+    """The predictor to attack in place of the target's, and what tells it from others; or two None."""
+    if not settings.surrogate_dir:
+        if settings.surrogate_checkpoint:
+            raise UsageError("surrogate_checkpoint", settings.surrogate_checkpoint, "needs --surrogate_dir")
         return None, None
     try:
-        subject = Subject(FLAGS.surrogate_dir)
-        about = subject.load(FLAGS.surrogate_checkpoint)
+        subject = Subject(settings.surrogate_dir)
+        about = subject.load(settings.surrogate_checkpoint)
     except UsageError as error:
         raise error.renamed(train_dir="surrogate_dir", checkpoint="surrogate_checkpoint") from None
     for theirs, ours in (
@@ -305,34 +255,34 @@ def surrogate_of(target: Subject) -> tuple[WideResNet | None, dict | None]:
         if None not in (theirs, ours) and theirs != ours:
             raise UsageError(
                 "surrogate_dir",
-                FLAGS.surrogate_dir,
-                f"was trained on other data ({theirs}) than --train_dir={FLAGS.train_dir} ({ours})",
+                settings.surrogate_dir,
+                f"was trained on other data ({theirs}) than --train_dir={target.train_dir} ({ours})",
             )
-    return subject.classifier, about | {"seed": subject.flags.get("seed")}
+    return subject.predictor, about | {"seed": subject.flags.get("seed")}
 
 
-def dataset_of(run_flags: Mapping) -> data.Dataset:
-    """The data set of a run with these settings, from where the flags say that it is now."""
+def dataset_of(run_flags: Mapping, settings: Download, *, train: bool = False) -> data.Dataset:
+    """The data set of a run with these flags, from where it is now; with `train`, also its training images."""
     names = ("validation_size", "max_train_images")
     return data.load(
         run_flags["dataset"],
-        data_dir=FLAGS.data_dir or run_flags.get("data_dir"),
-        download=FLAGS.download,
-        train=FLAGS.split == "validation",
+        data_dir=settings.data_dir or run_flags.get("data_dir"),
+        download=settings.download,
+        train=train,
         **{name: run_flags.get(name, 0) for name in names},
     )
 
 
-def split_of(target: Subject, dataset: data.Dataset) -> data.Split:
-    """The images to evaluate, as the flags say. Raises UsageError where the run has no such split."""
-    split = {"test": dataset.test, "validation": dataset.validation}.get(FLAGS.split)
+def split_of(target: Subject, dataset: data.Dataset, settings: Images) -> data.Split:
+    """The images to evaluate. Raises UsageError where the run has no such split."""
+    split = {"test": dataset.test, "validation": dataset.validation}.get(settings.split)
     if split is None:
-        raise UsageError("split", FLAGS.split, "must be test, or validation if the run held images out")
-    if FLAGS.split == "validation" and target.provenance not in (None, dataset.provenance):
+        raise UsageError("split", settings.split, "must be test, or validation if the run held images out")
+    if settings.split == "validation" and target.provenance not in (None, dataset.provenance):
         raise UsageError(
             "split",
             "validation",
             "which images were held out is not known in other data than those "
             f"trained on: then {target.provenance}, now {dataset.provenance}",
         )
-    return split.take(slice(FLAGS.max_images or None))
+    return split.take(slice(settings.max_images or None))

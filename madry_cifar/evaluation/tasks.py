@@ -55,7 +55,7 @@ def _altogether(stages, attack):
     It has no images per second, as each stage attacks other numbers of images: all count as compiled.
     """
     attacked, linf = stages[0].attacked, max(stage.linf for stage in stages)
-    sums = {name: sum(getattr(stage, name) for stage in stages) for name in ("broken", "seconds", "compiled_seconds")}
+    sums = {name: sum(getattr(stage, name) for stage in stages) for name in ("seconds", "compiled_seconds")}
     return dataclasses.replace(
         stages[-1], attack=attack, attacked=attacked, compiled_images=attacked, linf=linf, **sums
     )

@@ -10,10 +10,12 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from madry_cifar.cli.errors import UsageError
 from madry_cifar.cli.quiet import hold_back_stderr
 from madry_cifar.export import stablehlo
 from madry_cifar.export.plain_keras import plain
 from madry_cifar.networks.wide_resnet import WideResNet
+from madry_cifar.predictor import Predictor
 
 Classify = Callable[[np.ndarray], np.ndarray]
 
@@ -23,34 +25,33 @@ class Format:
     """A format.
 
     Attributes:
-      write: write(classifier, path, batch_size) writes images [B, 32, 32, 3] float32 in [0, 255] → logits [B, K], batch
-        norm in evaluation mode.
+      write: write(predictor, path, batch_size) writes images [B, H, W, C] float32 in [0, 255] → logits [B, K].
       load: load(path) returns that function of arrays, from what is in `path` alone.
       ending: of the file's name; "" for a folder.
       any_batch: whether B is free; otherwise it is `batch_size`, which is not used where it is free.
     """
 
-    write: Callable[[WideResNet, pathlib.Path, int], None]
+    write: Callable[[Predictor, pathlib.Path, int], None]
     load: Callable[[pathlib.Path], Classify]
     ending: str
     any_batch: bool = True
 
 
-def _inference(classifier: WideResNet, batch_size: int | None = None):
+def _inference(predictor: Predictor, batch_size: int | None = None):
     """The concrete function images → logits, with what has to be kept alive for it."""
 
-    @tf.function(input_signature=[tf.TensorSpec([batch_size, 32, 32, 3], name="images")], autograph=False)
+    @tf.function(input_signature=[tf.TensorSpec([batch_size, *predictor.image_shape], name="images")], autograph=False)
     def infer(images):
-        return {"logits": classifier(images, batch_norm="eval").logits}
+        return {"logits": predictor(images).logits}
 
     module = tf.Module()
-    module.variables_used = [variable.value for variable in classifier.variables]
+    module.variables_used = list(predictor.variables().values())
     module.infer = infer
     return infer.get_concrete_function(), module
 
 
-def _write_savedmodel(classifier, path, batch_size):
-    function, module = _inference(classifier)
+def _write_savedmodel(predictor, path, batch_size):
+    function, module = _inference(predictor)
     tf.saved_model.save(module, str(path), signatures={"serving_default": function})
 
 
@@ -59,8 +60,11 @@ def _load_savedmodel(path):
     return lambda images: model.signatures["serving_default"](images=tf.constant(images))["logits"].numpy()
 
 
-def _write_keras(classifier, path, batch_size):
-    plain(classifier).save(path)
+def _write_keras(predictor, path, batch_size):
+    network = getattr(predictor, "network", None)
+    if not isinstance(network, WideResNet):
+        raise UsageError("format", "keras", "for wide ResNets alone; another format writes any predictor")
+    plain(network).save(path)
 
 
 def _load_keras(path):
@@ -68,8 +72,8 @@ def _load_keras(path):
     return lambda images: keras.ops.convert_to_numpy(model(images, training=False))
 
 
-def _write_tflite(classifier, path, batch_size):
-    function, module = _inference(classifier)
+def _write_tflite(predictor, path, batch_size):
+    function, module = _inference(predictor)
     # Built-in operations alone, by default: it fails rather than ask for TensorFlow's own beside the interpreter.
     path.write_bytes(tf.lite.TFLiteConverter.from_concrete_functions([function], module).convert())
 
@@ -83,11 +87,11 @@ def _load_tflite(path):
     return lambda images: runner(images=images)["logits"]
 
 
-def _write_stablehlo(classifier, path, batch_size):
-    function, _ = _inference(classifier, batch_size)
+def _write_stablehlo(predictor, path, batch_size):
+    function, _ = _inference(predictor, batch_size)
     constant = convert_variables_to_constants_v2(function)  # the weights are in the program, not among its inputs
     compiled = tf.function(lambda images: constant(images), jit_compile=True, autograph=False)
-    path.write_bytes(stablehlo.lower(compiled, tf.TensorSpec([batch_size, 32, 32, 3]))[0])
+    path.write_bytes(stablehlo.lower(compiled, tf.TensorSpec([batch_size, *predictor.image_shape]))[0])
 
 
 def _load_stablehlo(path):

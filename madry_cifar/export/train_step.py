@@ -8,7 +8,6 @@ Three files belong together:
                    input that it is the new value of, so that the next iteration takes it instead
 """
 
-import dataclasses
 import json
 import pathlib
 from collections.abc import Mapping
@@ -19,22 +18,9 @@ import tensorflow as tf
 from madry_cifar import data
 from madry_cifar.cli.errors import RunError
 from madry_cifar.export import stablehlo
-from madry_cifar.networks.wide_resnet import network_of
 from madry_cifar.runs import checkpoints
 from madry_cifar.runs.files import write_json
-from madry_cifar.train import PRECISIONS
-from madry_cifar.training import method as defense
 from madry_cifar.training.method import Defense
-
-
-def rebuild(settings: Mapping) -> Defense:
-    """The defence of a run with these settings, its networks with their first weights."""
-    defense_class = defense.find(settings["defense"])
-    names = {field.name for field in dataclasses.fields(defense_class.Options)}
-    given = {name: value for name, value in settings.items() if name in names}
-    options = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-    classifier = network_of(settings, dtype=PRECISIONS[settings.get("precision", "float32")])
-    return defense_class(classifier, defense_class.Options(**options), settings["seed"])
 
 
 def batch(dataset: data.Dataset, step: int, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -48,17 +34,17 @@ class TrainStep:
     """The training iteration of a defence on one batch.
 
     Args:
-      training: the defence.
+      method: the defence.
       images: [B, 32, 32, 3] in [0, 255], as they come out of augmentation.
       labels: [B].
       step: counted from 0; decides learning rates and random draws.
     """
 
-    def __init__(self, training: Defense, images: np.ndarray, labels: np.ndarray, step: int):
+    def __init__(self, method: Defense, images: np.ndarray, labels: np.ndarray, step: int):
         def iteration(images, labels, step):
-            return dict(training.train_step(images, labels, tf.cast(step, tf.int64)))
+            return dict(method.train_step(images, labels, tf.cast(step, tf.int64)))
 
-        self.variables = checkpoints.flat_state(training.networks, training.optimizers)
+        self.variables = checkpoints.flat_state(method.networks, method.optimizers)
         self._batch = {"images": np.float32(images), "labels": np.int32(labels), "step": np.int32(step)}
         self._arguments = [tf.constant(value) for value in self._batch.values()]
         self._function = tf.function(iteration, jit_compile=True, autograph=False)

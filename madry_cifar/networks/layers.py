@@ -3,6 +3,8 @@
 Released code: MadryLab/cifar10_challenge `model.py`, and the same layers in the RvS release.
 """
 
+from collections.abc import Iterable
+
 import keras
 import tensorflow as tf
 
@@ -168,6 +170,23 @@ def standardize(images: tf.Tensor) -> tf.Tensor:
     centred = images - tf.reduce_mean(images, axis=[1, 2, 3], keepdims=True)
     variance = tf.reduce_mean(tf.square(centred), axis=[1, 2, 3], keepdims=True)
     return centred * tf.math.rsqrt(tf.maximum(variance, 1.0 / size))
+
+
+def flat_variables(name: str, network: keras.Model) -> dict[str, tf.Variable]:
+    """All variables of a network by their flat names, as NAME.unit_1_0.conv1.kernel; `name` replaces the network's."""
+    return unambiguous((".".join([name, *v.path.split("/")[1:]]), v.value) for v in network.variables)
+
+
+def unambiguous(pairs: Iterable[tuple[str, tf.Variable]]) -> dict[str, tf.Variable]:
+    """Variables by their names, from pairs; ValueError unless each has one name, and each name one variable."""
+    variables, names = {}, {}
+    for name, variable in pairs:
+        if name in variables:
+            raise ValueError(f"two variables would be saved as {name}")
+        if names.setdefault(id(variable), name) != name:
+            raise ValueError(f"{names[id(variable)]} and {name} are one variable")
+        variables[name] = variable
+    return variables
 
 
 def kernels(network: keras.Model) -> list[tf.Variable]:

@@ -1,27 +1,22 @@
 """Wide residual networks: that of the MadryLab code, which the RvS release uses unchanged, and the standard one."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar
 
 import keras
 import tensorflow as tf
 
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.networks.layers import BatchNorm, Conv, Dense, initialize, standardize
+from madry_cifar.predictor import Outputs
 
 LEAKINESS = {"madry": 0.1, "standard": 0.0}  # of the activations, by architecture
+PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # of the convolutions, and Keras's names of them
 SCALINGS = {  # of pixels in [0, 255], inside the network
     "standardize": standardize,  # each image to mean 0 and deviation 1
     "signed": lambda images: images / 127.5 - 1,
     "unit": lambda images: images / 255,
 }
-
-
-class Outputs(NamedTuple):
-    """What the classifier returns: `features` f(x) [B, 64·width] after global pooling, and `logits` [B, K]."""
-
-    features: tf.Tensor
-    logits: tf.Tensor
 
 
 class ResidualUnit(keras.layers.Layer):
@@ -110,6 +105,9 @@ class WideResNet(keras.Model):
     Raises:
       ValueError: for a depth, width or number of classes that no such network has, or an unknown name.
     """
+
+    DEFAULTS: ClassVar = {"architecture": "madry", "input_scaling": "standardize", "batch_norm_epsilon": 1e-3}
+    image_shape = (32, 32, 3)
 
     def __init__(
         self,

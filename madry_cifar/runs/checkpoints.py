@@ -1,7 +1,9 @@
-"""Checkpoints of a run: every network's variables and what its optimizer keeps under flat names, and the step.
+"""Checkpoints of a run: every network's variables and what the optimizers keep under flat names, and the step.
 
 A variable is called `NETWORK.PATH`, for instance `classifier.unit_1_0.conv1.kernel`, and its momentum
-`NETWORK.PATH.momentum` (with Adam: `.m` and `.v`), so that checkpoints do not depend on how the objects are nested.
+`NETWORK.PATH.momentum` (with Adam: `.m` and `.v`) where the optimizer has the network's name, else
+`NETWORK.PATH.OPTIMIZER.momentum`; the number of Adam's updates is `OPTIMIZER.count`. So checkpoints do not depend on
+how the objects are nested.
 """
 
 import os
@@ -13,32 +15,34 @@ import numpy as np
 import tensorflow as tf
 
 from madry_cifar.cli.errors import RunError, UsageError
-from madry_cifar.networks.wide_resnet import WideResNet, network_of
-from madry_cifar.runs.run_folder import read_flags
+from madry_cifar.networks.layers import flat_variables, unambiguous
 from madry_cifar.training.optimizers import Optimizer
 
 PREFIX = "ckpt"
 _DAMAGED = (tf.errors.OpError, IndexError, RuntimeError)  # what TensorFlow raises for damaged files, by their kind
 
 
-def flat_variables(name: str, network: keras.Model) -> dict[str, tf.Variable]:
-    """All variables of a network by their flat names; `name` replaces the network's own."""
-    return {".".join([name, *v.path.split("/")[1:]]): v.value for v in network.variables}
-
-
 def flat_state(networks: Mapping[str, keras.Model], optimizers: Mapping[str, Optimizer]) -> dict[str, tf.Variable]:
-    """All variables of networks and optimizers, given by name as in `Training`, by their flat names."""
-    state = {}
-    for name, network in networks.items():
-        variables = flat_variables(name, network)
-        state |= variables
-        names = {id(variable): flat for flat, variable in variables.items()}
-        if name in optimizers:
-            optimizer = optimizers[name]
-            for kept, slots in optimizer.state.items():
-                pairs = zip(optimizer.variables, slots, strict=True)
-                state |= {f"{names[id(variable)]}.{kept}": slot for variable, slot in pairs}
-    return state
+    """All variables of networks and optimizers, given by name as in `Method`, by their flat names.
+
+    Raises:
+      ValueError: when an optimizer updates what belongs to no network, or when not every variable has one name of its
+        own, as where two optimizers share what they keep.
+    """
+    state = [item for name, network in networks.items() for item in flat_variables(name, network).items()]
+    names = {id(variable): flat for flat, variable in state}
+    for name, optimizer in optimizers.items():
+        for variable, *slots in zip(optimizer.variables, *optimizer.state.values(), strict=True):
+            if id(variable) not in names:
+                raise ValueError(f"optimizer {name!r} updates {variable.name} of none of the networks {list(networks)}")
+            flat = names[id(variable)]
+            owner = flat if flat.startswith(f"{name}.") else f"{flat}.{name}"
+            state += [(f"{owner}.{kept}", slot) for kept, slot in zip(optimizer.state, slots, strict=True)]
+    return unambiguous([*state, *_counts(optimizers).items()])
+
+
+def _counts(optimizers):
+    return {f"{name}.count": made.count for name, made in optimizers.items() if made.count is not None}
 
 
 class Checkpoints:
@@ -46,9 +50,12 @@ class Checkpoints:
 
     Args:
       train_dir: the run's folder.
-      networks, optimizers: by name, as in `Training`.
+      networks, optimizers: by name, as in `Method`.
       keep: how many of the latest checkpoints to keep; 0 keeps all.
       writes: whether this process is the one that saves.
+
+    Raises:
+      ValueError: when these cannot all be saved; see `flat_state`.
     """
 
     def __init__(
@@ -61,7 +68,8 @@ class Checkpoints:
         writes: bool = True,
     ):
         self.train_dir, self.step = train_dir, tf.Variable(0, dtype=tf.int64, trainable=False)
-        self.checkpoint = tf.train.Checkpoint(step=self.step, **flat_state(networks, optimizers))
+        self.state, self.counts = flat_state(networks, optimizers), _counts(optimizers)
+        self.checkpoint = tf.train.Checkpoint(step=self.step, **self.state)
         folder = str(pathlib.Path(train_dir) / "checkpoints")
         if writes:
             _mend_list(folder, list(saved_steps(train_dir).values()))
@@ -76,7 +84,14 @@ class Checkpoints:
         steps = saved_steps(self.train_dir)
         if not steps:
             return 0
-        _restore(self.checkpoint, steps[max(steps)])
+        path, checkpoint = steps[max(steps)], self.checkpoint
+        uncounted = self.counts.keys() - read(path).keys() if self.counts else set()
+        if uncounted:  # of an earlier version, whose optimizers all made one update a step
+            kept = {name: variable for name, variable in self.state.items() if name not in uncounted}
+            checkpoint = tf.train.Checkpoint(step=self.step, **kept)
+        _restore(checkpoint, path)
+        for name in uncounted:
+            self.counts[name].assign(self.step)
         return int(self.step)
 
     def save(self, step: int) -> str:
@@ -160,22 +175,17 @@ def read(path: str) -> dict[str, np.ndarray]:
     return {name.replace("..", "."): value for name, value in values.items()}  # TensorFlow doubles a name's dots
 
 
-def load_network(network: keras.Model, name: str, train_dir: str | os.PathLike, checkpoint=None) -> keras.Model:
-    """Fills a network with the weights of the one called `name` in a run's checkpoint.
+def load(variables: Mapping[str, tf.Variable], train_dir: str | os.PathLike, checkpoint=None) -> None:
+    """Gives variables, by their flat names, their values in a run's checkpoint (step or path; the latest by default).
 
     Raises:
       UsageError: when there is no such checkpoint.
-      RunError: when it is damaged or does not hold that network.
+      RunError: when it is damaged or does not hold them.
     """
-    _restore(tf.train.Checkpoint(**flat_variables(name, network)), find(train_dir, checkpoint)[1], partial=True)
+    _restore(tf.train.Checkpoint(**variables), find(train_dir, checkpoint)[1], partial=True)
+
+
+def load_network(network: keras.Model, name: str, train_dir: str | os.PathLike, checkpoint=None) -> keras.Model:
+    """Fills a network with the weights of the one called `name` in a run's checkpoint. Raises as `load`."""
+    load(flat_variables(name, network), train_dir, checkpoint)
     return network
-
-
-def load_classifier(train_dir: str | os.PathLike, checkpoint: int | str | None = None) -> WideResNet:
-    """The classifier of a run, with the weights of its latest or the given checkpoint (a step or a path).
-
-    Raises:
-      UsageError: when the folder holds no run or no such checkpoint.
-      RunError: when the checkpoint is damaged.
-    """
-    return load_network(network_of(read_flags(train_dir)), "classifier", train_dir, checkpoint)

@@ -37,6 +37,7 @@ MAY_CHANGE = frozenset(
 # Settings that came after the first runs were made, and what those runs had instead.
 ADDED = {
     "max_train_images": 0,
+    "starts_from": [],
     "ot_weight": 1.0,
     "precision": "float32",
     "sync_bn": False,

@@ -1,50 +1,34 @@
-"""What a training is, and a defence: networks, their optimizers and a step. Natural and PGD adversarial training.
+"""What a method of training is, and a defence: networks, optimizers and a step.
 
-A new defence is a subclass of `Defense` with a `name`, its `Options` and a `train_step`; decorated with `register` it
-is a value of `--defense`, its options are flags, and the one training loop (`trainer.py`) runs it.
+A new defence is a subclass of `Defense` with a `name`, its `Options` and a `train_step`; decorated with `register`
+(`registry.py`) it is a value of `--defense`, its options are flags, and the one training loop (`trainer.py`) runs it.
 """
 
 import abc
-import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import keras
 import tensorflow as tf
 
 from madry_cifar import attacks, replicas
-from madry_cifar.cli.errors import unknown
 from madry_cifar.networks.layers import kernels
 from madry_cifar.networks.wide_resnet import WideResNet
-from madry_cifar.randomness import draw_seed
-from madry_cifar.training.optimizers import Momentum, Optimizer
-from madry_cifar.training.options import Options, TrainingOptions, option
-
-REGISTRY: dict[str, type["Defense"]] = {}
-
-
-def register(defense: type["Defense"]) -> type["Defense"]:
-    """Class decorator: makes a defence available under its name."""
-    REGISTRY[defense.name] = defense
-    return defense
+from madry_cifar.predictor import NetworkPredictor, Predictor
+from madry_cifar.randomness import Draws, draw_seed
+from madry_cifar.training.optimizers import Momentum, Optimizer, clip_by_global_norm
+from madry_cifar.training.options import Options, TrainingOptions
 
 
-def find(name: str) -> type["Defense"]:
-    """The defence called `name`. Raises UsageError, naming the nearest, when there is none."""
-    if name not in REGISTRY:
-        raise unknown("defense", name, REGISTRY)
-    return REGISTRY[name]
-
-
-class Training(abc.ABC):
+class Method(abc.ABC):
     """What the training loop repeats: a step that updates networks, and what is seen of it.
 
     Attributes:
-      name: of the way to train.
+      name: of the method.
       Options: the dataclass of its hyper-parameters.
       classifier: the network whose accuracy is watched: the one that a defence trains, or that an attack aims at.
       watched_batch_norm: the mode of its batch norm when it is watched; no mode that updates anything.
       networks: what is trained and saved, by name.
-      optimizers: by the name of the network that they update.
+      optimizers: by any name; several may update one network. What they keep is saved too.
       options, seed: as given.
     """
 
@@ -62,17 +46,32 @@ class Training(abc.ABC):
     def steps(self, steps_per_epoch: int) -> int:
         """The number of training steps in all."""
 
-    def minimize(self, name: str, loss: tf.Tensor, tape: tf.GradientTape, step) -> None:
-        """One update of the network called `name`, and of no other, along the gradient of `loss`.
+    def minimize(
+        self, optimizer: str, loss: tf.Tensor, tape: tf.GradientTape, step, *, clip_norm: float | None = None
+    ) -> None:
+        """One update by the optimizer of that name along the gradient of `loss`; see `apply`.
 
         Where several replicas have a loss each, what is minimised is their mean.
         """
-        optimizer = self.optimizers[name]
-        optimizer.apply(replicas.mean(tape.gradient(loss, optimizer.variables)), step)
+        self.apply(optimizer, tape.gradient(loss, self.optimizers[optimizer].variables), step, clip_norm=clip_norm)
+
+    def apply(self, optimizer: str, gradients: Sequence[tf.Tensor], step, *, clip_norm: float | None = None) -> None:
+        """One update by the optimizer of that name, of its variables and no others.
+
+        Args:
+          optimizer: one of `optimizers`.
+          gradients: of its variables, in order; where several replicas have some each, their mean is taken.
+          step: as `train_step` gets it; decides the learning rate.
+          clip_norm: the largest l2 norm of all gradients together (of their mean); None is without.
+        """
+        gradients = replicas.mean(gradients)
+        if clip_norm is not None:
+            gradients = clip_by_global_norm(gradients, clip_norm)
+        self.optimizers[optimizer].apply(gradients, step)
 
     @abc.abstractmethod
     def train_step(self, images: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> Mapping[str, tf.Tensor]:
-        """One update of every network, as part of a compiled function.
+        """Updates the networks, as part of a compiled function.
 
         Args:
           images: [B, 32, 32, 3] training images, augmented if the data set is, pixels in [0, 255].
@@ -88,11 +87,12 @@ class Training(abc.ABC):
         return None
 
 
-class Defense(Training):
+class Defense(Method):
     """A way to train a classifier; its network "classifier" is the one that is evaluated."""
 
     Options: type[Options] = Options
     watched_batch_norm = "frozen"  # the batch's own statistics, as in training
+    starts_from: tuple[str, ...] = ()  # the methods whose runs it may take its first weights from, if it needs any
 
     def __init__(self, classifier: WideResNet, options: Options | None = None, seed: int = 0):
         super().__init__(classifier, options, seed)
@@ -102,9 +102,17 @@ class Defense(Training):
     def steps(self, steps_per_epoch):
         return self.options.steps
 
+    def predictor(self) -> Predictor:
+        """What is evaluated, attacked and exported of it."""
+        return NetworkPredictor(self.classifier)
+
     def optimizer(self, network: keras.Model, schedule) -> Momentum:
         """Momentum on all trainable variables of a network."""
         return Momentum([v.value for v in network.trainable_variables], schedule, self.options.momentum)
+
+    def start_draws(self, step) -> Draws:
+        """The random start of the attack that a step trains on."""
+        return Draws(draw_seed(self.seed, step, "attack start"))
 
     def weight_decay(self) -> tf.Tensor:
         """The classifier's weight decay term: the factor times the sum of weight²/2 (`l2_loss`) over its kernels.
@@ -135,59 +143,3 @@ class OnExamples(Defense):
 
     def adversarial_images(self, images, labels, step):
         return self.examples(images, labels, step)[0]
-
-
-@register
-class Natural(OnExamples):
-    """Training on the images as they are, with the recipe of the MadryLab code."""
-
-    name = "natural"
-
-    def examples(self, images, labels, step):
-        return images, labels
-
-    def adversarial_images(self, images, labels, step):
-        return None
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class AdversarialTrainingOptions(Options):
-    """Madry et al., with the seven steps that the RvS paper names."""
-
-    epsilon: float = option(8.0, "radius of the L∞ ball, in grey levels of 255", minimum=0)
-    attack_steps: int = option(7, "steps of the PGD attack trained on", minimum=0)
-    attack_step_size: float = option(2.0, "size of such a step, in grey levels", minimum=0)
-    attack_batch_norm: str = option(
-        "train",
-        "batch norm while attacking: train (batch statistics, running ones updated at every step, as released), "
-        "frozen (batch statistics, none updated) or eval (running ones)",
-        choices=("train", "frozen", "eval"),
-    )
-
-
-@register
-class AdversarialTraining(OnExamples):
-    """PGD adversarial training (Madry et al.): the images of each step are those that maximise the cross-entropy."""
-
-    name = "at"
-    Options = AdversarialTrainingOptions
-
-    def examples(self, images, labels, step):
-        return self.attack(images, labels, step, self.options.attack_batch_norm), labels
-
-    def adversarial_images(self, images, labels, step):
-        mode = self.options.attack_batch_norm
-        return self.attack(images, labels, step, "frozen" if mode == "train" else mode)
-
-    def attack(self, images, labels, step, batch_norm: str):
-        """The images that PGD makes of `images`, with the classifier's batch norm in that mode."""
-        return attacks.pgd(
-            self.classifier,
-            images,
-            labels,
-            epsilon=self.options.epsilon,
-            step_size=self.options.attack_step_size,
-            steps=self.options.attack_steps,
-            seed=draw_seed(self.seed, step, "attack start"),
-            batch_norm=batch_norm,
-        )

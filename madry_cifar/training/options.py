@@ -1,28 +1,14 @@
 """The hyper-parameters of a training: one dataclass, from which its command-line flags are made."""
 
 import dataclasses
-import math
-from typing import Any, get_args, get_origin
+from typing import Any
 
-from madry_cifar.cli.errors import UsageError
+from madry_cifar.cli.errors import UsageError, text
+from madry_cifar.cli.settings import Settings, option
 from madry_cifar.training.optimizers import PiecewiseConstant
 
 
-def option(
-    default: Any,
-    help: str,
-    *,
-    minimum: float = -math.inf,
-    maximum: float = math.inf,
-    choices: tuple | None = None,
-):
-    """A field of `TrainingOptions`: its default, the help of its flag, and what values it takes."""
-    taken = {"minimum": minimum, "maximum": maximum, "choices": choices}
-    return dataclasses.field(default=default, metadata={"help": help, **taken})
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainingOptions:
+class TrainingOptions(Settings):
     """What every training has, that of a defence and that of an attack; each adds its own fields and defaults.
 
     Raises:
@@ -31,27 +17,7 @@ class TrainingOptions:
 
     batch_size: int = option(128, "images per step", minimum=1)
 
-    def __post_init__(self):
-        for field in dataclasses.fields(self):
-            self._check(field, getattr(self, field.name))
 
-    def _check(self, field, value):
-        choices, minimum, maximum = (field.metadata[name] for name in ("choices", "minimum", "maximum"))
-        if choices is not None and value not in choices:
-            raise UsageError(field.name, value, f"must be one of {', '.join(map(str, choices))}")
-        for number in value if isinstance(value, tuple) else (value,):
-            if isinstance(number, float) and not math.isfinite(number):
-                raise UsageError(field.name, number, "must be a finite number")
-            if isinstance(number, (int, float)) and not minimum <= number <= maximum:
-                bound = f"at least {minimum}" if number < minimum else f"at most {maximum}"
-                raise UsageError(field.name, number, f"must be {bound}")
-
-    def as_dict(self) -> dict[str, Any]:
-        """The options by name, ready for JSON."""
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Options(TrainingOptions):
     """What every defence has."""
 
@@ -79,7 +45,9 @@ class Options(TrainingOptions):
         try:
             PiecewiseConstant(self.learning_rates, value)
         except ValueError as error:
-            raise UsageError("learning_rates", self.learning_rates, f"with --{boundaries}={value}: {error}") from None
+            raise UsageError(
+                "learning_rates", self.learning_rates, f"with --{boundaries}={text(value)}: {error}"
+            ) from None
 
     def in_steps(self, steps_per_epoch: int) -> "Options":
         """The same with epochs counted in steps, `steps_per_epoch` of them each.
@@ -103,10 +71,3 @@ class Options(TrainingOptions):
         if self.epochs or self.learning_rate_epochs:
             raise ValueError("a schedule in epochs must first be counted in steps, by in_steps(steps_per_epoch)")
         return PiecewiseConstant(self.learning_rates, self.learning_rate_boundaries)
-
-
-def kind(field: dataclasses.Field) -> tuple[type, bool]:
-    """The type of a field's value or, for a tuple of numbers, of its elements with True."""
-    if get_origin(field.type) is tuple:
-        return get_args(field.type)[0], True
-    return field.type, False

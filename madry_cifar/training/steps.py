@@ -6,14 +6,14 @@ import tensorflow as tf
 from madry_cifar import replicas
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.data.datasets import Dataset
-from madry_cifar.training.method import Training
+from madry_cifar.training.method import Method
 
 
 class Steps:
-    """Repeats the `train_step` of a training on a data set's training images, which lie on each device.
+    """Repeats the `train_step` of a method on a data set's training images, which lie on each device.
 
     Args:
-      training: its networks and optimizers were made in the scope of `strategy`.
+      method: its networks and optimizers were made in the scope of `strategy`.
       strategy: whose replicas share each batch equally.
       jit_compile: compile with XLA.
       steps_per_call: how many steps `train` takes at most.
@@ -24,16 +24,16 @@ class Steps:
 
     def __init__(
         self,
-        training: Training,
+        method: Method,
         dataset: Dataset,
         *,
         strategy: tf.distribute.Strategy,
         jit_compile: bool = False,
         steps_per_call: int = 1,
     ):
-        self.training, self.augment, self.strategy = training, dataset.augment, strategy
+        self.method, self.augment, self.strategy = method, dataset.augment, strategy
         self.steps_per_call, self.jit_compile = steps_per_call, jit_compile
-        self.replicas, batch_size = strategy.num_replicas_in_sync, training.options.batch_size
+        self.replicas, batch_size = strategy.num_replicas_in_sync, method.options.batch_size
         if batch_size % self.replicas:
             raise UsageError("batch_size", batch_size, f"{self.replicas} replicas cannot share it equally")
         self._arrays = [self._on_each_device(array) for array in (dataset.train.images, dataset.train.labels)]
@@ -82,8 +82,8 @@ class Steps:
         return self.strategy.experimental_distribute_values_from_function(copy)
 
     def _batch(self, rows, step, images, labels):
-        images = self.augment(tf.gather(images, rows), self.training.seed, step)
-        return tf.cast(images, self.training.classifier.variable_dtype), tf.gather(labels, rows)
+        images = self.augment(tf.gather(images, rows), self.method.seed, step)
+        return tf.cast(images, self.method.classifier.variable_dtype), tf.gather(labels, rows)
 
     def _one(self, rows, step):
         losses = self.strategy.run(self._replica_step, args=(rows, step, *self._arrays))
@@ -91,7 +91,7 @@ class Steps:
         return losses, tf.reduce_all([tf.math.is_finite(loss) for loss in losses.values()])
 
     def _replica_step(self, rows, step, images, labels):
-        losses = dict(self.training.train_step(*self._batch(replicas.own(rows), step, images, labels), step))
+        losses = dict(self.method.train_step(*self._batch(replicas.own(rows), step, images, labels), step))
         if replicas.count() > 1:
             self._average_statistics()
         return replicas.mean(losses)
@@ -101,7 +101,7 @@ class Steps:
 
         They move towards each batch's by a fixed share, so this is as if each move had been towards the mean.
         """
-        statistics = [v.value for network in self.training.networks.values() for v in network.non_trainable_variables]
+        statistics = [v.value for network in self.method.networks.values() for v in network.non_trainable_variables]
         for variable, value in zip(statistics, replicas.mean([tf.identity(v) for v in statistics]), strict=True):
             tf.raw_ops.AssignVariableOp(resource=variable.handle, value=value)
 
@@ -123,7 +123,7 @@ class Steps:
 
     def _inspected(self, rows, step):
         arrays = [self._local(array) for array in self._arrays]
-        return inspect(self.training, *self._batch(rows, step, *arrays), step)
+        return inspect(self.method, *self._batch(rows, step, *arrays), step)
 
     def _any(self, condition):
         def share():
@@ -132,22 +132,22 @@ class Steps:
         return self._local(self.strategy.run(share)) > 0
 
 
-def inspect(training: Training, images: tf.Tensor, labels: tf.Tensor, step: tf.Tensor):
+def inspect(method: Method, images: tf.Tensor, labels: tf.Tensor, step: tf.Tensor):
     """The batch of a step: accuracies in percent and size of the perturbation; natural and adversarial images.
 
     Nothing is updated.
     """
 
     def accuracy(batch):
-        logits = training.classifier(batch, batch_norm=training.watched_batch_norm).logits
+        logits = method.classifier(batch, batch_norm=method.watched_batch_norm).logits
         return 100 * tf.reduce_mean(tf.cast(tf.argmax(logits, axis=1, output_type=labels.dtype) == labels, tf.float32))
 
     seen = {"batch/natural_accuracy": accuracy(images)}
-    adversarial = training.adversarial_images(images, labels, step)
+    adversarial = method.adversarial_images(images, labels, step)
     if adversarial is None:
         return seen, (images,)
     size = tf.abs(adversarial - images)
-    at_bound = tf.cast(size >= training.options.epsilon * (1 - 1e-4), tf.float32)
+    at_bound = tf.cast(size >= method.options.epsilon * (1 - 1e-4), tf.float32)
     seen |= {
         "batch/adversarial_accuracy": accuracy(adversarial),
         "perturbation/mean_absolute": tf.reduce_mean(size),

@@ -1,7 +1,6 @@
 """The training loop, for every defence and for attacks that are trained."""
 
 import contextlib
-import dataclasses
 import pathlib
 import signal
 import time
@@ -14,22 +13,12 @@ from madry_cifar.cli.progress import progress_bar
 from madry_cifar.data.datasets import Batches, Dataset
 from madry_cifar.evaluation.evaluator import Evaluator
 from madry_cifar.runs.checkpoints import Checkpoints, saved_steps
-from madry_cifar.training.method import Training
+from madry_cifar.training.method import Method
 from madry_cifar.training.profiler import Profiler
+from madry_cifar.training.settings import Schedule
 from madry_cifar.training.steps import Steps
 from madry_cifar.training.strategies import is_chief, several_workers
 from madry_cifar.training.summaries import Summaries
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """How often, in steps, a run does what; 0 is never. `keep`: checkpoints to keep, 0 for all."""
-
-    checkpoint_every: int = 1000
-    keep: int = 3
-    log_every: int = 100
-    image_every: int = 1000
-    eval_every: int = 1000
 
 
 class Interrupted(RunError):
@@ -44,7 +33,7 @@ class Trainer:
     """Trains the networks of a defence or attack on a data set, in a run's folder, from its latest checkpoint on.
 
     Args:
-      training: whose `train_step` is repeated.
+      method: whose `train_step` is repeated.
       dataset: its training images are trained on; its held-out ones (or, without any, test images) are evaluated.
       train_dir: the run's folder, which exists.
       schedule: how often to save, log, show images and evaluate.
@@ -61,7 +50,7 @@ class Trainer:
 
     def __init__(
         self,
-        training: Training,
+        method: Method,
         dataset: Dataset,
         train_dir,
         schedule: Schedule,
@@ -72,19 +61,18 @@ class Trainer:
         strategy: tf.distribute.Strategy | None = None,
         profile_steps: tuple[int, int] | None = None,
     ):
-        self.training, self.schedule, self.evaluator = training, schedule, evaluator
+        self.method, self.schedule, self.evaluator = method, schedule, evaluator
         self.strategy = strategy or tf.distribute.get_strategy()
         self.chief = is_chief(self.strategy)
         self.held_out = dataset.validation or dataset.test
-        self.batches = Batches(len(dataset.train), training.options.batch_size, training.seed)
+        self.batches = Batches(len(dataset.train), method.options.batch_size, method.seed)
         self.train_dir = pathlib.Path(train_dir)
         self.summaries = Summaries(self.train_dir if self.chief else None)
         self.profiler = Profiler(self.train_dir, profile_steps if self.chief else None)
-        networks, optimizers = training.networks, training.optimizers
-        self.checkpoints = Checkpoints(train_dir, networks, optimizers, schedule.keep, writes=self.chief)
+        self.checkpoints = Checkpoints(train_dir, method.networks, method.optimizers, schedule.keep, writes=self.chief)
         self.step = self.checkpoints.restore_latest()
         self.steps = Steps(
-            training, dataset, strategy=self.strategy, jit_compile=jit_compile, steps_per_call=steps_per_call
+            method, dataset, strategy=self.strategy, jit_compile=jit_compile, steps_per_call=steps_per_call
         )
         self._seconds = []  # that a step took, for each call since the last point on the curves
 
@@ -95,7 +83,7 @@ class Trainer:
           Interrupted: after SIGINT or SIGTERM (of any worker), when all is saved.
           RunError: when a loss is not finite, or another worker is lost; the last good checkpoint is kept.
         """
-        last, first = self.training.steps(self.batches.steps_per_epoch), self.step
+        last, first = self.method.steps(self.batches.steps_per_epoch), self.step
         bar = progress_bar(last, "step", initial=first, disable=not self.chief)
         with _signals() as received, self._workers_lost(), self.profiler, bar:
             stopped = False
@@ -163,7 +151,7 @@ class Trainer:
         step = self.step - 1  # what the losses and the batch belong to
         seen, _ = self.steps.inspect(self.batches(step), step)
         values = {f"loss/{name}": value for name, value in losses.items()} | seen
-        for name, optimizer in self.training.optimizers.items():
+        for name, optimizer in self.method.optimizers.items():
             values[f"learning_rate/{name}"] = optimizer.schedule(step)
         values["speed/images_per_second"] = self.batches.batch_size / np.median(self._seconds)
         self._seconds.clear()
@@ -179,12 +167,12 @@ class Trainer:
         self.summaries.images(self.step, *shown)
 
     def _evaluate(self):
-        outcomes = self.evaluator(self.held_out, seed=self.training.seed)
+        outcomes = self.evaluator(self.held_out, seed=self.method.seed)
         accuracies = {f"evaluation/{name}": outcome.accuracy for name, outcome in outcomes.items()}
         self.summaries.scalars(self.step, accuracies)
 
     def _save(self):
-        for network in self.training.networks.values():
+        for network in self.method.networks.values():
             for variable in network.variables:
                 if not np.all(np.isfinite(variable.numpy())):
                     raise RunError(f"step {self.step}: {variable.path} is not finite; not saved. {self._last_good()}")

@@ -20,7 +20,7 @@ from madry_cifar.attacks.registry import Attack
 from madry_cifar.attacks.steps import PIXEL_RANGE
 from madry_cifar.cli.errors import RunError, UsageError
 from madry_cifar.runs import checkpoints, run_folder
-from madry_cifar.training.method import Training
+from madry_cifar.training.method import Method
 from madry_cifar.training.optimizers import Adam, PiecewiseConstant
 from madry_cifar.training.options import TrainingOptions, option
 from rvs_tf.advgan.networks import GREY_LEVELS, AdvGANGenerator, Discriminator
@@ -51,7 +51,6 @@ def perturbation_loss(perturbation: tf.Tensor, bound: float) -> tf.Tensor:
     return tf.reduce_mean(tf.nn.relu(norm - bound))
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class AdvGANOptions(TrainingOptions):
     """Defaults: those of AdvGAN-tf, but for ε and the bound of the norm, which are the port's."""
 
@@ -78,7 +77,7 @@ class AdvGANOptions(TrainingOptions):
     )
 
 
-class AdvGAN(Training):
+class AdvGAN(Method):
     """The training of a generator against `classifier`, which is frozen: not updated, not saved, batch norm in "eval".
 
     Attributes:
@@ -118,7 +117,7 @@ class AdvGAN(Training):
         self.minimize("discriminator", discriminator, discriminator_tape, step)
 
         with generator_tape:
-            logits = self.classifier(adversarial, batch_norm="eval").logits
+            logits = self.classifier(adversarial).logits
             scores = logits if options.adversarial_loss == "logits" else tf.nn.softmax(logits)
             leading = adversarial_loss(scores, labels)
             gan = gan_loss(self.discriminator(adversarial))
@@ -150,7 +149,7 @@ def as_attack(generator: AdvGANGenerator, options: AdvGANOptions, **protocol: An
     """The attack by a generator with its weights of the moment; `protocol` adds to or replaces what it tells of it."""
     return Attack(
         "advgan",
-        lambda model, images, labels, seed: perturb(generator, images, options.epsilon)[1],
+        lambda predictor, images, labels, draws: perturb(generator, images, options.epsilon)[1],
         {"norm": "linf", "pixel_range": list(PIXEL_RANGE)} | options.as_dict() | protocol,
     )
 
@@ -165,7 +164,7 @@ class TrainedAdvGAN:
         follows `restore`. Its `protocol` has norm, epsilon, generator_width, epochs (trained), train_dir and the other
         options of the training.
       epsilon: the radius that it was trained for, in grey levels.
-      target_sha256: `madry_cifar.evaluation.fingerprint` of the classifier that it was trained against.
+      target_sha256: the fingerprint of the classifier that it was trained against.
       steps: its checkpoints, one after each epoch, in order. Before the first `restore` the weights are of the last.
 
     Raises:

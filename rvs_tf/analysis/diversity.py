@@ -15,20 +15,20 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from absl import flags as absl_flags
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from madry_cifar.cli import flags
 from madry_cifar.cli.progress import progress_bar
+from madry_cifar.cli.settings import like
+from madry_cifar.evaluation.settings import Images
 from madry_cifar.runs.files import write_json
 from madry_cifar.runs.run_folder import environment
 from madry_cifar.training.summaries import Summaries
 from rvs_tf.analysis.perturber import VARIANTS, Perturber
-from rvs_tf.analysis.run_analysis import Analysis, check_finite, define_flags
+from rvs_tf.analysis.run_analysis import Analysis, AnalysisSettings, check_finite
 
-FLAGS = absl_flags.FLAGS
 MEASURES = ("mean_distance", "mean_standard_deviation")
 SHOWN = 12  # checkpoints in the terminal's table
 
@@ -64,10 +64,19 @@ def diversity(
     return {variant: dict(zip(MEASURES, values, strict=True)) for variant, values in means.items()}
 
 
+class DiversitySettings(AnalysisSettings):
+    """An analysis of many checkpoints on many images."""
+
+    output: str = like(AnalysisSettings, "output", help="file for the result, .json")
+    checkpoints: str = like(AnalysisSettings, "checkpoints", default="all", help="all, or steps with commas between")
+    max_images: int = like(Images, "max_images", help="test images, from the first; 0 is all")
+
+
 def main() -> None:
     """Measures as the flags say, checkpoint by checkpoint."""
-    analysis = Analysis(".json")
-    images = analysis.test.images[: FLAGS.max_images or None]
+    settings = flags.read(DiversitySettings)
+    analysis = Analysis(settings, ".json")
+    images = analysis.test.images[: settings.max_images or None]
     about = analysis.about(len(images))
     partial = analysis.output.with_name(f"{analysis.output.stem}.partial.json")
     known, entries, curves = unfinished(partial, about), [], Curves(analysis.train_dir / "analysis")
@@ -149,8 +158,7 @@ def table(content: dict, entries: list[dict]) -> Table:
 
 def command() -> None:
     """Entry point."""
-    define_flags(".json", "all", "all, or steps with commas between")
-    flags.define("Analysis", "max_images", 0, "test images, from the first; 0 is all", kind=int, minimum=0)
+    flags.define("Analysis", DiversitySettings)
     flags.run(main, __doc__)
 
 

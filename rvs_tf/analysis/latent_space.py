@@ -10,27 +10,38 @@ import json
 from typing import NamedTuple
 
 import numpy as np
-from absl import flags as absl_flags
 
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import RunError, UsageError
 from madry_cifar.cli.progress import progress_bar
+from madry_cifar.cli.settings import like, option
 from madry_cifar.runs.files import write_array
 from madry_cifar.runs.run_folder import environment
 from rvs_tf.analysis import projector
 from rvs_tf.analysis.perturber import VARIANTS, Perturber
-from rvs_tf.analysis.run_analysis import Analysis, check_finite, define_flags
+from rvs_tf.analysis.run_analysis import Analysis, AnalysisSettings, check_finite
 
-FLAGS = absl_flags.FLAGS
+
+class LatentSpaceSettings(AnalysisSettings):
+    """An analysis of two checkpoints on an image of each class."""
+
+    output: str = like(AnalysisSettings, "output", help="file for the result, .npz")
+    checkpoints: str | None = like(
+        AnalysisSettings,
+        "checkpoints",
+        help="steps with commas between, an early and a late one [the first and the last]",
+    )
+    perplexity: float = option(30.0, "of the t-SNE: about how many neighbours a point has")
 
 
 def main() -> None:
     """Embeds as the flags say, and writes the file and the projector's."""
-    analysis = Analysis(".npz")
-    steps = _early_and_late(analysis.steps)
+    settings = flags.read(LatentSpaceSettings)
+    analysis, perplexity = Analysis(settings, ".npz"), settings.perplexity
+    steps = _early_and_late(analysis.steps, settings.checkpoints)
     classes, rows = np.unique(analysis.test.labels, return_index=True)
-    each = 1 + FLAGS.draws  # points of an image
-    _check_perplexity(len(rows) * each)
+    each = 1 + settings.draws  # points of an image
+    _check_perplexity(perplexity, len(rows) * each)
     variant = "noise" if analysis.run_flags["uniform_noise"] else "no_noise"
     found = {}
     with progress_bar(len(steps), "checkpoint") as bar:
@@ -38,7 +49,7 @@ def main() -> None:
             analysis.load(step)
             images, features = points(analysis.perturber, analysis.test.images[rows], variant)
             check_finite(features, step)
-            found[step] = Found(images, features, *embed(features, FLAGS.perplexity, FLAGS.seed, step))
+            found[step] = Found(images, features, *embed(features, perplexity, settings.seed, step))
             bar.update()
     draw = np.tile(np.arange(each), len(rows))  # 0 is the image as it is
     columns = {
@@ -49,10 +60,10 @@ def main() -> None:
     }
     tensors = {f"checkpoint-{step}": (result.features, result.images) for step, result in found.items()}
     projector.write(analysis.train_dir, tensors, columns)
-    _save(analysis, variant, found, columns["class"], draw == 0)
+    _save(analysis, {"variant": variant, "perplexity": perplexity}, found, columns["class"], draw == 0)
     print(
         f"{len(draw)} points of each of the checkpoints {', '.join(map(str, steps))}, perplexity "
-        f"{FLAGS.perplexity:g}; in the projector of: tensorboard --logdir '{analysis.train_dir}'"
+        f"{perplexity:g}; in the projector of: tensorboard --logdir '{analysis.train_dir}'"
     )
     print(analysis.output)
 
@@ -66,30 +77,29 @@ class Found(NamedTuple):
     divergence: float
 
 
-def _early_and_late(steps):
-    steps = steps if FLAGS.checkpoints else sorted({steps[0], steps[-1]})
+def _early_and_late(steps, chosen):
+    steps = steps if chosen else sorted({steps[0], steps[-1]})
     if len(steps) < 2:
         raise UsageError(
             "checkpoints",
-            FLAGS.checkpoints or "",
+            chosen or "",
             f"an early and a late one are needed, not {steps[0]} alone; a training with --keep=0 keeps all",
         )
     return steps
 
 
-def _check_perplexity(count):
-    if not 1 <= FLAGS.perplexity < count:
+def _check_perplexity(perplexity, count):
+    if not 1 <= perplexity < count:
         raise UsageError(
             "perplexity",
-            f"{FLAGS.perplexity:g}",
+            f"{perplexity:g}",
             f"must be at least 1 and below the number of points, {count}; more --draws make more",
         )
 
 
-def _save(analysis, variant, found, labels, natural):
+def _save(analysis, settings, found, labels, natural):
     results = found.values()
-    about = analysis.about(int(natural.sum())) | environment()
-    about |= {"variant": variant, "perplexity": FLAGS.perplexity}
+    about = analysis.about(int(natural.sum())) | environment() | settings
     about |= {"kl_divergence": [result.divergence for result in results]}
     write_array(
         analysis.output,
@@ -128,12 +138,14 @@ def embed(features: np.ndarray, perplexity: float, seed: int, step: int) -> tupl
     It runs in one thread: the result of several differs from run to run, and on a busy machine they take longer.
 
     Raises:
-      RunError: naming the checkpoint's `step`, when all features are the same, so that there is nothing to show.
+      RunError: naming the checkpoint's `step`, when all features (of unit norm) are the same but for rounding, so that
+        there is nothing to show: their norm is a sum of d squares, which float32 gives to a relative d·2⁻²³.
     """
     from sklearn.manifold import TSNE  # slow to import
     from threadpoolctl import threadpool_limits
 
-    if np.all(features == features[0]):
+    spread = np.linalg.norm(features - features[0], axis=1).max()
+    if spread <= features.shape[1] * np.finfo(np.float32).eps:
         raise RunError(f"checkpoint {step}: all features are the same; leave it out (--checkpoints)")
     method = TSNE(perplexity=perplexity, init="pca", random_state=seed)
     with threadpool_limits(1):
@@ -142,8 +154,7 @@ def embed(features: np.ndarray, perplexity: float, seed: int, step: int) -> tupl
 
 def command() -> None:
     """Entry point."""
-    define_flags(".npz", None, "steps with commas between, an early and a late one [the first and the last]")
-    flags.define("Analysis", "perplexity", 30.0, "of the t-SNE: about how many neighbours a point has", kind=float)
+    flags.define("Analysis", LatentSpaceSettings)
     flags.run(main, __doc__)
 
 

@@ -69,7 +69,7 @@ class Perturber:
         return features.reshape(*images.shape[:-3], features.shape[-1])
 
     def _features(self, images):
-        return tf.math.l2_normalize(self.classifier(images, batch_norm="eval").features, axis=1)
+        return tf.math.l2_normalize(self.classifier(images).features, axis=1)
 
     def _synthesize(self, images, group, draws):
         def both_variants(draw):

@@ -1,42 +1,41 @@
-"""Analyses checkpoints of an RvS run as flags say: what `diversity` and `latent_space` have in common."""
+"""Analyses checkpoints of an RvS run as settings say: what `diversity` and `latent_space` have in common."""
 
 import os
 import pathlib
 from typing import Any
 
 import numpy as np
-from absl import flags as absl_flags
 
 from madry_cifar import data
-from madry_cifar.cli import flags
 from madry_cifar.cli.errors import RunError, UsageError
-from madry_cifar.evaluation.evaluator import fingerprint
-from madry_cifar.networks.wide_resnet import name_of, network_of
+from madry_cifar.cli.settings import Checkpoint, Download, Seed, Settings, like, option, required
+from madry_cifar.networks.wide_resnet import name_of
+from madry_cifar.predictor import as_predictor
 from madry_cifar.runs import checkpoints, run_folder
+from madry_cifar.training.construction import build
 from rvs_tf.analysis.perturber import Perturber
 from rvs_tf.defense import RobustnessViaSynthesis
-from rvs_tf.generator import Generator
-
-FLAGS = absl_flags.FLAGS
 
 
-def define_flags(ending: str, checkpoints: str | None, checkpoints_help: str) -> None:
-    """The flags of an analysis whose result is a file of this ending."""
-    define = flags.define
-    define("Analysis", "train_dir", None, "folder of the RvS run (required)")
-    define("Analysis", "output", None, f"file for the result, {ending} (required)")
-    define("Analysis", "checkpoints", checkpoints, checkpoints_help)
-    define("Analysis", "draws", 100, "perturbations of each image", kind=int, minimum=1)
-    define("Analysis", "seed", 0, "of the latent vectors and the noise", kind=int, minimum=0, maximum=2**31 - 1)
-    define(
-        "Analysis", "batch_size", 256, "perturbed images at once; the results do not depend on it", kind=int, minimum=1
-    )
-    define("Analysis", "data_dir", None, "where the data set is now [as the run was trained]")
-    define("Analysis", "download", False, "prepare the data set there if it is missing", kind=bool)
+class AnalysisSettings(Settings):
+    """Which run is analysed, and how many perturbations."""
+
+    train_dir: str = like(Checkpoint, "train_dir", help="folder of the RvS run")
+    output: str = required("file for the result")
+    checkpoints: str | None = option(None, "steps with commas between")
+    draws: int = option(100, "perturbations of each image", minimum=1)
+    seed: int = like(Seed, "seed", help="of the latent vectors and the noise")
+    batch_size: int = option(256, "perturbed images at once; the results do not depend on it", minimum=1)
+    data_dir: str | None = like(Download, "data_dir")
+    download: bool = like(Download, "download")
 
 
 class Analysis:
-    """A run, ready to be analysed as the flags say.
+    """A run, ready to be analysed.
+
+    Args:
+      settings: which run, and how.
+      ending: of the file for the result.
 
     Attributes:
       train_dir, output: paths.
@@ -46,40 +45,38 @@ class Analysis:
       perturber: with the run's networks, without their weights until `load`.
 
     Raises:
-      UsageError, RunError: for flags, a folder or data that cannot be used.
+      UsageError, RunError: for settings, a folder or data that cannot be used.
     """
 
-    def __init__(self, ending: str):
-        for name in ("train_dir", "output"):
-            if not FLAGS[name].value:
-                raise UsageError(name, "", "required")
-        self.train_dir, self.output = pathlib.Path(FLAGS.train_dir), pathlib.Path(FLAGS.output)
+    def __init__(self, settings: AnalysisSettings, ending: str):
+        self.train_dir, self.output = pathlib.Path(settings.train_dir), pathlib.Path(settings.output)
         self.run_flags = run_folder.read_flags(self.train_dir)
-        defense = self.run_flags["defense"]
-        if defense != RobustnessViaSynthesis.name:
+        method = self.run_flags["defense"]
+        if method != RobustnessViaSynthesis.name:
             raise UsageError(
                 "train_dir",
                 self.train_dir,
-                f"holds a run of --defense={defense}, without a generator; "
+                f"holds a run of --defense={method}, without a generator; "
                 f"a run of --defense={RobustnessViaSynthesis.name} is needed",
             )
-        self.steps = _steps(self.train_dir, FLAGS.checkpoints or "all")
+        self.steps = _steps(self.train_dir, settings.checkpoints or "all")
         _check_output(self.output, ending)
         if not os.access(self.train_dir, os.W_OK):
             raise UsageError("train_dir", self.train_dir, "cannot be written to, for TensorBoard")
         self._dataset = data.load(
             self.run_flags["dataset"],
-            data_dir=FLAGS.data_dir or self.run_flags.get("data_dir"),
-            download=FLAGS.download,
+            data_dir=settings.data_dir or self.run_flags.get("data_dir"),
+            download=settings.download,
             train=False,
         )
         self.test = self._dataset.test
+        defense = build(self.run_flags, dtype="float32")
         self.perturber = Perturber(
-            network_of(self.run_flags),
-            Generator(),
+            defense.classifier,
+            defense.generator,
             epsilon=self.run_flags["epsilon"],
             group_size=self.run_flags["batch_size"],
-            **flags.configuration(["draws", "seed", "batch_size"]),
+            **settings.pick("draws", "seed", "batch_size"),
         )
 
     def about(self, images: int) -> dict[str, Any]:
@@ -105,7 +102,7 @@ class Analysis:
         """Gives the networks the weights of the checkpoint of `step`; returns what tells it from others."""
         for name in ("classifier", "generator"):
             checkpoints.load_network(getattr(self.perturber, name), name, self.train_dir, step)
-        return {"checkpoint": step, "classifier_sha256": fingerprint(self.perturber.classifier)}
+        return {"checkpoint": step, "classifier_sha256": as_predictor(self.perturber.classifier).fingerprint()}
 
 
 def check_finite(values, step: int) -> None:

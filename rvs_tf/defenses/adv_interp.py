@@ -3,19 +3,16 @@
 Released code: Adv-Interp/adv_interp `adv_interp.py`.
 """
 
-import dataclasses
-
 import tensorflow as tf
 
 from madry_cifar import attacks, replicas
 from madry_cifar.cli.errors import UsageError
-from madry_cifar.randomness import draw_seed
-from madry_cifar.training.method import OnExamples, register
+from madry_cifar.training.method import OnExamples
 from madry_cifar.training.options import Options, option
+from madry_cifar.training.registry import register
 from rvs_tf.labels import interpolation_labels
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class AdvInterpOptions(Options):
     """Defaults: the attack and labels of the released script; its network and schedule are in the original presets."""
 
@@ -58,7 +55,7 @@ class AdvInterp(OnExamples):
         perturbed = attacks.sign_steps(
             closeness,
             images,
-            attacks.noisy(images, self.options.epsilon, draw_seed(self.seed, step, "attack start")),
+            attacks.noisy(images, self.options.epsilon, self.start_draws(step)),
             epsilon=self.options.epsilon,
             step_size=self.options.epsilon,
             steps=1,
@@ -68,7 +65,7 @@ class AdvInterp(OnExamples):
         return perturbed, interpolation_labels(labels, partner_labels, classes, share, dtype)
 
     def _features(self, images):
-        return self.classifier(images, batch_norm="eval").features
+        return self.classifier(images).features
 
     def _reversed(self, batch):
         return replicas.own(replicas.gather(batch)[::-1])

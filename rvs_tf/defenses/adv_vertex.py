@@ -3,20 +3,18 @@
 Released code: Saehyung-Lee/cifar10_challenge `pgd_attack.py`, `train.py`.
 """
 
-import dataclasses
-
 import tensorflow as tf
 
 from madry_cifar import replicas
 from madry_cifar.attacks.steps import PIXEL_RANGE
 from madry_cifar.cli.errors import UsageError
+from madry_cifar.cli.settings import option
 from madry_cifar.randomness import draw_seed, uniform
-from madry_cifar.training.method import AdversarialTraining, AdversarialTrainingOptions, register
-from madry_cifar.training.options import option
+from madry_cifar.training.adversarial import AdversarialTraining, AdversarialTrainingOptions
+from madry_cifar.training.registry import register
 from rvs_tf.labels import vertex_labels
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class AdvVertexOptions(AdversarialTrainingOptions):
     """Defaults: the settings of the released configuration."""
 

@@ -4,20 +4,18 @@ Released code: wjyouch/bilateral-adversarial-training `train.py`, `utils.py`. Th
 start, most confusing target, label adversary, one step of ε.
 """
 
-import dataclasses
-
 import tensorflow as tf
 
 from madry_cifar import attacks, replicas
 from madry_cifar.attacks.losses import is_true
 from madry_cifar.networks.wide_resnet import Outputs
 from madry_cifar.randomness import draw_seed, uniform
-from madry_cifar.training.method import OnExamples, register
+from madry_cifar.training.method import OnExamples
 from madry_cifar.training.options import Options, option
+from madry_cifar.training.registry import register
 from rvs_tf.labels import bilateral_labels
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class BilateralOptions(Options):
     """The defaults of the released code, seven steps of 2; R-MC-LA (8) is `attack_steps=1, attack_step_size=8`."""
 
@@ -42,12 +40,12 @@ class Bilateral(OnExamples):
     Options = BilateralOptions
 
     def examples(self, images, labels, step):
-        natural = self.classifier(images, batch_norm="eval")
+        natural = self.classifier(images)
         targets = self.targets(natural, labels, step)
         perturbed = attacks.sign_steps(
-            lambda images: -attacks.cross_entropy(self.classifier(images, batch_norm="eval").logits, targets),
+            lambda images: -attacks.cross_entropy(self.classifier(images).logits, targets),
             images,
-            attacks.noisy(images, self.options.epsilon, draw_seed(self.seed, step, "attack start")),
+            attacks.noisy(images, self.options.epsilon, self.start_draws(step)),
             epsilon=self.options.epsilon,
             step_size=self.options.attack_step_size,
             steps=self.options.attack_steps,

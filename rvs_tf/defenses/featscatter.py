@@ -4,18 +4,15 @@ Released code: Haichao-Zhang/FeatureScatter `attack_methods.py`, `ot.py`. The pa
 logits.
 """
 
-import dataclasses
-
 from madry_cifar import attacks, replicas
 from madry_cifar.cli.errors import UsageError
-from madry_cifar.randomness import draw_seed
-from madry_cifar.training.method import OnExamples, register
+from madry_cifar.training.method import OnExamples
 from madry_cifar.training.options import Options, option
+from madry_cifar.training.registry import register
 from rvs_tf.labels import smooth_labels
 from sinkhorn_tf import sinkhorn_distance
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class FeatScatterOptions(Options):
     """Defaults: the attack and labels of the released script; its network and schedule are in the original presets."""
 
@@ -56,7 +53,7 @@ class FeatScatter(OnExamples):
         perturbed = attacks.sign_steps(
             lambda images: self.distance(natural, replicas.gather(self._scattered(images))),
             images,
-            attacks.noisy(images, self.options.epsilon, draw_seed(self.seed, step, "attack start")),
+            attacks.noisy(images, self.options.epsilon, self.start_draws(step)),
             epsilon=self.options.epsilon,
             step_size=self.options.attack_step_size,
             steps=self.options.attack_steps,
@@ -76,4 +73,4 @@ class FeatScatter(OnExamples):
         )
 
     def _scattered(self, images):
-        return getattr(self.classifier(images, batch_norm="eval"), self.options.scattered)
+        return getattr(self.classifier(images), self.options.scattered)

@@ -3,20 +3,18 @@
 Released code: yaodongyu/TRADES `trades.py`. In the text of the RvS paper; its Table II has no row of it.
 """
 
-import dataclasses
-
 import tensorflow as tf
 
 from madry_cifar import attacks, replicas
 from madry_cifar.randomness import draw_seed, normal
-from madry_cifar.training.method import Defense, register
+from madry_cifar.training.method import Defense
 from madry_cifar.training.options import Options, option
+from madry_cifar.training.registry import register
 from rvs_tf.losses import kl_divergence
 
 START = 0.255  # standard deviation of the attack's start in grey levels; 0.001 where pixels are in [0, 1]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class TradesOptions(Options):
     """Defaults: ε = 8 and steps of 2; the released code has 0.031 and 0.007 of 1, that is 7.905 and 1.785."""
 
@@ -56,10 +54,10 @@ class Trades(Defense):
         }
 
     def adversarial_images(self, images, labels, step):
-        natural = self.classifier(images, batch_norm="eval").logits
+        natural = self.classifier(images).logits
         noise = replicas.draw(normal, tf.shape(images), draw_seed(self.seed, step, "attack start"), images.dtype)
         return attacks.sign_steps(
-            lambda perturbed: kl_divergence(natural, self.classifier(perturbed, batch_norm="eval").logits),
+            lambda perturbed: kl_divergence(natural, self.classifier(perturbed).logits),
             images,
             images + START * noise,
             epsilon=self.options.epsilon,

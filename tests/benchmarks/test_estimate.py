@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks import estimate
 from madry_cifar import WideResNet
-from madry_cifar.training.method import Natural
+from madry_cifar.training.adversarial import Natural
 from rvs_tf import RobustnessViaSynthesis
 
 FORWARD = 2 * 9 * (32**2 * (3 * 16 + 2 * 16 * 16) + 16**2 * (16 * 32 + 32 * 32) + 8**2 * (32 * 64 + 64 * 64)) + 1280

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from benchmarks import flops
 from madry_cifar import WideResNet
-from madry_cifar.training.method import AdversarialTraining, AdversarialTrainingOptions, Natural
+from madry_cifar.training.adversarial import AdversarialTraining, AdversarialTrainingOptions, Natural
 from rvs_tf import RobustnessViaSynthesis
 from rvs_tf.defense import RvSOptions
 

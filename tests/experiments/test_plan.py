@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from experiments import plan
-from experiments.rows import COLUMNS, PARTS
+from experiments.parts import PARTS
+from experiments.rows import COLUMNS
 from madry_cifar import attacks
 from madry_cifar.evaluation.diagnosis import CHECKS
 
@@ -37,17 +38,9 @@ CONFIG = {
 @pytest.fixture
 def clock(monkeypatch, tmp_path):
     """A clock for which a training step takes 2 s an image and one of an attack 0.3 s."""
-    from madry_cifar import train
-    from madry_cifar.cli import flags
-
     monkeypatch.setattr(plan, "_training_step", lambda *_: 2.0)
     monkeypatch.setattr(plan, "_attack_step", lambda *_: 0.3)
-    known = set(flags.flags.FLAGS)
-    monkeypatch.setattr(flags, "_sections", {})
-    train.define_settings()
-    yield plan.Clock(CONFIG, tmp_path)
-    for name in set(flags.flags.FLAGS) - known:
-        delattr(flags.flags.FLAGS, name)
+    return plan.Clock(CONFIG, tmp_path)
 
 
 @pytest.mark.parametrize(

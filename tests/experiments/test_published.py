@@ -5,7 +5,8 @@ import csv
 import pytest
 
 from experiments import published
-from experiments.rows import PARTS, ROWS
+from experiments.parts import PARTS
+from experiments.rows import ROWS
 
 
 @pytest.mark.parametrize(

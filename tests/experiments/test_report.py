@@ -14,7 +14,7 @@ from work_folder import PROVENANCE, WorkFolder, png
 
 from experiments import figures, report, statement, tables
 from experiments.measured import Work
-from experiments.rows import PARTS
+from experiments.parts import PARTS
 from experiments.statement import SMOKE
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -303,7 +303,7 @@ def test_it_is_the_same_again_and_elsewhere(made, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "content", "status", "words"),
     [
-        ([], None, 2, "--work_dir=: say which folder"),
+        ([], None, 2, "--work_dir=: required: work folder"),
         (["--work_dir=nowhere"], None, 2, "--work_dir=nowhere: holds no grid"),
         (["--work_dir={}"], "{", 1, "config.json: damaged"),
         (["--work_dir={}"], "[]", 1, "config.json: damaged"),

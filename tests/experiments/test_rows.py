@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from experiments.rows import COLUMNS, PARTS, column_of
+from experiments.parts import PARTS
+from experiments.rows import COLUMNS, column_of
 from madry_cifar import attacks
 from madry_cifar.attacks import carlini_wagner
 

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -24,7 +23,7 @@ def work(start, tmp_path_factory):
     """The work folder of a finished smoke run. Not to be written to."""
     folder = tmp_path_factory.mktemp("grid") / "work"
     process = start(*SMOKE, f"--work_dir={folder}")
-    out, err = process.communicate(timeout=3000)
+    out, err = process.communicate()
     assert process.returncode == 0, out + err
     (folder / "stdout.txt").write_text(out)
     return folder
@@ -128,12 +127,6 @@ def test_a_changed_setting_trains_what_has_it(copied, run):
     assert "digits rvs was trained with other settings here (--label_smoothing)" in out
 
 
-def wait_for(happened, process):
-    while not happened():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.1)
-
-
 def test_killed_and_continued(start, tmp_path):
     """A second command is refused; after SIGKILL the same one goes on, in spite of the lock; SIGTERM saves first."""
     command = (
@@ -148,12 +141,12 @@ def test_killed_and_continued(start, tmp_path):
         f"--work_dir={tmp_path}",
     )
     process = start(*command)
-    wait_for(lambda: list(tmp_path.glob("runs/*/*/*/checkpoints/ckpt-*.index")), process)
+    process.until(lambda: list(tmp_path.glob("runs/*/*/*/checkpoints/ckpt-*.index")))
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     snakemake_itself = json.loads((tmp_path / ".owner.json").read_text())["process"]
     os.killpg(snakemake_itself, signal.SIGSTOP)  # so that it cannot end while the second command starts
-    _, err = (second := start(*command)).communicate(timeout=300)
+    _, err = (second := start(*command)).communicate()
     assert second.returncode == 2
     assert f"--work_dir={tmp_path}: in use by process {snakemake_itself}" in err
     os.killpg(snakemake_itself, signal.SIGKILL)
@@ -161,15 +154,15 @@ def test_killed_and_continued(start, tmp_path):
 
     saved = set(tmp_path.glob("runs/*/*/*/checkpoints/ckpt-*.index"))
     process = start(*command)
-    wait_for(lambda: set(tmp_path.glob("runs/*/*/*/checkpoints/ckpt-*.index")) - saved, process)
+    process.until(lambda: set(tmp_path.glob("runs/*/*/*/checkpoints/ckpt-*.index")) - saved)
     process.terminate()
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate()
     assert process.returncode == 128 + signal.SIGTERM
     assert "going on after step" in out
     assert "error: stopped by SIGTERM; the same command goes on where it stopped" in err.splitlines()[-1]
 
     process = start(*command)
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate()
     assert process.returncode == 0, err
     assert "going on after step" in out
     assert (tmp_path / "report" / "table2.csv").exists()

@@ -7,7 +7,8 @@ import pytest
 from work_folder import WorkFolder, build, cell, lines, records
 
 from experiments import published
-from experiments.rows import COLUMNS, PARTS, column_of
+from experiments.parts import PARTS
+from experiments.rows import COLUMNS, column_of
 
 
 @pytest.fixture

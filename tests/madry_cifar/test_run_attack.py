@@ -16,7 +16,7 @@ def moved(by, index=(3, 1, 2, 0)):
     return adversarial
 
 
-@pytest.mark.parametrize("adversarial", [IMAGES, moved(8.0), moved(8.00005), IMAGES.astype(np.float64)])
+@pytest.mark.parametrize("adversarial", [IMAGES, moved(8.0), moved(8.0005), IMAGES.astype(np.float64)])
 def test_allowed(adversarial):
     assert run_attack.check("attack.npy", adversarial, IMAGES, epsilon=8.0) is None
 
@@ -24,13 +24,13 @@ def test_allowed(adversarial):
 @pytest.mark.parametrize(
     ("adversarial", "message"),
     [
-        (moved(8.01), r"image 3 is outside the ball; the largest change is 8\.01"),
-        (moved(np.nan), "not finite in image 3"),
+        (moved(8.01), r"attack.npy: what it made of image 3 leaves the ball of ε = 8 by 0\.01"),
+        (moved(np.nan), "image 3 is not finite"),
         (IMAGES[:4], r"shape \(4, 32, 32, 3\), the test images have \(5, 32, 32, 3\)"),
         (IMAGES[..., :1], r"shape \(5, 32, 32, 1\)"),
         (IMAGES.astype(np.complex64), "complex64"),
-        (np.where(np.arange(5).reshape(-1, 1, 1, 1) == 2, -0.001, IMAGES), r"outside \[0, 255\] in image 2"),
-        (np.where(np.arange(5).reshape(-1, 1, 1, 1) == 2, 255.001, IMAGES), r"outside \[0, 255\] in image 2"),
+        (np.where(np.arange(5).reshape(-1, 1, 1, 1) == 2, -0.002, IMAGES), r"image 2 leaves \[0, 255\] by 0.002"),
+        (np.where(np.arange(5).reshape(-1, 1, 1, 1) == 2, 255.002, IMAGES), r"image 2 leaves \[0, 255\] by 0.002"),
     ],
 )
 def test_refused(adversarial, message):
@@ -42,7 +42,7 @@ def test_unsigned_images_below_the_original_are_not_taken_for_far_above(tmp_path
     path = tmp_path / "attack.npy"
     np.save(path, np.where(IMAGES > 4, IMAGES - 4, IMAGES))
     run_attack.check(str(path), run_attack.load(str(path)), IMAGES, epsilon=4.0)
-    with pytest.raises(RunError, match="outside the ball"):
+    with pytest.raises(RunError, match="leaves the ball of ε = 3 by 1 grey levels"):
         run_attack.check(str(path), run_attack.load(str(path)), IMAGES, epsilon=3.0)
 
 

@@ -11,19 +11,21 @@ import numpy as np
 import tensorflow as tf
 
 import rvs_tf  # noqa: F401 (registers the defences)
-from madry_cifar import data
+from madry_cifar import data, replicas
 from madry_cifar.networks.layers import synchronize
 from madry_cifar.networks.wide_resnet import WideResNet
-from madry_cifar.training import method as defense
-from madry_cifar.training import strategies
+from madry_cifar.training import registry, strategies
+from madry_cifar.training.adversarial import Natural
+from madry_cifar.training.optimizers import PiecewiseConstant, PyTorchAdam
 from madry_cifar.training.steps import Steps
+from tests import two_layers
 
 STEPS, BATCH_SIZE, SEED = {"rvs": 20, "at": 3, "featscatter": 2, "adv_interp": 2, "adv_vertex": 2}, 8, 1
 
 
 def train(name, digits, strategy, sync_bn=False, steps_per_call=1):
     """The losses after each call, and for each variable its value on each replica at the end."""
-    kind = defense.find(name)
+    kind = registry.find(name)
     with strategy.scope():
         subject = kind(WideResNet(10, 1, dtype="float64"), kind.Options(batch_size=BATCH_SIZE), SEED)
     if sync_bn:
@@ -38,6 +40,29 @@ def train(name, digits, strategy, sync_bn=False, steps_per_call=1):
         losses[step + steps_per_call] = np.array([loss.numpy() for loss in seen.values()])
     variables = [v.value for network in subject.networks.values() for v in network.variables]
     return losses, [[copy.numpy() for copy in strategy.experimental_local_results(v)] for v in variables]
+
+
+def train_by_adam(strategy):
+    """The same for a network of two layers, of which each step makes two updates, with clipped gradients."""
+    images, labels = two_layers.batch(8)
+    with strategy.scope():
+        method = Natural(two_layers.TwoLayers())
+        weights = [v.value for v in method.classifier.trainable_variables]
+        optimizer = method.optimizers["any"] = PyTorchAdam(weights, PiecewiseConstant([0.01]), weight_decay=0.1)
+
+    def step(number):
+        for _ in range(2):
+            with tf.GradientTape() as tape:
+                logits = method.classifier(replicas.own(tf.constant(images))).logits
+                losses = tf.nn.sparse_softmax_cross_entropy_with_logits(replicas.own(tf.constant(labels)), logits)
+                loss = tf.reduce_mean(losses)
+            method.minimize("any", loss, tape, number, clip_norm=0.1)
+        return replicas.mean(loss)
+
+    run = tf.function(lambda number: strategy.run(step, (number,)), autograph=False)
+    losses = {k: strategy.experimental_local_results(run(tf.constant(k, tf.int64)))[0].numpy() for k in range(3)}
+    assert {int(count) for count in strategy.experimental_local_results(optimizer.count)} == {6}
+    return losses, [[copy.numpy() for copy in strategy.experimental_local_results(v)] for v in weights]
 
 
 def largest(differences):
@@ -64,6 +89,7 @@ def main():
     found["rvs, statistics of each replica"] = compare(train("rvs", digits, two), alone)
     for name in ("at", "featscatter", "adv_interp", "adv_vertex"):  # two look at the whole batch; the last one draws
         found[name] = compare(train(name, digits, two, sync_bn=True), train(name, digits, one))
+    found["adam"] = compare(train_by_adam(two), train_by_adam(one))
     print(json.dumps(found))
 
 

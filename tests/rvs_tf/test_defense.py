@@ -115,7 +115,7 @@ def test_iterations_are_those_of_the_released_code(images, labels, way):
         for actual, expected in pairs:
             np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-6, err_msg=actual.path)
     for name, network in defense.networks.items():
-        slots = defense.optimizers[name].slots
+        slots = defense.optimizers[name].state["momentum"]
         for variable, slot in zip(network.trainable_variables, slots, strict=True):
             np.testing.assert_allclose(slot, reference.momenta[variable.path], rtol=1e-5, atol=1e-6)
 

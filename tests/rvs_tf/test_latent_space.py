@@ -19,6 +19,7 @@ from werkzeug.test import Client
 import madry_cifar
 import rvs_tf
 from madry_cifar import WideResNet, data
+from madry_cifar.cli.errors import RunError
 from madry_cifar.data.datasets import Split
 from madry_cifar.runs import run_folder
 from madry_cifar.runs.checkpoints import Checkpoints
@@ -281,3 +282,19 @@ def test_features_that_cannot_be_embedded(invoke, flags, copied_run, tmp_path, v
     assert line.startswith(f"error: checkpoint 41: {named}")
     assert not (tmp_path / "l.npz").exists()
     assert not (copied_run / "projector").exists()
+
+
+@pytest.mark.parametrize("dimensions", [64, 640])
+def test_features_that_are_the_same_but_for_rounding_are_not_embedded(dimensions):
+    """How float32 rounds a norm depends on the processor, and on an image's place in its batch."""
+    draws, eps = np.random.default_rng(0), np.finfo(np.float32).eps
+    direction = draws.uniform(size=dimensions)
+    same = np.tile((direction / np.linalg.norm(direction)).astype(np.float32), (20, 1))
+    last_bits = draws.integers(-4, 5, (20, dimensions)).astype(np.float32) * eps
+    rounded = same * (1 + last_bits)
+    assert len(np.unique(rounded, axis=0)) == 20
+    with pytest.raises(RunError, match="checkpoint 7: all features are the same; leave it out"):
+        latent_space.embed(rounded, perplexity=5, seed=0, step=7)
+    apart = same + draws.normal(scale=1e-3 / dimensions**0.5, size=same.shape).astype(np.float32)
+    embedding, _ = latent_space.embed(apart, perplexity=5, seed=0, step=7)
+    assert np.ptp(embedding, axis=0).min() > 1

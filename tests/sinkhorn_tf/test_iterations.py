@@ -83,8 +83,8 @@ def test_the_graph_does_not_grow_with_the_iterations():
 
 
 @pytest.mark.parametrize("gradient", ["unrolled", "implicit", "envelope"])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_one_trace_serves_every_batch_size(dtype, gradient):
+@pytest.mark.parametrize(("dtype", "bound"), [("float64", 1e-10), ("float32", 1e-3)])  # float32 is right to 5e-5
+def test_one_trace_serves_every_batch_size(dtype, bound, gradient):
     rng, traces = np.random.default_rng(0), []
     settings = {"regularization": 0.3, "iterations": 20, "gradient": gradient}
 
@@ -98,7 +98,7 @@ def test_one_trace_serves_every_batch_size(dtype, gradient):
         for result, expected in zip(
             compiled(*points), value_and_gradients(sinkhorn_distance, **settings)(*points), strict=True
         ):
-            np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-6)
+            np.testing.assert_allclose(result, expected, rtol=bound, atol=bound / 100)
     assert len(traces) == 1
 
 

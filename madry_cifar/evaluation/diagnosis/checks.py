@@ -24,7 +24,9 @@ class Question(NamedTuple):
 
 CHECKS = {
     "randomness": Question("Are the outputs always the same?", outputs.randomness),
-    "company": Question("Are an image's outputs its own, whatever else is in the batch?", outputs.company),
+    "batch-dependence": Question(
+        "Are an image's outputs its own, whatever else is in the batch?", outputs.batch_dependence
+    ),
     "zero-gradients": Question("Does the loss have a gradient?", loss.zeros),
     "loss-surface": Question("Does the loss rise along its gradient?", loss.surface),
     "logit-scale": Question("Do large logits hide the gradient?", strength.scale, strength.scale_trials),
@@ -53,7 +55,7 @@ class Diagnosis(NamedTuple):
 
 
 def diagnose(
-    model,
+    predictor,
     split: Split,
     *,
     epsilon: float = 8.0,
@@ -70,7 +72,7 @@ def diagnose(
     and each that withstands them 5,000 forward passes more (Square).
 
     Args:
-      model: called as `model(images, batch_norm="eval")`, returns `.logits` [B, K].
+      predictor: a `Predictor`, or a network of this package.
       split: images [N, H, W, C] with pixels in [0, 255], and labels [N].
       epsilon: radius of the L∞ ball, in grey levels.
       surrogate: another network for the same classes, for the black-box check.
@@ -85,7 +87,7 @@ def diagnose(
       UsageError: where the network gets none of the images right.
       RunError: where logits are not finite.
     """
-    case = Case(model, split, epsilon=epsilon, surrogate=surrogate, seed=seed, batch_size=batch_size, keep=keep)
+    case = Case(predictor, split, epsilon=epsilon, surrogate=surrogate, seed=seed, batch_size=batch_size, keep=keep)
     questions = {name: CHECKS[name] for name in checks}
     trials: dict[str, Trial] = {}
     for question in questions.values():

@@ -41,7 +41,7 @@ def gradient(case: Case, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
     def compute(images, labels):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(images)
-            losses = cross_entropy(case.model(images, batch_norm="eval").logits, labels)
+            losses = cross_entropy(case.predictor.differentiable()(images).logits, labels)
         return tape.gradient(losses, images, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
     parts = []

@@ -14,23 +14,24 @@ SAME, ROUNDING = 1e-5, 1e-2
 
 
 def randomness(case: Case) -> Finding:
-    """The same batch several times, outside a compiled function, which would keep what Python draws."""
-    first, *others = _passes(case)
-    largest, spread = max(np.abs(other - first).max() for other in others), _spread(first)
-    numbers = {"passes": PASSES, "images": len(first), "largest_difference": float(largest), "logits_std": spread}
+    """The same batch in several draws, outside a compiled function, which would keep what Python draws."""
+    largest, spread = _difference(case, range(PASSES))
+    count = len(_images(case))
+    numbers = {"passes": PASSES, "images": count, "largest_difference": largest, "logits_std": spread}
     if largest <= SAME * spread:
-        return Finding(OK, f"{PASSES} passes of {len(first)} images give the same logits", numbers)
+        return Finding(OK, f"{PASSES} passes of {count} images give the same logits", numbers)
     evidence = (
-        f"{PASSES} passes of {len(first)} images give logits that differ by up to {largest:.2g} "
+        f"{PASSES} passes of {count} images give logits that differ by up to {largest:.2g} "
         f"(their standard deviation is {spread:.2g}): use autoattack-rand"
     )
     return Finding(SUSPECT, evidence, numbers)
 
 
-def company(case: Case) -> Finding:
+def batch_dependence(case: Case) -> Finding:
     """A batch backwards, images alone, and images among others that are nothing like them (negatives of the rest)."""
-    if randomness(case).verdict == SUSPECT:
-        return Finding(NOT_MEASURED, "cannot be told from the outputs' randomness", {})
+    largest, spread = _difference(case, [0] * PASSES)
+    if largest > SAME * spread:
+        return Finding(NOT_MEASURED, "cannot be told from randomness that no draw fixes", {})
     images = _images(case)
     reference = _logits(case, images)
     few = min(ALONE, len(images))
@@ -53,14 +54,16 @@ def _images(case):
     return case.split.images[:IMAGES].astype(np.float32)
 
 
-def _passes(case):
+def _difference(case, draws):
+    """The largest difference between the logits of the same images in several draws, and what to compare it with."""
     images = _images(case)
     _logits(case, images)  # a GPU chooses its algorithms in the first
-    return [_logits(case, images) for _ in range(PASSES)]
+    first, *others = (_logits(case, images, draw) for draw in draws)
+    return float(max(np.abs(other - first).max() for other in others)), _spread(first)
 
 
-def _logits(case, images):
-    return np.asarray(case.model(images, batch_norm="eval").logits, np.float64)
+def _logits(case, images, draw=0):
+    return np.asarray(case.predictor(images, draw).logits, np.float64)
 
 
 def _spread(logits):

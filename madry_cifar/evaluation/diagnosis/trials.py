@@ -1,7 +1,6 @@
 """The attacks that a diagnosis needs, each on the images that the network gets right as they are."""
 
 from collections.abc import Callable, Iterable, Mapping
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +12,7 @@ from madry_cifar.cli.errors import UsageError
 from madry_cifar.data.datasets import Split
 from madry_cifar.evaluation.evaluator import Evaluator
 from madry_cifar.evaluation.results import Partial
+from madry_cifar.predictor import Outputs, Predictor, as_predictor
 
 WHITE_BOX, SURROGATE, RESCALED = "white-box", "surrogate", "rescaled"  # the network whose gradients are followed
 
@@ -42,7 +42,7 @@ class Case:
     """A network, the images to diagnose it on, and what attacks left of them.
 
     Args:
-      model: called as `model(images, batch_norm="eval")`, returns `.logits` [B, K].
+      predictor: a `Predictor`, or a network of this package.
       split: images [N, H, W, C] with pixels in [0, 255], and labels [N].
       epsilon: radius of the L∞ ball, in grey levels.
       surrogate: another network for the same classes, if there is one.
@@ -61,7 +61,7 @@ class Case:
 
     def __init__(
         self,
-        model,
+        predictor: Predictor,
         split: Split,
         *,
         epsilon: float = 8.0,
@@ -70,11 +70,12 @@ class Case:
         batch_size: int = 200,
         keep: Callable[[str, Attack], Partial] | None = None,
     ):
-        self.model, self.split, self.epsilon, self.seed = model, split, epsilon, seed
+        self.predictor = as_predictor(predictor)
+        self.split, self.epsilon, self.seed = split, epsilon, seed
         self._keep = keep or (lambda name, attack: None)
         self.batch_size = min(batch_size, len(split))
-        self._forward = tf.function(lambda images: model(images, batch_norm="eval").logits, autograph=False)
-        natural = self._evaluator(model, len(split)).run(attacks.attack("natural"), split)
+        self._forward = tf.function(lambda images: self.predictor(images).logits, autograph=False)
+        natural = self._evaluator(self.predictor, len(split)).run(attacks.attack("natural"), split)
         self._outcomes = {"natural": natural}
         self.right = {"natural": self._right("natural")}
         count = self.right["natural"].sum()
@@ -83,14 +84,15 @@ class Case:
                 "max_images", len(split), "the network gets none of these images right, so there is nothing to attack"
             )
         self.logits = self.predict(split.images)
-        attacked = {WHITE_BOX: model, SURROGATE: surrogate, RESCALED: Rescaled(model, self.margin or 1.0)}
-        self._evaluators = {name: network and self._evaluator(network, count) for name, network in attacked.items()}
+        rescaled = Rescaled(self.predictor, self.margin or 1.0)
+        attacked = {WHITE_BOX: self.predictor, SURROGATE: surrogate, RESCALED: rescaled}
+        self._evaluators = {name: seen and self._evaluator(seen, count) for name, seen in attacked.items()}
 
     def _evaluator(self, attacked, count):
         """For so many images to attack: in as few batches as may be, and filled up by no more than it takes."""
         batches = max(-(-count // self.batch_size), 1)
         fitting = 8 * -(-count // (8 * batches))
-        return Evaluator(self.model, attacked=attacked, batch_size=min(self.batch_size, max(fitting, 8)))
+        return Evaluator(self.predictor, attacked=attacked, batch_size=min(self.batch_size, max(fitting, 8)))
 
     def _right(self, name):
         return self._outcomes[name].predictions == self.split.labels
@@ -161,12 +163,17 @@ class Case:
         return earlier
 
 
-class Rescaled:
-    """The network `model` with logits divided by `scale`: the same classes, other gradients of cross-entropy."""
+class Rescaled(Predictor):
+    """A predictor with logits divided by `scale`: the same classes, other gradients of cross-entropy."""
 
-    def __init__(self, model, scale: float):
-        self.model, self.scale = model, scale
+    def __init__(self, predictor: Predictor, scale: float):
+        self.predictor, self.scale = predictor, scale
+        self.num_classes, self.stochastic = predictor.num_classes, predictor.stochastic
 
-    def __call__(self, images, batch_norm: str = "eval"):
-        """`.logits` [B, K]."""
-        return SimpleNamespace(logits=self.model(images, batch_norm=batch_norm).logits / self.scale)
+    def __call__(self, images, draw=0):
+        features, logits = self.predictor(images, draw)
+        return Outputs(features, logits / self.scale)
+
+    def differentiable(self):
+        smooth = self.predictor.differentiable()
+        return self if smooth is self.predictor else Rescaled(smooth, self.scale)

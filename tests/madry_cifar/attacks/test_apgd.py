@@ -1,6 +1,5 @@
 """Auto-PGD against its algorithm written out for one image in NumPy, and its losses against their formulas."""
 
-import functools
 from types import SimpleNamespace
 
 import hypothesis
@@ -8,15 +7,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from hypothesis import strategies as st
+from linear import run_attack
 
 from madry_cifar import attacks
 from madry_cifar.attacks import apgd, multitargeted
 from madry_cifar.cli.errors import UsageError
+from madry_cifar.predictor import Outputs, Predictor
+from madry_cifar.randomness import Draws, noise
 
 SHAPE = (3, 3, 1)
 
 
-class Quadratic:
+class Quadratic(Predictor):
     """A network of 4 classes on images [B, 3, 3, 1] whose logits are quadratic in the pixels: the loss oscillates."""
 
     def __init__(self, seed, scale=1.0):
@@ -24,11 +26,10 @@ class Quadratic:
         self.linear, self.bias = draws.normal(size=(9, 4)) * scale, draws.normal(size=4) * scale
         self.square = draws.normal(size=(9, 9, 4)) * scale * 2
 
-    def __call__(self, images, batch_norm="eval"):
-        assert batch_norm == "eval"
+    def __call__(self, images, draw=0):
         x = tf.reshape(images, [-1, 9]) / 255.0
         squares = tf.einsum("bi,ijk,bj->bk", x, tf.constant(self.square, x.dtype), x)
-        return SimpleNamespace(logits=x @ tf.constant(self.linear, x.dtype) + squares + tf.constant(self.bias, x.dtype))
+        return Outputs(None, x @ tf.constant(self.linear, x.dtype) + squares + tf.constant(self.bias, x.dtype))
 
     def at(self, point, label, loss):
         """Loss and gradient at one point [9], and whether it is wrong, by formulas."""
@@ -104,6 +105,7 @@ def test_against_the_algorithm_written_out(name, loss, steps):
             tf.constant(labels),
             tf.constant(start),
             apgd.LOSSES[name],
+            Draws(tf.constant([0, 0], tf.int64)).of(60),
             epsilon=30.0,
             steps=steps,
         ),
@@ -151,24 +153,22 @@ def test_the_ratio_knows_no_scale(logits, data, scale, shift):
 
 @pytest.mark.parametrize(("name", "classes", "least"), [("apgd-dlr", 2, 3), ("apgd-t", 3, 4)])
 def test_too_few_classes(name, classes, least):
-    model = lambda images, batch_norm: SimpleNamespace(logits=images[:, 0, :classes, 0])  # noqa: E731
+    model = lambda images: SimpleNamespace(logits=images[:, 0, :classes, 0])  # noqa: E731
     images = tf.random.stateless_uniform([8, 4, 4, 1], (0, 1))
     with pytest.raises(UsageError, match=f"logits of {classes} classes: .* needs at least {least}"):
-        attacks.attack(name).run(model, images, tf.zeros(8, tf.int32), tf.constant([0, 0], tf.int64))
+        run_attack(attacks.attack(name), model, images, np.zeros(8, np.int32))
 
 
 def saturated(network, scale):
     """The network with logits so large that the softmax, in float32, is one or zero: cross-entropy has no gradient."""
-    return lambda images, batch_norm="eval": SimpleNamespace(
-        logits=scale * network(images, batch_norm=batch_norm).logits
-    )
+    return lambda images: SimpleNamespace(logits=scale * network(images).logits)
 
 
 def robust(model, name, images, labels, epsilon):
     attack = attacks.attack(name, epsilon=epsilon)
-    found = tf.function(lambda: attack.run(model, images, labels, tf.constant([0, 0], tf.int64)), autograph=False)()
-    assert np.abs(found - images).max() <= epsilon
-    return np.mean(np.argmax(model(found).logits, axis=1) == labels)
+    adversarial = run_attack(attack, model, images, labels)
+    assert np.abs(adversarial - images).max() <= epsilon
+    return np.mean(np.argmax(model(adversarial).logits, axis=1) == labels)
 
 
 def test_saturated_gradients_fool_cross_entropy_and_not_the_ratio(trained, digits):
@@ -182,40 +182,43 @@ def test_saturated_gradients_fool_cross_entropy_and_not_the_ratio(trained, digit
 
 
 @pytest.mark.parametrize("name", ["apgd-ce", "apgd-dlrx2", "apgd-t", "multitargeted"])
-def test_an_image_does_not_depend_on_its_company(trained, digits, monkeypatch, name):
-    """Bit for bit: a batch of 32 as it is, and packed from two batches of other images."""
+def test_an_image_does_not_depend_on_the_rest_of_its_batch(trained, digits, monkeypatch, name):
+    """Bit for bit: in a batch of 32, and among others in batches of 16 and 32."""
     monkeypatch.setattr(apgd, "TARGETS", 2)
     monkeypatch.setattr(multitargeted, "TARGETS", 2)
     images, labels = digits.test.images[:32].astype(np.float32), digits.test.labels[:32]
     attack = attacks.attack(name, epsilon=2.0)
-    run = tf.function(lambda *args: attack.run(trained, *args), autograph=False)
-    whole = run(images, labels, tf.constant([3, 64], tf.int64)).numpy()
-    rows = np.r_[8:24, 0:16]  # the second half as if they were those rows of another batch
-    seeds = np.stack([np.full(32, 3), np.repeat([64, 96], 16), rows], axis=1)
-    packed = run(images[rows], labels[rows], tf.constant(seeds, tf.int64)).numpy()
-    np.testing.assert_array_equal(packed[:16], whole[8:24])
-    assert np.abs(packed - images[rows]).max() <= 2
+    whole = run_attack(attack, trained, images, labels, seed=3)
+    for rows in (np.r_[8:24], np.r_[8:24, 0:16]):
+        part = run_attack(attack, trained, images[rows], labels[rows], place=rows, seed=3)
+        np.testing.assert_array_equal(part, whole[rows])
+    assert not np.array_equal(run_attack(attack, trained, images, labels, seed=4), whole)
 
 
-def test_gradients_of_a_random_network_are_averaged():
-    """A linear network plus noise in its gradient twice as large: averaged over 20 passes, the steps go right."""
-    weights = np.zeros((9, 4), np.float32)
-    weights[:, 0], weights[:, 1] = 0.001, -0.001
-    state = tf.random.Generator.from_seed(1)
+class NoisyGradient(Predictor):
+    """A linear classifier plus noise in its gradient twice as large, another one for each draw; notes the draws."""
 
-    def network(images, batch_norm="eval"):
-        x = tf.reshape(images, [-1, 9])
-        noisy = x + 2 * tf.stop_gradient(state.normal(tf.shape(x))) * (x - tf.stop_gradient(x))
-        return SimpleNamespace(logits=noisy @ weights + [2.0, 0.0, -9.0, -9.0])
+    stochastic = True
 
-    images, labels = tf.fill((16, *SHAPE), 128.0), tf.zeros(16, tf.int32)
+    def __init__(self):
+        self.draws = []
 
-    def progress(randomized):
-        settings = {"loss": "ce", "epsilon": 8.0, "restarts": 1, "randomized": randomized}
-        run = functools.partial(apgd.run_untargeted, network, images, labels, tf.constant([0, 0], tf.int64), **settings)
-        found = tf.function(run, autograph=False)()
-        return -np.mean(found - images) / 8
+    def __call__(self, images, draw=0):
+        tf.py_function(lambda draw: self.draws.append(draw.numpy()), [draw], [])
+        x, weights = tf.reshape(images, [-1, 9]), np.float32([[0.001, -0.001, 0, 0]] * 9)
+        noisy = x + 2 * noise(draw, tf.shape(x)) * (x - tf.stop_gradient(x))
+        return Outputs(None, noisy @ weights + [2.0, 0.0, -9.0, -9.0])
 
-    assert progress(True) == 1
-    assert progress(False) < 0.98
-    assert apgd.untargeted("ce", attacks.Sizes(), randomized=True).protocol["eot"] == 20
+
+@pytest.mark.parametrize("randomized", [True, False])
+def test_gradients_of_a_stochastic_predictor_are_averaged_over_different_draws(randomized):
+    """Averaged over 20 passes, all steps go right; of single ones some do not."""
+    predictor, images = NoisyGradient(), np.full((16, *SHAPE), 128, np.float32)
+    attack = apgd.untargeted("ce", attacks.Sizes(), randomized=randomized)
+    adversarial = run_attack(attack, predictor, images, np.zeros(16, np.int32))
+    progress, eot = -np.mean(adversarial - images) / 8, 20 if randomized else 1
+    assert progress == 1 if randomized else progress < 0.98
+    assert attack.protocol.get("eot", 1) == eot
+    of_one_image = [int(draws[3]) for draws in predictor.draws]
+    assert len(of_one_image) == 101 * eot + 2  # the start, 100 steps; which are wrong before it and after it
+    assert len(set(of_one_image)) == len(of_one_image)

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from hypothesis import strategies as st
-from linear import Linear, halfway
+from linear import Linear, halfway, run_attack
 from scipy.optimize import linprog
 
 from madry_cifar import attacks
 from madry_cifar.attacks import fab
+from madry_cifar.randomness import Draws
 
 
 @hypothesis.given(st.integers(0, 2**32 - 1), st.sampled_from([0.3, 1.0, 3.0]))
@@ -45,9 +46,11 @@ def linear():
 
 def test_the_nearest_error_of_a_linear_classifier(linear):
     images, labels = linear.images(40)
+    draws = Draws(tf.constant([0, 0], tf.int64)).of(40)
     ranks = np.argsort(-linear(images).logits.numpy(), axis=1)
     run = tf.function(
-        lambda targets: fab.fab_toward(linear, tf.constant(images), tf.constant(labels), targets), autograph=False
+        lambda targets: fab.fab_toward(linear, tf.constant(images), tf.constant(labels), targets, draws),
+        autograph=False,
     )
     found = [run(tf.constant(ranks[:, rank], tf.int32)) for rank in range(1, 5)]
     nearest = np.min([distances for _, distances in found], axis=0)
@@ -61,11 +64,8 @@ def test_the_nearest_error_of_a_linear_classifier(linear):
         np.testing.assert_allclose(np.abs(adversarial - images).max(axis=(1, 2, 3)), distances, rtol=1e-6)
 
 
-def attacked(model, images, labels, epsilon, seed=(0, 0)):
-    run = attacks.attack("fab-t", epsilon=epsilon).run
-    return tf.function(
-        lambda: run(model, tf.constant(images), tf.constant(labels), tf.constant(seed, tf.int64)), autograph=False
-    )().numpy()
+def attacked(model, images, labels, epsilon):
+    return run_attack(attacks.attack("fab-t", epsilon=epsilon), model, images, labels)
 
 
 def test_what_is_within_epsilon_is_found(linear):

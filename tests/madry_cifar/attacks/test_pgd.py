@@ -1,6 +1,3 @@
-import functools
-import types
-
 import foolbox
 import numpy as np
 import pytest
@@ -12,20 +9,23 @@ from scipy import special, stats
 
 from benchmarks import flops
 from madry_cifar import WideResNet, attacks
+from madry_cifar.attacks.registry import takes_restarts
 from madry_cifar.cli.errors import UsageError
+from madry_cifar.predictor import Outputs, Predictor, as_predictor
+from madry_cifar.randomness import Draws
 
 ROUNDING = 2 * np.spacing(np.float32(255))  # image ± ε is rounded once, and the difference to the image once more
 
 
-class Linear:
-    """logits = flattened images · weights; notes the batch-norm mode of every call, that is of every tracing."""
+class Linear(Predictor):
+    """logits = flattened images · weights; counts its calls, that is its tracings."""
 
     def __init__(self, weights):
-        self.weights, self.modes = tf.constant(weights, tf.float32), []
+        self.weights, self.calls = tf.constant(weights, tf.float32), 0
 
-    def __call__(self, images, batch_norm):
-        self.modes.append(batch_norm)
-        return types.SimpleNamespace(logits=tf.reshape(images, [tf.shape(images)[0], -1]) @ self.weights)
+    def __call__(self, images, draw=0):
+        self.calls += 1
+        return Outputs(None, tf.reshape(images, [tf.shape(images)[0], -1]) @ self.weights)
 
 
 @pytest.fixture
@@ -198,21 +198,19 @@ def test_the_start_is_uniform_in_the_ball_and_belongs_to_the_seed(linear):
         assert abs(np.corrcoef(first.ravel(), start(other).ravel())[0, 1]) < 0.02
 
 
-@pytest.mark.parametrize("batch", [1, 5])
-@pytest.mark.parametrize("attack", [functools.partial(attacks.pgd, steps=2), attacks.fgsm])
-def test_images_start_where_they_would_in_their_batches(linear, attack, batch):
-    draws = np.random.default_rng(0)
-    images = draws.uniform(0, 255, (3, batch, 2, 2, 3)).astype(np.float32)
-    labels, seeds = draws.integers(0, 3, (3, batch)), [(4, 0), (4, 5), (7, 0)]
-    whole = [attack(linear, images[k], labels[k], random_start=True, seed=seeds[k]) for k in range(3)]
-    from_batch, row = draws.integers(0, 3, batch), draws.permutation(batch)
-    packed = np.column_stack([np.take(seeds, from_batch, axis=0), row])
-    given = images[from_batch, row], labels[from_batch, row]
-    adversarial = attack(linear, *given, random_start=True, seed=packed)
-    assert np.array_equal(adversarial, np.stack(whole)[from_batch, row])
-    traced = len(linear.modes)
-    attack(linear, *given, random_start=True, seed=packed * [1, 0, 1])  # of fewer batches
-    assert len(linear.modes) == traced
+@pytest.mark.parametrize("name", ["pgd-2", "fgsm-rs", "pgd-2x3"])
+def test_an_image_starts_where_it_does_in_any_batch(linear, name):
+    attack, draws = attacks.attack(name), np.random.default_rng(0)
+    images = tf.constant(draws.uniform(0, 255, (30, 2, 2, 3)), tf.float32)
+    labels = tf.constant(draws.integers(0, 3, 30), tf.int32)
+
+    def run(rows):
+        places = Draws(tf.constant([4, 0], tf.int64), tf.constant(rows, tf.int64))
+        return attack.run(linear, tf.gather(images, rows), tf.gather(labels, rows), places, **attack.settings)
+
+    whole = run(range(30)).numpy()
+    for rows in ([7], [0, 1], [29, 3, 3, 14], draws.permutation(30)):
+        np.testing.assert_allclose(run(rows), whole[rows], atol=1e-4)
 
 
 @pytest.mark.parametrize("steps", [1, 20])
@@ -229,25 +227,13 @@ def test_a_step_is_one_forward_pass_and_one_backward_pass_for_the_images_alone(s
 def test_other_settings_are_not_traced_anew(linear):
     images, labels = np.full((2, 2, 2, 3), 100, np.float32), [0, 1]
     attacks.pgd(linear, images, labels)
-    traced = len(linear.modes)
+    traced = linear.calls
     assert traced > 0
     attacks.pgd(linear, images + 1, [1, 1], epsilon=3, step_size=1, steps=5, seed=(7, 8))
     attacks.fgsm(linear, images, labels, epsilon=1.5, random_start=True)
-    assert len(linear.modes) == traced
+    assert linear.calls == traced
     attacks.pgd(linear, images, labels, loss="cw")
-    assert len(linear.modes) > traced
-
-
-@pytest.mark.parametrize("attack", [attacks.pgd, attacks.fgsm])
-@pytest.mark.parametrize("mode", ["eval", "train", "frozen"])
-def test_the_batch_norm_mode_is_passed_on(linear, attack, mode):
-    attack(linear, np.zeros((1, 2, 2, 3), np.float32), [0], batch_norm=mode)
-    assert set(linear.modes) == {mode}
-
-
-def test_the_batch_norm_mode_is_that_of_evaluation_unless_given(linear):
-    attacks.pgd(linear, np.zeros((1, 2, 2, 3), np.float32), [0])
-    assert set(linear.modes) == {"eval"}
+    assert linear.calls > traced
 
 
 def test_integer_images_and_an_own_loss_inside_a_tf_function(linear):
@@ -280,7 +266,10 @@ def test_an_attack_does_what_its_protocol_says(linear, name, loss, steps, step_s
     settings = {"epsilon": 6.0, "step_size": step_size, "steps": steps, "loss": loss, "random_start": random_start}
     images, labels = np.random.default_rng(3).uniform(0, 255, (4, 2, 2, 3)).astype(np.float32), [0, 1, 2, 0]
     expected = attacks.pgd(linear, images, labels, **settings, seed=(4, 5))
-    assert np.array_equal(attack.run(linear, images, labels, (4, 5)), expected)
+    draws = Draws(tf.constant([4, 5], tf.int64)).of(4)
+    assert np.array_equal(
+        attack.run(linear, tf.constant(images), tf.constant(labels), draws, **attack.settings), expected
+    )
     fixed = {"norm": "linf", "pixel_range": [0.0, 255.0], "batch_norm": "eval", "restarts": 1}
     assert attack.name == name
     assert attack.protocol == settings | fixed
@@ -289,7 +278,7 @@ def test_an_attack_does_what_its_protocol_says(linear, name, loss, steps, step_s
 def test_natural_is_no_attack(linear):
     attack = attacks.attack("natural")
     images = np.ones((1, 2, 2, 3), np.float32)
-    assert attack.run(linear, images, [0], (0, 0)) is images
+    assert attack.run(linear, images, [0], None) is images
     assert attack.protocol == {}
 
 
@@ -333,7 +322,7 @@ def test_restarts_by_flag_and_by_name(name, restarts, full):
     times = int(full.partition("x")[2] or 1) if full.startswith(("pgd", "cw")) else 1
     assert (attack.name, attack.protocol.get("restarts", 1)) == (full, times)
     assert attack.protocol.get("stops_at_error", False) == (times > 1)
-    assert attacks.takes_restarts(name) == (name == "pgd-7")
+    assert takes_restarts(name) == (name == "pgd-7")
 
 
 def test_restarts_are_those_of_as_many_single_starts(trained, digits):
@@ -342,7 +331,8 @@ def test_restarts_are_those_of_as_many_single_starts(trained, digits):
     def is_wrong(adversarial):
         return np.argmax(trained(adversarial).logits, axis=1) != labels
 
-    found = attacks.attack("pgd-3x3", epsilon=4.0).run(trained, images, labels, tf.constant([5, 0], tf.int64))
+    attack, draws = attacks.attack("pgd-3x3", epsilon=4.0), Draws(tf.constant([5, 0], tf.int64)).of(32)
+    found = attack.run(as_predictor(trained), tf.constant(images), tf.constant(labels), draws, **attack.settings)
     starts = [(5 + (number << 31), 0) for number in range(3)]
     single = [attacks.pgd(trained, images, labels, epsilon=4.0, steps=3, seed=seed) for seed in starts]
     wrong = np.stack([is_wrong(images), *map(is_wrong, single)])

@@ -1,20 +1,29 @@
 """Attempts until the model is wrong: which rows are worked on, which result is kept, and the randomness of each."""
 
-from types import SimpleNamespace
-
 import hypothesis
 import numpy as np
 import pytest
 import tensorflow as tf
 from hypothesis import strategies as st
 
-from madry_cifar.attacks import restarts as attempts
+from madry_cifar.attacks import restarts
+from madry_cifar.predictor import Outputs, Predictor
+from madry_cifar.randomness import Draws
 
 
-def network(images, batch_norm="eval"):
+class Threshold(Predictor):
     """Class 1 where the first pixel is at least 100, class 0 where it is less."""
-    first = images[:, 0, 0, 0]
-    return SimpleNamespace(logits=tf.stack([100 - first, tf.fill(tf.shape(first), 0.5)], axis=1))
+
+    def __call__(self, images, draw=0):
+        first = images[:, 0, 0, 0]
+        return Outputs(None, tf.stack([100 - first, tf.fill(tf.shape(first), 0.5)], axis=1))
+
+
+network = Threshold()
+
+
+def draws(count):
+    return Draws(tf.constant([7, 0], tf.int64)).of(count)
 
 
 def images_of(values):
@@ -22,8 +31,8 @@ def images_of(values):
 
 
 @hypothesis.given(st.lists(st.booleans(), min_size=1, max_size=40).filter(any))
-def test_packed_rows(wanted):
-    rows = attempts.packed(tf.constant(wanted)).numpy()
+def test_rows(wanted):
+    rows = restarts.rows_of(tf.constant(wanted)).numpy()
     expected = np.flatnonzero(wanted)
     assert len(rows) % 16 == 0
     assert len(rows) - len(expected) < 16
@@ -35,14 +44,14 @@ def test_packed_rows(wanted):
 def test_the_first_error_is_kept(compiled):
     calls = []
 
-    def attempt(number, rows):
+    def attempt(number, rows, draws):
         tf.py_function(lambda n, r: calls.append((int(n), sorted(set(r.numpy())))), [number, rows], [])
         return tf.gather(images, rows) + 30.0 * tf.cast(number + 1, tf.float32)
 
     images, labels = images_of([120, 80, 50, 5]), tf.zeros(4, tf.int32)
 
     def find():
-        return attempts.first_error(network, images, labels, attempt, 3)
+        return restarts.first_error(network, images, labels, draws(4), attempt, 3)
 
     found = (tf.function(find, autograph=False) if compiled else find)()
     assert found[:, 0, 0, 0].numpy().tolist() == [120, 110, 110, 95]  # as it was; 1st; 2nd; none: the last
@@ -50,29 +59,18 @@ def test_the_first_error_is_kept(compiled):
 
 
 def test_no_attempt_where_all_is_wrong():
-    def attempt(number, rows):
+    def attempt(number, rows, draws):
         raise AssertionError("attacked what is wrong already") if tf.executing_eagerly() else None
 
     images = images_of([150, 200])
-    assert attempts.first_error(network, images, tf.zeros(2, tf.int32), attempt, 3) is not None
+    assert restarts.first_error(network, images, tf.zeros(2, tf.int32), draws(2), attempt, 3) is not None
 
 
 @pytest.mark.parametrize(("count", "expected"), [(1, [[2], [0]]), (2, [[2, 0], [0, 1]]), (9, [[2, 0], [0, 1]])])
-def test_ranked_classes(count, expected):
-    logits = tf.constant([[1.0, 9.0, 4.0], [3.0, 2.0, 1.0]])
-    model = lambda images, batch_norm: SimpleNamespace(logits=logits)  # noqa: E731
-    assert attempts.ranked(model, None, tf.constant([1, 2]), count).numpy().tolist() == expected
+def test_nearest_classes(count, expected):
+    class Constant(Predictor):
+        def __call__(self, images, draw=0):
+            return Outputs(None, tf.constant([[1.0, 9.0, 4.0], [3.0, 2.0, 1.0]]))
 
-
-@pytest.mark.parametrize("seed", [[7, 400], [[7, 400, 3], [7, 600, 1]]])
-def test_seeds_of_further_attempts(seed):
-    seeds = [attempts.reseeded(seed, number).numpy() for number in range(4)]
-    np.testing.assert_array_equal(seeds[0], seed)
-    assert len({int(np.ravel(s)[0]) for s in seeds}) == 4
-    for other in seeds[1:]:
-        np.testing.assert_array_equal(other[..., 1:], np.array(seed)[..., 1:])
-
-
-def test_places():
-    assert attempts.places([7, 400], 3).numpy().tolist() == [0, 1, 2]
-    assert attempts.places([[7, 400, 3], [7, 600, 1]], 2).numpy().tolist() == [3, 1]
+    classes = restarts.nearest_classes(Constant(), None, tf.constant([1, 2]), draws(2), count)
+    assert classes.numpy().tolist() == expected

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tensorflow as tf
-from linear import Linear, halfway
+from linear import Linear, halfway, run_attack
 
 from madry_cifar import attacks
 from madry_cifar.attacks import square
@@ -26,26 +26,16 @@ def test_the_published_schedule(queries):
     assert (found[0], found[-1]) == (29, 1)
 
 
-def attacked(model, images, labels, epsilon, queries=1500, seed=(0, 0)):
-    run = tf.function(
-        lambda: square.square(
-            model,
-            tf.constant(images),
-            tf.constant(labels),
-            tf.constant(seed, tf.int64),
-            epsilon=epsilon,
-            queries=queries,
-        ),
-        autograph=False,
-    )
-    return run().numpy()
+def attacked(model, images, labels, epsilon, queries=1500, **where):
+    attack = attacks.attack("square")._replace(settings={"epsilon": epsilon, "queries": queries})
+    return run_attack(attack, model, images, labels, **where)
 
 
 @pytest.mark.parametrize("has_gradient", [True, False])
 def test_a_linear_classifier(has_gradient):
     """Nothing beyond its nearest error is broken, and nearly all that is within; gradients do not matter."""
     linear = Linear(classes=2)  # so that no change of one pixel leads away from the nearest error
-    model = linear if has_gradient else lambda x, batch_norm: linear(tf.stop_gradient(x), batch_norm)
+    model = linear if has_gradient else lambda x: linear(tf.stop_gradient(x))
     images, labels = linear.images(48)
     exact = linear.distances(images, labels)
     labels[:4] = 1 - labels[:4]  # wrong as they are
@@ -81,30 +71,26 @@ def test_the_windows_are_everywhere():
     }
 
 
-def test_an_image_does_not_depend_on_its_company():
+def test_an_image_does_not_depend_on_the_rest_of_its_batch():
     linear = Linear(shape=(6, 6, 3))
     images, labels = linear.images(32, shape=(6, 6, 3))
     epsilon = halfway(linear.distances(images, labels))
-    whole = attacked(linear, images, labels, epsilon, 200, seed=(3, 64))
-    rows = np.r_[8:24, 0:16]
-    seeds = np.stack([np.full(32, 3), np.repeat([64, 96], 16), rows], axis=1)
-    packed = attacked(linear, images[rows], labels[rows], epsilon, 200, seed=seeds)
-    np.testing.assert_array_equal(packed[:16], whole[8:24])
-    assert not np.array_equal(attacked(linear, images, labels, epsilon, 200, seed=(4, 64)), whole)
+    whole = attacked(linear, images, labels, epsilon, 200, seed=3)
+    for rows in (np.r_[8:24], np.r_[8:24, 0:16]):
+        part = attacked(linear, images[rows], labels[rows], epsilon, 200, place=rows, seed=3)
+        np.testing.assert_array_equal(part, whole[rows])
+    assert not np.array_equal(attacked(linear, images, labels, epsilon, 200, seed=4), whole)
 
 
 def test_queries_are_what_the_protocol_says():
     """An image that cannot be broken costs the protocol's queries, and two passes at the start."""
     passes = []
 
-    def unbreakable(images, batch_norm="eval"):
+    def unbreakable(images):
         tf.py_function(lambda: passes.append(1), [], [])
         first = tf.ones_like(images[:, 0, 0, :1])
         return SimpleNamespace(logits=tf.concat([first, 0 * first, 0 * first, 0 * first], axis=1))
 
     attack = attacks.attack("square")
-    images = tf.fill([8, 2, 2, 1], 100.0)
-    tf.function(
-        lambda: attack.run(unbreakable, images, tf.zeros(8, tf.int32), tf.constant([0, 0], tf.int64)), autograph=False
-    )()
+    run_attack(attack, unbreakable, tf.fill([8, 2, 2, 1], 100.0), np.zeros(8, np.int32))
     assert len(passes) == attack.protocol["queries"] + 2 == 5002

@@ -1,15 +1,31 @@
-import dataclasses
 import types
 
 import pytest
-from absl.flags import FLAGS
 
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import RunError, UsageError
-from madry_cifar.training.options import Options, option
+from madry_cifar.cli.settings import Settings, option, required
+from madry_cifar.training.options import Options
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+class First(Settings):
+    count: int = option(3, "how many", minimum=1)
+    text: str | None = option(None, "what")
+
+
+class Second(Settings):
+    download: bool = option(False, "get it")
+    sizes: tuple[float, ...] = option((1.0, 0.5), "which", maximum=2)
+
+
+class Both(Second, First):
+    pass
+
+
+class Named(Settings):
+    name: str = required("what it is called")
+
+
 class SomeOptions(Options):
     epsilon: float = option(8.0, "radius", minimum=0)
     noisy: bool = option(True, "add noise")
@@ -21,9 +37,8 @@ PLAIN = types.SimpleNamespace(name="plain", Options=Options)
 
 
 def define():
-    flags.define("First", "count", 3, "how many", kind=int, minimum=1)
-    flags.define("First", "text", None, "what")
-    flags.define("Second", "download", False, "get it", kind=bool)
+    flags.define("First", First)
+    flags.define("Second", Second)
     flags.define_option_flags({"plain": PLAIN, "some": SOME})
 
 
@@ -64,7 +79,7 @@ def raising(error):
 @pytest.mark.parametrize(
     ("error", "status", "line"),
     [
-        (UsageError("--a=1: no"), 2, "error: --a=1: no\n"),
+        (UsageError("a", 1, "no"), 2, "error: --a=1: no\n"),
         (RunError("it broke"), 1, "error: it broke\n"),
         (KeyboardInterrupt(), 130, "error: interrupted\n"),
         (FileNotFoundError(2, "No such file or directory", "/x"), 1, "error: /x: No such file or directory\n"),
@@ -86,15 +101,60 @@ def test_an_error_of_the_program_is_not_hidden(command):
         command(lambda: 1 / 0)
 
 
-def test_values(command):
+def test_settings_are_what_was_given_or_the_defaults(command):
     seen = []
 
     def main():
-        seen.append(flags.configuration(["count", "text", "download"]))
-        seen.append(flags.section("First") + flags.section("Second") + flags.section("none"))
+        seen.extend([flags.read(Both), flags.read(First, count=7), flags.given(Both), flags.given(First)])
 
     assert command(main, "--count=5", "--download", "--text=a b") == (0, "", "")
-    assert seen == [{"count": 5, "text": "a b", "download": True}, ["count", "text", "download"]]
+    assert seen == [
+        Both(count=5, text="a b", download=True, sizes=(1.0, 0.5)),
+        First(count=7, text="a b"),
+        {"count": 5, "text": "a b", "download": True},
+        {"count": 5, "text": "a b"},
+    ]
+
+
+def test_several_values(command):
+    seen = []
+    assert command(lambda: seen.append(flags.read(Second).sizes), "--sizes=1,,.25") == (0, "", "")
+    assert command(lambda: seen.append(flags.read(Second).sizes), "--sizes=") == (0, "", "")
+    assert seen == [(1.0, 0.25), ()]
+
+
+def test_texts_for_flags_that_were_not_given(command):
+    seen = []
+
+    def main():
+        flags.give({"count": "5", "sizes": "2"})
+        seen.extend([flags.read(Both), flags.given(Both)])
+
+    assert command(main, "--count=4") == (0, "", "")
+    assert seen == [Both(count=4, sizes=(2.0,)), {"count": 4, "sizes": (2.0,)}]
+
+
+def test_a_value_that_is_required(invoke):
+    def entry():
+        flags.define("First", Named, name={"help": "its name"})
+        flags.run(lambda: flags.read(Named), "It.")
+
+    assert "  --name: its name (required)" in invoke(entry, "--help")[1].splitlines()
+    assert invoke(entry) == (2, "", "error: --name=: required: what it is called\n")
+    assert invoke(entry, "--name=") == (2, "", "error: --name=: required: what it is called\n")
+    assert invoke(entry, "--name=x") == (0, "", "")
+
+
+def test_a_commands_own_default(invoke):
+    seen = []
+
+    def entry():
+        flags.define("First", First, count={"default": 8}, text={"default": "a"})
+        flags.run(lambda: seen.append(flags.read(First)), "It.")
+
+    assert "  --text: what [a]" in invoke(entry, "--help")[1].splitlines()
+    assert invoke(entry, "--count=9") == (0, "", "")
+    assert seen == [First(count=9, text="a")]
 
 
 def test_a_flagfile_that_is_no_text(command, tmp_path):
@@ -104,10 +164,14 @@ def test_a_flagfile_that_is_no_text(command, tmp_path):
 
 
 def test_flagfile(command, tmp_path):
-    (tmp_path / "some.flags").write_text("# a comment\n--count=7\n--download\n")
+    (tmp_path / "some.flags").write_text("# a comment\n--count=7\n--download\n--nonoisy\n")
     seen = []
-    status, _, _ = command(lambda: seen.append((FLAGS.count, FLAGS.download)), f"--flagfile={tmp_path / 'some.flags'}")
-    assert (status, seen) == (0, [(7, True)])
+
+    def main():
+        seen.extend([flags.given(Both), flags.read_flagfile(tmp_path / "some.flags")])
+
+    assert command(main, f"--flagfile={tmp_path / 'some.flags'}") == (0, "", "")
+    assert seen == [{"count": 7, "download": True}, {"count": "7", "download": "true", "noisy": "false"}]
 
 
 @pytest.mark.parametrize(
@@ -118,6 +182,8 @@ def test_flagfile(command, tmp_path):
         ("--count=0", "--count=0"),
         ("--count=2.5", "--count=2.5"),
         ("--count", "count"),
+        ("--sizes=1,b", "--sizes=1,b"),
+        ("--sizes=1,3", "--sizes=3.0: must be at most 2"),
         ("--epsilon=a", "--epsilon=a"),
         ("--download=perhaps", "--download=perhaps"),
         ("--flagfile=/none.flags", "/none.flags"),
@@ -126,7 +192,7 @@ def test_flagfile(command, tmp_path):
 )
 def test_what_is_typed_wrong_is_named(command, argument, named):
     ran = []
-    status, out, err = command(lambda: ran.append(1), argument)
+    status, out, err = command(lambda: ran.append(flags.read(Both)), argument)
     assert (status, out, ran) == (2, "", [])
     assert err.startswith("error: ")
     assert err.count("\n") == 1
@@ -140,7 +206,8 @@ def test_help(command, argument):
     lines = out.splitlines()
     assert lines[:3] == ["What it does.", "", "  python -m it"]
     for line in (
-        *("First:", "  --count: how many [3]", "  --text: what", "Second:", "  --[no]download: get it [False]"),
+        *("First:", "  --count: how many [3]", "  --text: what"),
+        *("Second:", "  --[no]download: get it [False]", "  --sizes: which [1.0,0.5]"),
         *("Defence:", "  --epsilon: radius [some: 8.0]", "  --[no]noisy: add noise [some: True]"),
         "  --batch_size: images per step [128]",
         "  --learning_rates: of the classifier, one after another [0.1,0.01,0.001]",
@@ -173,9 +240,13 @@ def test_options_are_the_defaults_unless_given(options):
         (PLAIN, "--nonoisy", "--noisy=False: does not apply to --defense=plain"),
         (SOME, "--epsilon=-1", "--epsilon=-1.0: must be at least 0"),
         (SOME, "--epsilon=nan", "--epsilon=nan: must be a finite number"),
-        (SOME, "--mode=c", "--mode=c: must be one of a, b"),
+        (SOME, "--mode=c", "--mode=c: unknown; Known: a, b"),
         (SOME, "--learning_rates=0.1,x,1", "--learning_rates=0.1,x,1: must be numbers (float) with commas"),
-        (SOME, "--learning_rates=0.1", "--learning_rates, --learning_rate_boundaries: 1 learning rates need 0 bound"),
+        (
+            SOME,
+            "--learning_rates=0.1",
+            "with --learning_rate_boundaries=40000,60000: 1 learning rates need 0 bound",
+        ),
         (SOME, "--learning_rate_boundaries=9,5", "the boundaries of the learning rates must rise: [9, 5]"),
     ],
 )

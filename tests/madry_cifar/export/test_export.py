@@ -16,7 +16,7 @@ from madry_cifar.export.formats import FORMATS
 from madry_cifar.export.plain_keras import plain
 from madry_cifar.export.train_step import TrainStep, batch, rebuild
 from madry_cifar.runs.checkpoints import Checkpoints
-from madry_cifar.training import method as defense
+from madry_cifar.training import registry
 from madry_cifar.training.method import Defense
 from madry_cifar.training.optimizers import Momentum
 
@@ -157,7 +157,7 @@ class LastLayer(Defense):
 def last_layer(images):
     options = LastLayer.Options(learning_rates=(0.5,), learning_rate_boundaries=(), momentum=0.75)
     training = LastLayer(scatter(WideResNet(10, 1, 10)), options)
-    for slot in training.optimizers["classifier"].slots:
+    for slot in training.optimizers["classifier"].state["momentum"]:
         slot.assign_add(tf.fill(slot.shape, 0.125))
     return training, TrainStep(training, images, np.array([1, 0, 3, 2, 9]), 11)
 
@@ -248,7 +248,7 @@ def test_a_run_in_bfloat16_is_rebuilt_so():
 
 
 def test_restoring_a_step(images, tmp_path):
-    saved = defense.find("natural")(scatter(WideResNet(10, 1, 10)))
+    saved = registry.find("natural")(scatter(WideResNet(10, 1, 10)))
     path = Checkpoints(tmp_path, saved.networks, saved.optimizers).save(4)
     step = TrainStep(rebuild(SETTINGS | {"defense": "natural"}), images, np.arange(5), 4)
     step.restore(path)

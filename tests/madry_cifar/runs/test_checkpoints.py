@@ -2,15 +2,19 @@
 
 import pathlib
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from madry_cifar import WideResNet, load_classifier
 from madry_cifar.cli.errors import RunError, UsageError
+from madry_cifar.networks.layers import Dense
 from madry_cifar.runs import checkpoints, run_folder
-from madry_cifar.runs.checkpoints import Checkpoints, find, flat_variables, load_network, saved_steps
-from madry_cifar.training.optimizers import Adam, Momentum, PiecewiseConstant
+from madry_cifar.runs.checkpoints import Checkpoints, find, flat_state, flat_variables, load_network, saved_steps
+from madry_cifar.training.optimizers import Adam, Momentum, PiecewiseConstant, PyTorchAdam
 from rvs_tf import Generator
+from tests.two_layers import TwoLayers
 
 
 def content(folder, *size, keep=3):
@@ -59,7 +63,8 @@ def file(folder, ending):
 def test_everything_is_restored_bit_for_bit(tmp_path):
     networks, optimizer, saver = content(tmp_path)
     assert saver.restore_latest() == 0
-    for seed, variables in enumerate((networks["classifier"].variables, networks["other"].variables, optimizer.slots)):
+    momentum = optimizer.state["momentum"]
+    for seed, variables in enumerate((networks["classifier"].variables, networks["other"].variables, momentum)):
         scramble(variables, seed)
     path = saver.save(7)
     assert path == str(tmp_path / "checkpoints" / "ckpt-7")
@@ -67,7 +72,7 @@ def test_everything_is_restored_bit_for_bit(tmp_path):
     assert fresh_saver.restore_latest() == 7
     for name, network in networks.items():
         assert_equal(values(fresh[name].variables), values(network.variables))
-    assert_equal(values(fresh_optimizer.slots), values(optimizer.slots))
+    assert_equal(values(fresh_optimizer.state["momentum"]), values(momentum))
 
 
 def test_latest_checkpoint_is_restored(saved):
@@ -78,12 +83,13 @@ def test_latest_checkpoint_is_restored(saved):
 
 def test_values_are_stored_under_flat_names(tmp_path):
     networks, optimizer, saver = content(tmp_path)
-    scramble(networks["classifier"].variables + optimizer.slots, 0)
+    slots = optimizer.state["momentum"]
+    scramble(networks["classifier"].variables + slots, 0)
     stored = checkpoints.read(saver.save(3))
     assert stored.pop("step") == 3
     network = networks["classifier"]
     paths = [variable.path.split("/", 1)[1].replace("/", ".") for variable in network.trainable_variables]
-    momenta = {f"classifier.{path}.momentum": slot for path, slot in zip(paths, optimizer.slots, strict=True)}
+    momenta = {f"classifier.{path}.momentum": slot for path, slot in zip(paths, slots, strict=True)}
     expected = flat_variables("classifier", network) | flat_variables("other", networks["other"]) | momenta
     assert set(stored) == set(expected)
     for name, variable in expected.items():
@@ -93,25 +99,139 @@ def test_values_are_stored_under_flat_names(tmp_path):
     assert not np.array_equal(stored["classifier.unit_1_0.conv1.kernel.momentum"], kernel)
 
 
-def test_all_that_adam_keeps_is_stored(tmp_path):
-    def content():
-        network = Generator()
-        optimizer = Adam([v.value for v in network.trainable_variables], PiecewiseConstant([0.1]))
-        return network, optimizer, Checkpoints(tmp_path, {"generator": network}, {"generator": optimizer})
+# --- Optimizers of any names
 
-    network, optimizer, saver = content()
-    scramble(network.variables + optimizer.slots, 0)
-    stored = checkpoints.read(saver.save(3))
-    flat = flat_variables("generator", network)
-    trained = [name for name, variable in flat.items() if any(variable is v for v in optimizer.variables)]
-    assert set(stored) == {"step", *flat, *(f"{name}.{kept}" for name in trained for kept in ("m", "v"))}
-    for kept, slots in optimizer.state.items():
-        for variable, slot in zip(optimizer.variables, slots, strict=True):
-            (name,) = (name for name in trained if flat[name] is variable)
-            np.testing.assert_array_equal(stored[f"{name}.{kept}"], slot)
-    _, fresh_optimizer, fresh_saver = content()
-    assert fresh_saver.restore_latest() == 3
-    assert_equal(values(fresh_optimizer.slots), values(optimizer.slots))
+RATE = PiecewiseConstant([0.125])
+
+
+class Two(keras.Model):
+    """Two layers, called first and last."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = Dense(3, name="first"), Dense(2, name="last")
+        self.build((None, 4))
+
+    def build(self, input_shape):
+        self.first.build(input_shape)
+        self.last.build((None, 3))
+        self.built = True
+
+    def part(self, name):
+        return [variable.value for variable in getattr(self, name).trainable_variables]
+
+
+def several(folder):
+    """Two networks, with optimizers of parts of them; their checkpoints."""
+    one, two = networks = Two(), Two()
+    optimizers = {
+        "one": Momentum(one.part("first") + one.part("last"), RATE),  # called like its network
+        "adam": Adam(one.part("first") + two.part("last"), RATE),  # not so, and the second one of a layer
+        "two": PyTorchAdam(one.part("last"), RATE),  # called like a network that it does not update
+    }
+    networks = dict(zip(("one", "two"), networks, strict=True))
+    return networks, optimizers, Checkpoints(folder, networks, optimizers)
+
+
+def update(optimizer, seed):
+    rng = np.random.default_rng(seed)
+    optimizer.apply([tf.constant(rng.normal(size=v.shape), v.dtype) for v in optimizer.variables], 0)
+
+
+def test_what_optimizers_keep_is_restored_whatever_they_are_called(tmp_path):
+    networks, optimizers, saver = several(tmp_path)
+    for seed, name in enumerate(["one", "adam", "adam", "two", "adam"]):
+        update(optimizers[name], seed)
+    saver.save(4)
+    others, other_optimizers, other_saver = several(tmp_path)
+    assert other_saver.restore_latest() == 4
+    for seed, name in enumerate(optimizers):
+        update(optimizers[name], seed)
+        update(other_optimizers[name], seed)  # goes by all that it keeps
+        for kept, slots in optimizers[name].state.items():
+            assert_equal(values(other_optimizers[name].state[kept]), values(slots))
+    for name, network in networks.items():
+        assert_equal(values(others[name].variables), values(network.variables))
+    assert [int(other_optimizers[name].count) for name in ("adam", "two")] == [4, 2]
+
+
+def test_names_of_what_optimizers_keep(tmp_path):
+    _, optimizers, saver = several(tmp_path)
+    for optimizer in optimizers.values():
+        update(optimizer, 0)
+    stored = checkpoints.read(saver.save(4))
+    first, last = ([f"{layer}.{name}" for name in ("kernel", "bias")] for layer in ("first", "last"))
+    expected = {f"{network}.{path}" for network in ("one", "two") for path in first + last}
+    expected |= {f"one.{path}.momentum" for path in first + last}
+    expected |= {f"{path}.adam.{kept}" for kept in "mv" for path in (f"one.{first[0]}", f"one.{first[1]}")}
+    expected |= {f"{path}.adam.{kept}" for kept in "mv" for path in (f"two.{last[0]}", f"two.{last[1]}")}
+    expected |= {f"one.{path}.two.{kept}" for kept in "mv" for path in last}
+    assert set(stored) == expected | {"step", "adam.count", "two.count"}
+    assert (stored["adam.count"], stored["two.count"]) == (1, 1)
+    np.testing.assert_array_equal(stored["one.last.bias.two.v"], optimizers["two"].state["v"][1])
+
+
+def test_a_checkpoint_of_an_earlier_version_has_made_an_update_a_step(tmp_path):
+    """There Adam's count was not kept, as every optimizer made one update a step."""
+    networks, optimizers, saver = several(tmp_path)
+    for step in range(3):
+        for optimizer in optimizers.values():
+            update(optimizer, step)
+    earlier = {n: v for n, v in flat_state(networks, optimizers).items() if not n.endswith(".count")}
+    written = tf.train.Checkpoint(step=tf.Variable(3, dtype=tf.int64), **earlier)
+    folder = str(tmp_path / "checkpoints")
+    tf.train.CheckpointManager(written, folder, None, checkpoint_name="ckpt").save(checkpoint_number=3)
+    _, later, saver = several(tmp_path)
+    assert saver.restore_latest() == 3
+    assert [int(later[name].count) for name in ("adam", "two")] == [3, 3]
+    for name, optimizer in optimizers.items():
+        update(optimizer, 3)
+        update(later[name], 3)
+        assert_equal(values(later[name].variables), values(optimizer.variables))
+    saver.save(4)
+    _, again, saver = several(tmp_path)
+    assert saver.restore_latest() == 4
+    assert int(again["adam"].count) == 4
+
+
+def test_a_missing_count_excuses_nothing_else(tmp_path):
+    networks, optimizers, _ = several(tmp_path / "other")
+    del optimizers["adam"]
+    Checkpoints(tmp_path, networks, optimizers).save(3)
+    with pytest.raises(RunError, match=r"ckpt-3: damaged or of another network"):
+        several(tmp_path)[2].restore_latest()
+
+
+def test_a_variable_that_belongs_to_no_network_is_refused():
+    stranger, network = tf.Variable(1.0, name="stranger"), Two()
+    optimizer = Momentum([*network.part("first"), stranger], RATE)
+    with pytest.raises(ValueError, match=r"optimizer 'any' updates stranger:0 of none of the networks \['one'\]"):
+        flat_state({"one": network}, {"any": optimizer})
+
+
+def test_what_two_optimizers_would_share_is_refused():
+    network = Two()
+    optimizer, other = (Adam(network.part("first"), RATE) for _ in range(2))
+    with pytest.raises(ValueError, match=r"one.first.kernel.a.m and one.first.kernel.b.m are one variable"):
+        flat_state({"one": network}, {"a": optimizer, "b": optimizer})
+    other.count = optimizer.count
+    with pytest.raises(ValueError, match=r"a.count and b.count are one variable"):
+        flat_state({"one": network}, {"a": optimizer, "b": other})
+    with pytest.raises(ValueError, match=r"two variables would be saved as one.first.kernel.a.m"):
+        flat_state({"one": network}, {"a": Adam(2 * network.part("first"), RATE)})
+
+
+def test_variables_that_would_have_one_name_are_refused():
+    with pytest.raises(ValueError, match=r"two variables would be saved as one.kernel"):
+        flat_variables("one", TwoLayers())  # made outside of a network's `build`, layers do not have its name
+
+
+def test_every_state_has_a_name_of_its_own():
+    """However much the optimizers' names look like others."""
+    networks = {"one": Two(), "two": Two()}
+    variables = [variable.value for network in networks.values() for variable in network.variables]
+    optimizers = {name: Adam(variables, RATE) for name in ("one", "two", "first", "m", "count", "one.m", "first.m")}
+    assert len(flat_state(networks, optimizers)) == 8 + 7 * (2 * 8 + 1)
 
 
 @pytest.mark.parametrize(("keep", "left"), [(1, [12]), (2, [9, 12]), (3, [6, 9, 12]), (0, [3, 6, 9, 12])])

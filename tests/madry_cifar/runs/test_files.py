@@ -99,7 +99,7 @@ def test_a_write_that_fails_halfway_leaves_what_there_was(tmp_path, ending):
 
 def test_what_a_killed_process_left_is_removed(tmp_path):
     path = tmp_path / "a.json"
-    writer = subprocess.Popen(["sleep", "60"])
+    writer = subprocess.Popen(["sleep", "3600"])
     others = [tmp_path / f".{writer.pid}.{name}" for name in ("a.json", "b.json")] + [tmp_path / ".text.a.json"]
     for other in others:
         other.touch()
@@ -128,8 +128,8 @@ def test_a_folder_that_cannot_be_made(tmp_path):
 
 def test_one_process_at_a_time(tmp_path):
     """While another process is alone in the folder, nobody else can take its lock; when it is killed, all can."""
-    program = "import pathlib, sys, time; from madry_cifar import files\n"
-    program += "with files.alone(pathlib.Path(sys.argv[1])): print('in', flush=True); time.sleep(60)"
+    program = "import pathlib, sys, time; from madry_cifar.runs import files\n"
+    program += "with files.alone(pathlib.Path(sys.argv[1])): print('in', flush=True); time.sleep(3600)"
     other = subprocess.Popen([sys.executable, "-c", program, tmp_path / "new"], stdout=subprocess.PIPE, text=True)
     assert other.stdout.readline() == "in\n"
     with (tmp_path / "new" / ".lock").open("w") as file, pytest.raises(BlockingIOError):

@@ -12,8 +12,8 @@ from madry_cifar import data
 from madry_cifar.cli.errors import RunError
 from madry_cifar.networks.layers import Dense, initialize
 from madry_cifar.networks.wide_resnet import Outputs
-from madry_cifar.runs.checkpoints import saved_steps
-from madry_cifar.training.method import AdversarialTraining, Natural
+from madry_cifar.runs.checkpoints import flat_state, saved_steps
+from madry_cifar.training.adversarial import AdversarialTraining, Natural
 from madry_cifar.training.trainer import Interrupted, Schedule, Trainer
 
 NEVER = {"checkpoint_every": 0, "log_every": 0, "image_every": 0, "eval_every": 0}
@@ -119,8 +119,7 @@ def stop_by(number, times=1):
 
 def state(trainer):
     """All that a run consists of."""
-    optimizer = trainer.training.optimizers["classifier"]
-    return [v.numpy() for v in (*trainer.training.classifier.variables, *optimizer.slots)]
+    return [v.numpy() for v in flat_state(trainer.method.networks, trainer.method.optimizers).values()]
 
 
 @pytest.mark.parametrize("augmented", [False, True])
@@ -174,7 +173,7 @@ def test_accuracy_of_the_batch_after_the_step(trainer, digits, curves, tmp_path)
     made = trainer(steps=6, log_every=6)
     made.train()
     rows = data.Batches(len(digits.train), 8, 0)(5)
-    predicted = np.argmax(made.training.classifier(tf.cast(digits.train.images[rows], tf.float32)).logits, axis=1)
+    predicted = np.argmax(made.method.classifier(tf.cast(digits.train.images[rows], tf.float32)).logits, axis=1)
     expected = 100 * np.mean(predicted == digits.train.labels[rows])
     assert curves(tmp_path)["batch/natural_accuracy"][-1] == (6, pytest.approx(expected))
 
@@ -186,7 +185,7 @@ def test_a_training_says_how_long_it_is_and_how_its_classifier_is_watched(traine
     few = dataclasses.replace(digits, train=digits.train.take(slice(35)))  # four batches of eight
     made = trainer(kind, dataset=few, log_every=1)
     made.train()
-    assert set(made.training.classifier.modes) == modes
+    assert set(made.method.classifier.modes) == modes
     assert list(saved_steps(tmp_path)) == [last]
 
 
@@ -293,7 +292,7 @@ def test_weights_that_are_not_finite_are_not_saved(trainer, tmp_path):
     made = trainer(checkpoint_every=2)
 
     def evaluator(_, seed):
-        made.training.classifier.logits.bias.value[2].assign(np.inf)
+        made.method.classifier.logits.bias.value[2].assign(np.inf)
         return {}
 
     made.evaluator, made.schedule = evaluator, dataclasses.replace(made.schedule, eval_every=6)

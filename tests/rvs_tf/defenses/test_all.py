@@ -10,7 +10,7 @@ import tensorflow as tf
 import rvs_tf  # noqa: F401 (registers the defences)
 from madry_cifar import WideResNet, data
 from madry_cifar.runs.checkpoints import flat_state
-from madry_cifar.training import method as defense
+from madry_cifar.training import registry
 from madry_cifar.training.steps import Steps
 
 NAMES = ("trades", "bilateral", "featscatter", "adv_interp", "adv_vertex")
@@ -25,7 +25,7 @@ QUICK = {"attack_steps": 2}
 
 
 def make(name, dtype="float32", **options):
-    kind = defense.find(name)
+    kind = registry.find(name)
     rates = {"learning_rates": (0.05,), "learning_rate_boundaries": ()}
     taken = {field.name for field in dataclasses.fields(kind.Options)}
     quick = {key: value for key, value in QUICK.items() if key in taken and key not in options}

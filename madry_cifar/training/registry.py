@@ -1,0 +1,34 @@
+"""The defences by name: what `--defense` may be, in every command.
+
+Those of another package are known without importing it: it offers them as entry points of the group
+"madry_cifar.defenses" (see setup.py).
+"""
+
+from importlib import metadata
+
+from madry_cifar.cli.errors import unknown
+from madry_cifar.training.method import Defense
+
+REGISTRY: dict[str, type[Defense]] = {}
+GROUP = "madry_cifar.defenses"
+
+
+def register(defense: type[Defense]) -> type[Defense]:
+    """Class decorator: makes a defence available under its name."""
+    REGISTRY[defense.name] = defense
+    return defense
+
+
+def find(name: str) -> type[Defense]:
+    """The defence called `name`. Raises UsageError, naming the nearest, when there is none."""
+    offered = metadata.entry_points(group=GROUP)
+    if name not in REGISTRY and name in offered.names:
+        register(offered[name].load())
+    if name not in REGISTRY:
+        raise unknown("defense", name, {*REGISTRY, *offered.names})
+    return REGISTRY[name]
+
+
+def installed() -> dict[str, type[Defense]]:
+    """All defences, those that installed packages offer too."""
+    return REGISTRY | {name: find(name) for name in metadata.entry_points(group=GROUP).names}

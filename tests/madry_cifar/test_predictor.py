@@ -1,0 +1,134 @@
+"""Predictors with noise inside, and without a useful gradient, under attacks, in the evaluator and in the diagnosis."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from linear import Linear, halfway
+
+from madry_cifar import attacks
+from madry_cifar.data.datasets import Split
+from madry_cifar.evaluation.diagnosis import diagnose
+from madry_cifar.evaluation.evaluator import Evaluator
+from madry_cifar.predictor import Outputs, Predictor, as_predictor
+from madry_cifar.randomness import noise
+
+
+class Noisy(Predictor):
+    """A linear classifier of images with noise; notes what it is asked, as (draw, first pixel) of each image."""
+
+    num_classes, stochastic = 5, True
+
+    def __init__(self, deviation=20.0):
+        self.linear, self.deviation, self.asked = Linear(), deviation, []
+
+    def __call__(self, images, draw=0):
+        draws = tf.broadcast_to(tf.cast(draw, tf.int64), tf.shape(images)[:1])
+        tf.py_function(lambda draws: self.asked.append(draws.numpy()), [draws], [])
+        return self.linear(images + self.deviation * noise(draw, tf.shape(images)))
+
+
+class Quantised(Predictor):
+    """A linear classifier of images rounded to four grey levels: without a gradient but for that of its stand-in."""
+
+    num_classes = 5
+
+    def __init__(self, stand_in):
+        self.linear, self.stand_in = Linear(), stand_in
+
+    def __call__(self, images, draw=0):
+        return self.linear(64 * tf.round(images / 64))
+
+    def differentiable(self):
+        return self.linear if self.stand_in else self
+
+
+@pytest.fixture
+def split():
+    images, labels = Linear().images(200)
+    return Split(images, labels)
+
+
+@pytest.mark.parametrize("name", ["natural", "fgsm-rs", "pgd-3", "pgd-2x3", "apgd-ce", "square", "multitargeted"])
+def test_an_image_comes_out_the_same_in_a_batch_of_1_and_of_200(split, name, monkeypatch):
+    monkeypatch.setattr(attacks.square.square, "__kwdefaults__", {"queries": 20})
+    monkeypatch.setattr(attacks.multitargeted, "STEPS", 3)
+    monkeypatch.setattr(attacks.apgd, "STEPS", 5)
+    attack, rows = attacks.attack(name, epsilon=30, step_size=10), [0, 1, 77, 130, 199]
+    whole = Evaluator(Noisy(), batch_size=200, keep_adversarial=True).run(attack, split, seed=3)
+    alone = Evaluator(Noisy(), batch_size=1, keep_adversarial=True)
+    before = None
+    for row in range(200):  # all in turn, but only some of them attacked
+        if row not in rows:
+            continue
+        earlier = Evaluator(Noisy(), batch_size=200).run(attacks.attack("natural"), split, seed=3)
+        chosen = np.where(np.arange(200) == row, split.labels, -1)
+        earlier = earlier.__class__(earlier.attack, chosen, split.labels)
+        before = alone.run(attack, split, seed=3, earlier=earlier)
+        assert before.predictions[row] == whole.predictions[row]
+        np.testing.assert_allclose(before.adversarial[row], whole.adversarial[row], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["natural", "fgsm", "pgd-3", "pgd-2x2", "cw-l2-10", "fab-t"])
+def test_no_query_is_drawn_twice_and_the_judges_is_another(split, name):
+    """Each image's draws: those of the attack all differ, and so does the last one, by which it is judged."""
+    predictor = Noisy()
+    Evaluator(predictor, batch_size=8).run(attacks.attack(name, epsilon=4), split.take(slice(8)), seed=1)
+    judged = predictor.asked[-1]
+    assert len(set(judged.tolist())) == 8
+    earlier = np.concatenate([draws for draws in predictor.asked[:-1]] or [[]])
+    assert not set(judged.tolist()) & set(earlier.tolist())
+    of_steps = [draws[0] for draws in predictor.asked[:-1]]
+    if name in ("fgsm", "pgd-3"):
+        assert len(set(of_steps)) == len(of_steps) == {"fgsm": 1, "pgd-3": 3}[name]
+
+
+def test_other_seeds_draw_otherwise(split):
+    predictor = Noisy()
+    for seed in (1, 2):
+        Evaluator(predictor, batch_size=8).run(attacks.attack("natural"), split.take(slice(8)), seed=seed)
+    first, second = predictor.asked
+    assert not set(first.tolist()) & set(second.tolist())
+
+
+def test_the_diagnosis_calls_it_random_and_its_images_their_own(split):
+    found = diagnose(Noisy(), split.take(slice(40)), checks=["randomness", "batch-dependence"]).checks
+    assert [check.verdict for check in found] == ["suspect", "ok"]
+    assert "use autoattack-rand" in found[0].evidence
+
+
+@pytest.mark.parametrize("name", ["pgd-20", "apgd-ce", "fab-t", "multitargeted"])
+def test_a_stand_in_gives_the_gradient_that_is_missing(split, name):
+    labels = np.argmax(Quantised(False)(split.images).logits, axis=1).astype(np.int32)
+    some = Split(split.images[:48], labels[:48])
+    attack = attacks.attack(name, epsilon=40.0, step_size=4.0)
+    without, with_stand_in = (Evaluator(Quantised(has), batch_size=48).run(attack, some) for has in (False, True))
+    assert without.accuracy > 80  # of what random starts alone break
+    assert with_stand_in.accuracy < 40
+
+
+def test_where_there_is_no_gradient_the_start_is_all_there_is(split):
+    predictor, images = Quantised(False), tf.constant(split.images[:4])
+    for steps in (0, 5):
+        adversarial = attacks.pgd(predictor, images, split.labels[:4], steps=steps, random_start=False)
+        np.testing.assert_array_equal(adversarial, images)
+    assert np.abs(attacks.pgd(Quantised(True), images, split.labels[:4], random_start=False) - images).max() == 8
+
+
+def test_a_network_becomes_a_predictor_and_a_predictor_stays_one(trained, digits):
+    images = digits.test.images[:4].astype(np.float32)
+    predictor = as_predictor(trained)
+    assert as_predictor(predictor) is predictor.differentiable() is predictor
+    assert (predictor.num_classes, predictor.image_shape, predictor.stochastic) == (10, (32, 32, 3), False)
+    outputs = predictor(images, draw=5)
+    assert isinstance(outputs, Outputs)
+    np.testing.assert_array_equal(outputs.logits, trained(images, batch_norm="eval").logits)
+    np.testing.assert_array_equal(outputs.features, trained(images).features)
+
+
+def test_the_docstrings_predictor():
+    """A predictor of a few lines, robust accuracy of it under an attack that averages over its noise."""
+    linear = Linear()
+    images, labels = linear.images(32)
+    attack = attacks.attack("autoattack-rand", epsilon=halfway(linear.distances(images, labels))).stages[0]
+    outcome = Evaluator(Noisy(1.0), batch_size=32).run(attack, Split(images, labels))
+    assert 20 < outcome.accuracy < 80
