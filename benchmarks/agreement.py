@@ -31,8 +31,8 @@ from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.cli.settings import Seed, like, option
 from madry_cifar.data.datasets import Split
-from madry_cifar.evaluation.evaluator import Evaluator, Outcome
-from madry_cifar.evaluation.tasks import Task
+from madry_cifar.evaluation.evaluator import Evaluator, Task
+from madry_cifar.evaluation.outcome import Outcome
 
 ATTACKS = ("pgd-20", "apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "square", "cw-l2-100", "autoattack")
 AGAIN = "again"

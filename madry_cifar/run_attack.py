@@ -16,7 +16,8 @@ from madry_cifar.cli import flags
 from madry_cifar.cli.errors import RunError, UsageError
 from madry_cifar.cli.settings import Checkpoint, Download, Settings, like, option, required
 from madry_cifar.data.datasets import Split
-from madry_cifar.evaluation.evaluator import Evaluator, check_adversarial
+from madry_cifar.evaluation.evaluator import Evaluator
+from madry_cifar.evaluation.outcome import check_adversarial
 from madry_cifar.evaluation.settings import Images
 from madry_cifar.runs import run_folder
 from madry_cifar.runs.files import write_array

@@ -71,9 +71,9 @@ def main() -> None:
 
 
 def _announce(trainer, dataset, run_flags):
-    options, devices = trainer.training.options, _devices(trainer.strategy.num_replicas_in_sync)
+    options, devices = trainer.method.options, _devices(trainer.strategy.num_replicas_in_sync)
     print(
-        f"{trainer.training.name} on {dataset.provenance}: {len(dataset.train)} training images, {name_of(run_flags)}, "
+        f"{trainer.method.name} on {dataset.provenance}: {len(dataset.train)} training images, {name_of(run_flags)}, "
         f"{options.steps} steps of {options.batch_size} on {devices}, into {trainer.train_dir}"
     )
     if trainer.step:

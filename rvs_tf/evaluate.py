@@ -20,9 +20,9 @@ from rich.table import Table
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.cli.settings import Checkpoint, option
+from madry_cifar.evaluation.evaluator import Task, telling
 from madry_cifar.evaluation.run_evaluation import Evaluation
 from madry_cifar.evaluation.settings import EvaluationSettings
-from madry_cifar.evaluation.tasks import Task, telling
 from madry_cifar.runs.files import write_json
 from rvs_tf.advgan.advgan import TrainedAdvGAN
 

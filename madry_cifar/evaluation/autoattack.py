@@ -8,8 +8,7 @@ import tensorflow as tf
 from madry_cifar.attacks.registry import attack
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.data.datasets import Split
-from madry_cifar.evaluation.evaluator import Evaluator
-from madry_cifar.evaluation.tasks import Task
+from madry_cifar.evaluation.evaluator import Evaluator, Task
 from madry_cifar.predictor import as_predictor
 
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from madry_cifar.attacks.registry import Attack
 from madry_cifar.data.datasets import Split
-from madry_cifar.evaluation.evaluator import Outcome, accuracy
+from madry_cifar.evaluation.outcome import Outcome, accuracy
 from madry_cifar.runs.files import naming, write_array, write_json
 from madry_cifar.runs.run_folder import SCHEMA_VERSION, environment
 

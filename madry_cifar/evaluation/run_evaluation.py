@@ -11,9 +11,8 @@ from madry_cifar.attacks.registry import takes_restarts
 from madry_cifar.cli.errors import UsageError, text
 from madry_cifar.cli.settings import Download
 from madry_cifar.evaluation import results
-from madry_cifar.evaluation.evaluator import Evaluator, skipping
+from madry_cifar.evaluation.evaluator import Evaluator, Task, skipping
 from madry_cifar.evaluation.settings import EvaluationSettings, Images, Surrogate
-from madry_cifar.evaluation.tasks import Task
 from madry_cifar.networks.wide_resnet import name_of
 from madry_cifar.predictor import Predictor
 from madry_cifar.runs import checkpoints, run_folder

@@ -28,7 +28,7 @@ class Noisy(Predictor):
 
 
 class Quantised(Predictor):
-    """A linear classifier of images rounded to four grey levels: without a gradient but for that of its stand-in."""
+    """A linear classifier of images rounded to multiples of 8: without a gradient but for that of its stand-in."""
 
     num_classes = 5
 
@@ -36,7 +36,7 @@ class Quantised(Predictor):
         self.linear, self.stand_in = Linear(), stand_in
 
     def __call__(self, images, draw=0):
-        return self.linear(64 * tf.round(images / 64))
+        return self.linear(8 * tf.round(images / 8))
 
     def differentiable(self):
         return self.linear if self.stand_in else self
@@ -100,10 +100,10 @@ def test_the_diagnosis_calls_it_random_and_its_images_their_own(split):
 def test_a_stand_in_gives_the_gradient_that_is_missing(split, name):
     labels = np.argmax(Quantised(False)(split.images).logits, axis=1).astype(np.int32)
     some = Split(split.images[:48], labels[:48])
-    attack = attacks.attack(name, epsilon=40.0, step_size=4.0)
+    attack = attacks.attack(name, epsilon=4.5, step_size=0.9)
     without, with_stand_in = (Evaluator(Quantised(has), batch_size=48).run(attack, some) for has in (False, True))
-    assert without.accuracy > 80  # of what random starts alone break
-    assert with_stand_in.accuracy < 40
+    assert without.accuracy > 70  # random starts alone break few
+    assert with_stand_in.accuracy < 50
 
 
 def test_where_there_is_no_gradient_the_start_is_all_there_is(split):

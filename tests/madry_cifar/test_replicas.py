@@ -33,7 +33,7 @@ def compared():
 def test_with_synchronized_batch_norm_replicas_train_as_one_device(compared, training):
     """The same images, draws, statistics, transport distance and updates: all but rounding, in float64."""
     assert compared[training]["losses"] < 1e-12
-    assert compared[training]["variables"] < 1e-11
+    assert compared[training]["variables"] < 1e-10
     assert compared[training]["between replicas"] == 0
 
 

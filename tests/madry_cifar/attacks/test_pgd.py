@@ -117,9 +117,9 @@ def test_pgd_from_random_starts_does_as_much_harm_as_foolboxs(trained, batch):
     tf.random.set_seed(0)
     _, _, success = attack(foolbox_model(trained), images, tf.cast(labels, tf.int64), epsilons=8.0)
     ours = attacks.pgd(trained, images, labels, epsilon=8, step_size=2, steps=7)
-    # Two random starts of the same attack differ in up to 4 % of the outcomes, and in 2.5 % of how many succeed.
-    assert np.mean(wrong(trained, ours, labels) != success) <= 0.05
-    assert abs(np.mean(wrong(trained, ours, labels)) - np.mean(success)) <= 0.03
+    # Over trainings that differ in rounding, two random starts of the same attack differ in 1 to 4 of 120 outcomes. Of
+    # fewer than eight, a sign test cannot tell (at 1 %) that one attack is the weaker one.
+    assert np.sum(wrong(trained, ours, labels) != success) < 8
     assert 0.2 < np.mean(success) < 1
 
 

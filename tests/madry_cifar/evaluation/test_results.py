@@ -7,7 +7,8 @@ import pytest
 from madry_cifar.attacks.registry import attack
 from madry_cifar.data.datasets import Split
 from madry_cifar.evaluation import results
-from madry_cifar.evaluation.evaluator import Outcome, skipping
+from madry_cifar.evaluation.evaluator import skipping
+from madry_cifar.evaluation.outcome import Outcome
 
 SURROGATE = {"defense": "at", "classifier_sha256": "0123456789abcdef"}
 ABOUT = {"classifier_sha256": "abc", "dataset": "digits"}
