@@ -9,60 +9,45 @@ import socket
 import subprocess
 import sys
 
-from absl import flags as absl_flags
-
-from experiments import grid
-from experiments.report import EXTRA
+from experiments import grid, plan
+from experiments.measured import Work
+from experiments.report import Report, require
 from madry_cifar import train
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import RunError, UsageError
 from madry_cifar.runs.files import write_json
 
-FLAGS = absl_flags.FLAGS
 OWNER = ".owner.json"  # which process works in a folder
+DOC = """{}
+
+Trains whatever network is missing in --work_dir, measures whatever result is missing, and writes the report there.
+The same command again goes on after an interruption. --plan tells what would be done and how long it would take.
+"""
 
 
 def run(parts: list[str], doc: str) -> None:
     """The command that makes these tables and figures."""
     grid.define_flags()
-    flags.run(lambda: main(parts), doc)
+    flags.run(lambda: main(parts), DOC.format(doc.strip()))
 
 
 def main(parts: list[str]) -> None:
     """Trains, attacks and reports what is not there yet, or prints the plan."""
-    if not FLAGS.work_dir:
-        raise UsageError("work_dir", "", "say in which folder runs and results are to be kept")
-    check_installed()
-    grid.apply_profile()
-    config = grid.configuration(parts)
-    work = pathlib.Path(FLAGS.work_dir).expanduser()
+    request, given = grid.read_flags()
+    require("jinja2", "matplotlib", "snakemake", what="the tables and figures need")
+    config = grid.configuration(parts, request, given)
+    work = pathlib.Path(request.work_dir).expanduser()
     before = _read_config(work)
     for line in _changes(work, before, config):
         print(f"note: {line}", flush=True)
     config |= _earlier(before, config)
-    if FLAGS.plan:
-        from experiments import plan
-
+    if request.plan:
         plan.show(plan.due(work, config, snakemake_command), work, config)
         return
-    from experiments import report
-
-    with _alone(work):
+    with _alone(work, request.unlock):
         write_json(work / "config.json", config)
-        _snakemake(work)
-    report.show(work, parts)
-
-
-def check_installed() -> None:
-    """Raises UsageError unless what the tables and figures need is installed."""
-    try:
-        import jinja2  # noqa: F401
-        import matplotlib  # noqa: F401
-        import snakemake  # noqa: F401
-    except ImportError as error:
-        raise UsageError(
-            None, None, f"{error.name} is not installed, which the tables and figures need: {EXTRA}"
-        ) from None
+        _snakemake(work, request.jobs)
+    Report(Work(work), parts).show()
 
 
 def _read_config(work):
@@ -110,35 +95,35 @@ def _earlier(before, config):
     return {"earlier_runs": kept, "earlier_parts": sorted(parts)}
 
 
-def snakemake_command(work: pathlib.Path, config: pathlib.Path, *arguments: str) -> list[str]:
+def snakemake_command(work: pathlib.Path, config: pathlib.Path, *arguments: str, jobs: int = 1) -> list[str]:
     """Snakemake's command line for the grid of a configuration in a work folder."""
     gpu = ["--resources", "gpu=1"] if train.gpus() else []  # one job at a time on it
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(grid.HERE / "Snakefile")]
-    command += ["--directory", str(work), "--configfile", str(config.absolute()), "--cores", str(FLAGS.jobs), *gpu]
+    command += ["--directory", str(work), "--configfile", str(config.absolute()), "--cores", str(jobs), *gpu]
     return [*command, "--rerun-incomplete", "--nocolor", *arguments]
 
 
-def _snakemake(work):
+def _snakemake(work, jobs):
     """Runs the grid to its end.
 
     Raises:
       RunError: when a job failed; its own line stands above.
     """
     environment = dict(os.environ)
-    if FLAGS.jobs > 1:
+    if jobs > 1:
         environment["TQDM_DISABLE"] = "1"  # bars of several jobs would overwrite one another
-    arguments = snakemake_command(work, work / "config.json", "--quiet", "rules", "host", "reason")
+    arguments = snakemake_command(work, work / "config.json", "--quiet", "rules", "host", "reason", jobs=jobs)
     process = subprocess.Popen(arguments, env=environment, start_new_session=True)
     _own(work, process.pid)  # it may outlive us
     with _signals_to(process) as received:
         status = process.wait()
     if received:
-        raise Interrupted(received[0])
+        raise GridInterrupted(received[0])
     if status:
         raise RunError(f"not finished: see above. The same command goes on where it stopped ({work})")
 
 
-class Interrupted(RunError):
+class GridInterrupted(RunError):
     """A signal ended the grid; its jobs have saved what they had. `number` is the signal's."""
 
     def __init__(self, number: int):
@@ -165,7 +150,7 @@ def _signals_to(process):
 
 
 @contextlib.contextmanager
-def _alone(work):
+def _alone(work, unlock):
     """Nobody else works in the folder meanwhile; a lock of Snakemake that a killed command left is released.
 
     Raises:
@@ -173,7 +158,7 @@ def _alone(work):
     """
     try:
         if list(work.glob(".snakemake/locks/*")):
-            _release(work)
+            _release(work, unlock)
         _own(work, os.getpid())
     except PermissionError as error:
         raise UsageError("work_dir", work, f"cannot be written ({error.strerror})") from None
@@ -187,20 +172,20 @@ def _own(work, process):
     write_json(work / OWNER, {"process": process, "host": socket.gethostname()})
 
 
-def _release(work):
+def _release(work, unlock):
     """Releases Snakemake's lock, if whoever took it is known to have ended."""
     owner = {}
     with contextlib.suppress(OSError, ValueError):
         owner = json.loads((work / OWNER).read_text())
     here = owner.get("host") == socket.gethostname()
-    if here and not FLAGS.unlock and owner["process"] != os.getpid() and _runs(owner["process"]):  # numbers come again
+    if here and not unlock and owner["process"] != os.getpid() and _runs(owner["process"]):  # numbers come again
         raise UsageError(
             "work_dir",
             work,
             f"in use by process {owner['process']}; wait for it or choose another; if "
             "that process is no command of this kind, add --unlock",
         )
-    if not here and not FLAGS.unlock:
+    if not here and not unlock:
         raise UsageError(
             "work_dir",
             work,

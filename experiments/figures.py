@@ -10,29 +10,14 @@ from typing import Any
 import numpy as np
 
 from experiments import checks, published
-from experiments.measured import EPSILON, WHITE_BOX, Work
-from experiments.names import DEFENSES, dataset_label, row_label
+from experiments.measured import EPSILON, Work
+from experiments.parts import PARTS
 from experiments.result_files import DISTANCES
+from experiments.rows import WHITE_BOX, dataset_of, row_of
 from experiments.statement import Statement, about
 from experiments.tables import Cell
 
-TITLES = {
-    "figure2": "Figure 2. Accuracy under PGD-20 over ε",
-    "figure3": "Figure 3. Diversity of the perturbations over the training",
-    "figure4": "Figure 4. Natural images and their perturbations in the latent space",
-}
-CAPTIONS = {
-    "figure2": "Steps of 2/255. Bars: ± standard error from the number of images, or, over several seeds, ± the "
-    "standard deviation between them. Hollow marks: published, from Table II of the paper at ε = 8/255; its curves "
-    "are not printed as numbers.",
-    "figure3": "Euclidean distance between the l2-normalised features of a test image and of its perturbations: the "
-    "mean over the images, and, shaded, ± the mean of the standard deviations over an image's perturbations; with the "
-    "uniform noise that training adds to the perturbation, and without. The paper prints no numbers for this figure.",
-    "figure4": "t-SNE of the l2-normalised features of one test image of each class (large, outlined) and of its "
-    "perturbations (small), at an early and a late checkpoint. Each panel is an embedding of its own: distances are "
-    "not to be compared between panels. The paper prints no numbers for this figure.",
-}
-VARIANTS = {"noise": "with uniform noise", "no_noise": "without noise"}
+NOISE = {"noise": "with uniform noise", "no_noise": "without noise"}
 
 
 @dataclass(frozen=True)
@@ -76,54 +61,51 @@ class Figure:
     statement: Statement
     panels: list[Panel]
     about: list[str]
-    findings: list[checks.Finding] = field(default_factory=list)
+    remarks: list[checks.Remark] = field(default_factory=list)
 
     @property
     def title(self) -> str:
         """Number and subject."""
-        return TITLES[self.part]
+        return PARTS[self.part].title
 
     @property
     def caption(self) -> str:
         """How to read it, and what it was measured on."""
-        return " ".join([CAPTIONS[self.part], *(f"{line}." for line in self.about)])
+        return " ".join([PARTS[self.part].note, *(f"{line}." for line in self.about)])
 
 
 def build(work: Work, part: str, statement: Statement) -> Figure:
     """The figure called `part` (figure2, figure3 or figure4) of a work folder."""
-    panels, lines, findings = [], [], []
+    figure = Figure(part, statement, [], [])
     for dataset in work.datasets:
-        of_dataset = {"figure2": _epsilons, "figure3": _diversity, "figure4": _latent}[part]
-        new_panels, line, new_findings = of_dataset(work, dataset, dataset_label(dataset))
-        panels += new_panels
-        lines.append(f"{dataset_label(dataset)}: {line}")
-        findings += new_findings
-    return Figure(part, statement, panels, lines, findings)
+        build_one = {"figure2": _epsilons, "figure3": _diversity, "figure4": _latent}[part]
+        panels, line, remarks = build_one(work, dataset, dataset_of(dataset).label)
+        figure.panels.extend(panels)
+        figure.about.append(f"{dataset_of(dataset).label}: {line}")
+        figure.remarks.extend(remarks)
+    return figure
 
 
 def _epsilons(work, dataset, name):
-    series, measured, findings = [], [], []
+    series, measured, remarks = [], [], []
     for row in work.rows("figure2"):
-        runs = {run: [m for m in work.epsilons(run) if m.epsilon is not None] for run in work.of(dataset, row)}
-        of_row = [m for of_run in runs.values() for m in of_run]
-        cells = {e: _cell(row, of_row, e) for e in sorted({m.epsilon for m in of_row})}
-        series += _accuracy_curves(dataset, row, cells)
-        measured += of_row
-        for run, of_run in runs.items():
-            findings += checks.of_epsilons(run, of_run, work.at_epsilon(run).get("natural"))
-    return [Panel(dataset, name, series)], about(measured), findings
+        measured_on_row = []
+        for run in work.runs_of(dataset, row):
+            over_epsilon = [m for m in work.epsilons(run) if m.epsilon is not None]
+            remarks += checks.check_epsilons(run, over_epsilon, work.at_epsilon(run).get("natural"))
+            measured_on_row += over_epsilon
+        series += _accuracy_curves(dataset, row, measured_on_row)
+        measured += measured_on_row
+    return [Panel(dataset, name, series)], about(measured), remarks
 
 
-def _cell(row, measured, epsilon):
-    return Cell(row, "pgd-20", tuple(m for m in measured if m.epsilon == epsilon), None)
-
-
-def _accuracy_curves(dataset, row, cells):
-    label = DEFENSES.get(row, row)
-    if cells:
-        y, error = zip(*((cell.mean, cell.uncertainty) for cell in cells.values()), strict=True)
-        origin = _origin([m for cell in cells.values() for m in cell.measured])
-        yield Series(row, f"{label}, measured", "measured", list(cells), y, error, origin)
+def _accuracy_curves(dataset, row, measured):
+    label = row_of(row).label
+    if measured:
+        by_epsilon = {e: tuple(m for m in measured if m.epsilon == e) for e in sorted({m.epsilon for m in measured})}
+        cells = [Cell(row, "pgd-20", measured_there, None) for measured_there in by_epsilon.values()]
+        y, error = [cell.mean for cell in cells], [cell.uncertainty for cell in cells]
+        yield Series(row, f"{label}, measured", "measured", list(by_epsilon), y, error, _origin(measured))
     paper = published.find("II", dataset, WHITE_BOX, row, "pgd-20")
     if paper:
         yield Series(
@@ -141,23 +123,24 @@ def _origin(measured):
         "checkpoint": [m.about["checkpoint"] for m in measured],
         "classifier_sha256": [m.about["classifier_sha256"] for m in measured],
     }
-    return {name: "; ".join(dict.fromkeys(map(str, of_name))) for name, of_name in values.items()}
+    return {name: "; ".join(dict.fromkeys(map(str, of_runs))) for name, of_runs in values.items()}
 
 
 def _diversity(work, dataset, name):
     series, lines = [], []
     for row in work.rows("figure3"):
-        found = [(run, content) for run in work.of(dataset, row) if (content := work.diversity(run))]
-        if not found:
+        runs = [run for run in work.runs_of(dataset, row) if work.diversity(run)]
+        if not runs:
             continue
-        contents = [content for _, content in found]
-        origin = {"runs": "; ".join(run.id for run, _ in found), "seeds": "; ".join(str(run.seed) for run, _ in found)}
-        origin |= {
+        contents = [work.diversity(run) for run in runs]
+        origin = {
+            "runs": "; ".join(run.id for run in runs),
+            "seeds": "; ".join(str(run.seed) for run in runs),
             "images": contents[0]["images"],
             "data": contents[0]["provenance"],
             "network": contents[0]["network"],
         }
-        curves = [_distance_curve(row, variant, contents, origin) for variant in VARIANTS]
+        curves = [_distance_curve(row, variant, contents, origin) for variant in NOISE]
         series += curves
         lines.append(_distances_in_words(curves[0], contents, row))
     return [Panel(dataset, name, series)], "; ".join(lines) or about([]), []
@@ -168,14 +151,14 @@ def _distance_curve(row, variant, contents, origin):
     by_step = [{entry["checkpoint"]: entry[variant] for entry in content["checkpoints"]} for content in contents]
     steps = [step for step in by_step[0] if all(step in of_seed for of_seed in by_step)]
     means = [[statistics.mean(of_seed[step][kind] for of_seed in by_step) for step in steps] for kind in DISTANCES]
-    label = f"{DEFENSES.get(row, row)}, {VARIANTS[variant]}"
+    label = f"{row_of(row).label}, {NOISE[variant]}"
     return Series(row, label, "measured", steps, means[0], means[1], origin)
 
 
 def _distances_in_words(curve, contents, row):
     first = contents[0]
     images = f"{first['images']:,} {first['split']} images of {first['provenance']}"
-    words = f"{row_label(row)}, {first['network']}, {first['draws']} perturbations of each of {images}"
+    words = f"{row_of(row).label}, {first['network']}, {first['draws']} perturbations of each of {images}"
     if len(contents) > 1:
         words += f", mean over {len(contents)} seeds"
     if len(curve.x) > 1:
@@ -188,24 +171,24 @@ def _distances_in_words(curve, contents, row):
 
 def _latent(work, dataset, name):
     """Two panels, early and late, of the first run that has an embedding."""
-    runs = [run for row in work.rows("figure4") for run in work.of(dataset, row)]
-    run, found = next(((run, found) for run in runs if (found := work.latent(run))), (None, None))
-    if not found:
+    runs = [run for row in work.rows("figure4") for run in work.runs_of(dataset, row)]
+    run = next((run for run in runs if work.latent(run)), None)
+    if not run:
         return [Panel(dataset, f"{name}, {when}") for when in ("early", "late")], about([]), []
-    panels = []
-    last = len(found["checkpoints"]) - 1
-    for place, when in dict.fromkeys([(0, "early"), (last, "late")] if last else [(0, "only checkpoint")]):
-        step = int(found["checkpoints"][place])
-        origin = {"runs": run.id, "seeds": run.seed, "data": found["about"]["provenance"], "checkpoint": step}
-        cloud = Cloud(found["embedding"][place], found["labels"], found["natural"], origin)
+    latent, panels = work.latent(run), []
+    last = len(latent["checkpoints"]) - 1
+    for place, when in [(0, "early"), (last, "late")] if last else [(0, "only checkpoint")]:
+        step = int(latent["checkpoints"][place])
+        origin = {"runs": run.id, "seeds": run.seed, "data": latent["about"]["provenance"], "checkpoint": step}
+        cloud = Cloud(latent["embedding"][place], latent["labels"], latent["natural"], origin)
         panels.append(Panel(dataset, f"{name}, {when}: step {step:,}", cloud=cloud))
-    return panels, _embedding_in_words(run, found["about"]), []
+    return panels, _embedding_in_words(run, latent["about"]), []
 
 
 def _embedding_in_words(run, about):
     words = f"run {run.id}, {about['network']}, test images of {about['provenance']}"
     if "draws" in about:
-        words += f"; {about['draws']} perturbations each, {VARIANTS.get(about.get('variant'), 'as in training')}"
+        words += f"; {about['draws']} perturbations each, {NOISE.get(about.get('variant'), 'as in training')}"
     return words + (f"; perplexity {about['perplexity']:g}" if "perplexity" in about else "")
 
 

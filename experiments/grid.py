@@ -1,65 +1,61 @@
-"""From flags to the configuration of the grid: which networks are trained how, and what is measured on them."""
+"""From settings to the configuration of the grid: which networks are trained how, and what is measured on them."""
 
 import dataclasses
 import hashlib
 import json
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
-from absl import flags as absl_flags
-
-import rvs_tf  # noqa: F401 (registers the defences)
+from experiments import presets
+from experiments.parts import PARTS
+from experiments.rows import COLUMNS, SURROGATES, row_of
 from madry_cifar import data
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError, text, unknown
-from madry_cifar.cli.settings import Settings, option, required
-from madry_cifar.networks.wide_resnet import WideResNet
+from madry_cifar.cli.settings import Settings, like, option, required
 from madry_cifar.runs.run_folder import MAY_CHANGE, SCHEMA_VERSION
 from madry_cifar.training import registry
+from madry_cifar.training.construction import build
+from madry_cifar.training.method import Defense
 from madry_cifar.training.options import Options
-from madry_cifar.training.settings import SECTIONS, NetworkSettings
+from madry_cifar.training.settings import SECTIONS, DataSettings, LoopSettings, NetworkSettings
+from rvs_tf import DEFENSES, RobustnessViaSynthesis
 
-FLAGS = absl_flags.FLAGS
 HERE = pathlib.Path(__file__).parent
 PROFILES = sorted(path.stem for path in (HERE / "profiles").glob("*.flags"))
-# Table IV: RvS with one part taken out or replaced
-VARIANTS = {
-    "noreg_ot": {"ot_regularizer": "false"},
-    "otreg_xent": {"generator_loss": "xent"},
-    "paired": {"ot": "paired"},
-}
-ATTACKS = {
-    "table2": ["natural", "fgsm", "fgsm-rs", "pgd-7", "pgd-10", "pgd-20", "pgd-100", "cw-20", "cw-100"],
-    "table3": ["pgd-20", "pgd-100", "cw-20", "cw-100"],
-    "table4": ["natural", "pgd-20", "cw-20"],
-    "figure2": ["pgd-20"],
-}
-COLUMNS = {  # of Table II beside the paper's
-    "paper": [],
-    "extended": ["pgd-100x10", "multitargeted", "apgd-ce", "apgd-t", "fab-t", "square", "cw-l2-100", "autoattack"],
-}
 DIAGNOSED = 1000  # images at most: then two standard errors are some two points
-SURROGATES = ["natural", "at"]
+
+
+def defenses() -> dict[str, type[Defense]]:
+    """Every defence by name, those of other installed packages too: the rows of Tables II and III."""
+    return registry.installed() | {kind.name: kind for kind in (RobustnessViaSynthesis, *DEFENSES)}
 
 
 class GridSettings(Settings):
-    """What is trained, attacked and analysed, beside the settings of a training."""
+    """What is trained, attacked and analysed."""
 
     work_dir: str = required("folder of runs, results and report; what is there is not done again")
     profile: str = option(
-        "full", f"settings of experiments/profiles that flags override: {', '.join(['full', *PROFILES])}"
+        "full",
+        f"settings of experiments/profiles that flags override: {', '.join(['full', *PROFILES])}",
+        choices=("full", *PROFILES),
     )
-    defenses: str | None = option(None, f"rows of Table II that are trained [{','.join(registry.REGISTRY)}]")
+    defenses: tuple[str, ...] = option((), f"rows of Table II that are trained [{','.join(defenses())}]")
     columns: str = option(
         "paper",
         "of Table II: paper, or extended by AutoAttack and other strong attacks, with a diagnosis of masked gradients "
         "for each run",
+        choices=COLUMNS,
     )
     seeds: int = option(1, "trainings of each row, with seeds from 0; tables show mean ± std", minimum=1)
     images: int = option(0, "test images that are attacked, from the beginning; 0 is all", minimum=0)
-    epsilons: str = option(",".join(map(str, range(21))), "of Figure 2, in grey levels")
-    advgan_widths: str = option(
-        "1,8", "channels of AdvGAN's generators, in multiples of the published one; empty: no AdvGAN"
+    epsilons: tuple[int, ...] = option(tuple(range(21)), "of Figure 2, in grey levels", minimum=0, maximum=255)
+    advgan_widths: tuple[int, ...] = option(
+        (1, 8),
+        "channels of AdvGAN's generators, in multiples of the published one; empty: no AdvGAN",
+        minimum=1,
+        maximum=255,
     )
     advgan_epochs: int = option(50, "of training each AdvGAN", minimum=1)
     draws: int = option(100, "perturbations of each image in Figures 3 and 4", minimum=2)
@@ -77,207 +73,166 @@ class GridSettings(Settings):
     )
 
 
+class GridData(DataSettings):
+    """The data sets, and what of them is trained on."""
+
+    dataset: tuple[str, ...] = like(DataSettings, "dataset", default=("digits",), choices=data.NUM_CLASSES)
+
+
+class TrainingSettings(NetworkSettings, DataSettings, LoopSettings):
+    """What any training may be told, beside the options of its defence."""
+
+
+class Request(GridSettings, GridData):
+    """All that a command for tables and figures is told, but for the settings of each training."""
+
+
+COMMON = {field.name for field in dataclasses.fields(TrainingSettings)} - {"dataset", "data_dir", "download"}
+SHARED = {field.name for field in dataclasses.fields(Options)} | {"epsilon"}  # options that mean the same everywhere
+
+
 def define_flags(**changes: Any) -> None:
-    """The flags of the tables and figures, and of every training."""
+    """The flags of the tables and figures, and of every training; `changes` as in `flags.define`."""
     flags.define("Grid", GridSettings)
-    for section, settings in SECTIONS.items():
+    for section, settings in (SECTIONS | {"Data": GridData}).items():
         flags.define(section, settings, **changes)
-    flags.define_option_flags(registry.REGISTRY)
+    flags.define_option_flags(defenses())
 
 
-def apply_profile() -> None:
-    """Sets the flags that were not given to what the profile says.
+def read_flags() -> tuple[Request, dict[str, str]]:
+    """For `main`: what the flags and the profile say, and those settings of a training that were given, as text.
 
     Raises:
-      UsageError: for a profile that there is not.
+      UsageError: for a value that a flag does not take.
     """
-    if FLAGS.profile == "full":
-        return
-    if FLAGS.profile not in PROFILES:
-        raise unknown("profile", FLAGS.profile, ["full", *PROFILES])
-    for name, value in read_flagfile(HERE / "profiles" / f"{FLAGS.profile}.flags").items():
-        if not FLAGS[name].present:
-            FLAGS[name].parse(value)
+    profile = flags.read(GridSettings).profile
+    if profile != "full":
+        flags.give(flags.read_flagfile(HERE / "profiles" / f"{profile}.flags"))
+    given = {}
+    for settings in (*SECTIONS.values(), *(kind.Options for kind in defenses().values())):
+        given |= flags.given(settings)
+    names = given.keys() - {"dataset", "data_dir", "download"}
+    return flags.read(Request), {name: _as_text(given[name]) for name in names}
 
 
-def read_flagfile(path: pathlib.Path) -> dict[str, str]:
-    """The flags in a file by name, as text; --noNAME is NAME with "false"."""
-    values = {}
-    for argument in FLAGS.read_flags_from_files([f"--flagfile={path}"]):
-        name, given, value = argument.lstrip("-").partition("=")
-        if not given:
-            name, value = (name, "true") if name in FLAGS else (name.removeprefix("no"), "false")
-        values[name] = value
-    return values
+def _as_text(value):
+    return text(value).lower() if isinstance(value, bool) else text(value)
 
 
-def configuration(parts: list[str]) -> dict[str, Any]:
-    """The configuration for these tables and figures as the flags say; what `layout.py` and the Snakefile read.
+def configuration(parts: list[str], request: Request, given: Mapping[str, str]) -> dict[str, Any]:
+    """The configuration for these tables and figures; what `layout.py` and the Snakefile read.
+
+    Args:
+      given: the settings of training that were given, as text: each row gets those that its defence has.
 
     Raises:
       UsageError: for a value that cannot be used, before anything is run.
     """
-    datasets = _listed("dataset", str)
-    for name in datasets:
-        if name not in data.NUM_CLASSES:
-            raise unknown("dataset", name, data.NUM_CLASSES)
-    if FLAGS.columns not in COLUMNS:
-        raise unknown("columns", FLAGS.columns, COLUMNS)
-    if FLAGS.defense:
-        registry.find(FLAGS.defense)
-    rows = _rows()
-    trained = {row: None for part in parts for row in [*rows[part], *(SURROGATES if part == "table3" else [])]}
-    runs = [run(dataset, row, seed) for dataset in datasets for row in trained for seed in range(FLAGS.seeds)]
-    unused = _given_settings().keys() - {name for entry in runs for name in entry["given"]}
+    known, datasets = defenses(), list(dict.fromkeys(request.dataset))
+    for flag, names in (("defense", [request.defense or "rvs"]), ("defenses", request.defenses)):
+        for name in names:
+            if name not in known:
+                raise unknown(flag, name, known)
+    for name, instead in (("epochs", "steps"), ("learning_rate_epochs", "learning_rate_boundaries")):
+        if given.get(name, "0") not in ("0", ""):
+            reason = f"the rows of a table are trained for the same --steps; give --{instead}"
+            raise UsageError(name, given[name], reason)
+    table_rows = list(dict.fromkeys(request.defenses)) or list(known)
+    rows = {name: list(part.rows) or table_rows for name, part in PARTS.items()}
+    trained = [row for part in parts for row in [*rows[part], *(SURROGATES if part == "table3" else ())]]
+    trained = list(dict.fromkeys(trained))
+    runs = [run for dataset in datasets for row in trained for run in runs_of(dataset, row, request, given)]
+    unused = given.keys() - set().union(*(_settable(row_of(row).defense, request.defense) for row in trained))
     if unused:
-        name = min(unused)
-        raise UsageError(name, FLAGS[name].value, f"applies to none of {', '.join(trained)}")
-    return {
+        raise UsageError(min(unused), given[min(unused)], f"applies to none of {', '.join(trained)}")
+    images, batch_size = f"--max_images={request.images}", f"--batch_size={request.attack_batch_size}"
+    attacks = {name: list(part.attacks) for name, part in PARTS.items() if part.attacks}
+    config = {
         "schema_version": SCHEMA_VERSION,
-        "profile": FLAGS.profile,
+        "profile": request.profile,
         "parts": parts,
         "datasets": datasets,
-        "data_dir": FLAGS.data_dir and str(pathlib.Path(FLAGS.data_dir).expanduser().absolute()),
-        "download": FLAGS.download,
-        "runs": [{key: value for key, value in entry.items() if key != "given"} for entry in runs],
+        "data_dir": request.data_dir and str(pathlib.Path(request.data_dir).expanduser().absolute()),
+        "download": request.download,
+        "runs": runs,
         "rows": rows,
-        "surrogates": SURROGATES,
-        "attacks": ATTACKS | {"table2": [*ATTACKS["table2"], *COLUMNS[FLAGS.columns]]},
-        "attack_flags": [
-            "--epsilon=8",
-            "--step_size=2",
-            f"--max_images={FLAGS.images}",
-            f"--batch_size={FLAGS.attack_batch_size}",
-        ],
-        "images": FLAGS.images,
-        "epsilons": _numbers("epsilons"),
-        "advgan_widths": _numbers("advgan_widths"),
+        "surrogates": list(SURROGATES),
+        "attacks": attacks | {"table2": [*attacks["table2"], *COLUMNS[request.columns]]},
+        "attack_flags": ["--epsilon=8", "--step_size=2", images, batch_size],
+        "images": request.images,
+        "epsilons": list(dict.fromkeys(request.epsilons)),
+        "advgan_widths": list(dict.fromkeys(request.advgan_widths)),
         "advgan_flags": [
             "--epsilon=8",
-            f"--epochs={FLAGS.advgan_epochs}",
-            f"--max_train_images={FLAGS.max_train_images}",
-            f"--eval_images={FLAGS.images}",
+            f"--epochs={request.advgan_epochs}",
+            f"--max_train_images={request.max_train_images}",
+            f"--eval_images={request.images}",
         ],
-        "draws": FLAGS.draws,
-        "checkpoints": FLAGS.checkpoints,
-        "diversity_images": FLAGS.diversity_images,
-        "mem_mb": FLAGS.memory_mb,
-    } | _diagnosis()
-
-
-def _diagnosis():
-    """What `layout.diagnoses` and its rule need; nothing without the extended columns."""
-    if FLAGS.columns == "paper":
-        return {}
-    images = min(FLAGS.images or DIAGNOSED, DIAGNOSED)
-    return {"diagnosis_flags": ["--epsilon=8", f"--max_images={images}", f"--batch_size={FLAGS.attack_batch_size}"]}
-
-
-def _rows():
-    names = _listed("defenses", str) if FLAGS.defenses else list(registry.REGISTRY)
-    for name in names:
-        if name not in registry.REGISTRY:
-            raise unknown("defenses", name, registry.REGISTRY)
-    return {
-        "table2": names,
-        "table3": names,
-        "table4": ["noreg_ot", "otreg_xent", "rvs", "paired"],
-        "figure2": ["rvs", "at"],
-        "figure3": ["rvs"],
-        "figure4": ["rvs"],
+        "draws": request.draws,
+        "checkpoints": request.checkpoints,
+        "diversity_images": request.diversity_images,
+        "mem_mb": request.memory_mb,
     }
+    if request.columns == "extended":
+        diagnosed = f"--max_images={min(request.images or DIAGNOSED, DIAGNOSED)}"
+        config["diagnosis_flags"] = ["--epsilon=8", diagnosed, batch_size]
+    return config
 
 
-def _listed(name, kind):
-    try:
-        values = [kind(part) for part in (FLAGS[name].value or "").split(",") if part]
-    except ValueError:
-        raise UsageError(name, FLAGS[name].value, "must be numbers with commas") from None
-    return list(dict.fromkeys(values))
+def _settable(defense, preset_of):
+    """The settings that a row of this defence may be given; `preset_of`: the defence whose preset was given, or None.
+
+    Of another method's preset these are the options alone that mean the same in every defence.
+    """
+    options = {field.name for field in dataclasses.fields(registry.find(defense).Options)}
+    return COMMON | (options if preset_of in (None, defense) else options & SHARED)
 
 
-def _numbers(name):
-    values = _listed(name, int)
-    wrong = [value for value in values if not (0 if name == "epsilons" else 1) <= value <= 255]
-    if wrong:
-        raise UsageError(name, wrong[0], f"must be from {0 if name == 'epsilons' else 1} to 255")
-    return values
-
-
-def run(dataset: str, row: str, seed: int) -> dict[str, Any]:
-    """One training: its identity, and the flags of `rvs_tf.train` for it.
+def runs_of(dataset: str, row: str, request: Request, given: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The trainings of a row, one for each seed: their identities, and the flags of `rvs_tf.train` for them.
 
     The settings of a row are, each before the next: the preset of its defence for the data set; what the grid needs
-    (checkpoints spread over the training, all kept); the flags and the profile, as far as the defence has such an
-    option (of another method's preset, `_shared_options` alone); what makes the row.
+    (checkpoints spread over the training, all kept); those given, as far as the defence has them; what makes the row.
     """
-    name = "rvs" if row in VARIANTS else row
-    kind = registry.find(name)
-    options = {field.name for field in dataclasses.fields(kind.Options)}
-    reached = options & _shared_options() if FLAGS.defense not in (None, name) else options
-    given = {key: value for key, value in _given_settings().items() if key in reached | _common_settings()}
-    settings = preset(dataset, name) | given | VARIANTS.get(row, {})
-    steps = int(settings.get("steps", kind.Options().steps))
-    settings = {"checkpoint_every": str(max(1, steps // FLAGS.checkpoints)), "keep": "0"} | settings
-    changed = _check(kind, dataset, settings, options)
+    defense = row_of(row).defense
+    settable = _settable(defense, request.defense)
+    settings = preset(dataset, defense) | {name: given[name] for name in given.keys() & settable}
+    settings |= row_of(row).settings
+    steps = int(settings.get("steps", registry.find(defense).Options().steps))
+    settings = {"checkpoint_every": str(max(1, steps // request.checkpoints)), "keep": "0"} | settings
+    changed = _changed(dataset, defense, settings)
     digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:8]
-    return {
-        "id": f"{dataset}/{row}-{digest}/seed-{seed}",
-        "dataset": dataset,
-        "row": row,
-        "seed": seed,
-        "flags": [f"--defense={name}", *(f"--{key}={value}" for key, value in sorted(settings.items()))],
-        "given": given,
-    }
+    training_flags = [f"--defense={defense}", *(f"--{name}={value}" for name, value in sorted(settings.items()))]
+    return [
+        {
+            "id": f"{dataset}/{row}-{digest}/seed-{seed}",
+            "dataset": dataset,
+            "row": row,
+            "seed": seed,
+            "flags": training_flags,
+        }
+        for seed in range(request.seeds)
+    ]
 
 
-def _common_settings():
-    """The flags of a training that are not options of its defence, and that a row may be given."""
-    names = [name for part in ("Run", "Data", "Network") for name in flags.section(part)]
-    return {name for name in names if name not in ("dataset", "data_dir", "download")}
-
-
-def _shared_options():
-    """The options of a defence that mean the same in every other one: a preset of one may set them for all rows."""
-    return {field.name for field in dataclasses.fields(Options)} | {"epsilon"}
-
-
-def _given_settings():
-    """The settings of training that were given, by a flag or the profile, as text."""
-    names = [*_common_settings(), *flags.section("Defence")]
-    return {
-        name: text(FLAGS[name].value).lower() if FLAGS[name].boolean else text(FLAGS[name].value)
-        for name in names
-        if FLAGS[name].present
-    }
-
-
-def preset(dataset: str, name: str) -> dict[str, str]:
+def preset(dataset: str, defense: str) -> dict[str, str]:
     """The flags, as text, of a defence's preset for a data set, if there is one.
 
     RvS's is that of the paper's text, and those of the methods beside it are on the same footing.
     """
-    short = dataset.removesuffix("_cropped")
-    kinds = ["paper"] if name == "rvs" else [f"{name}_rvs", name]
-    paths = [HERE / "presets" / f"{short}_{kind}.flags" for kind in kinds]
-    values = next((read_flagfile(path) for path in paths if path.exists()), {})
-    return {key: value for key, value in values.items() if key not in ("dataset", "defense", "keep")}
+    kinds = ["paper"] if defense == "rvs" else [f"{defense}_rvs", defense]
+    values = next(filter(None, (presets.flags_of(dataset, kind) for kind in kinds)), {})
+    return {name: value for name, value in values.items() if name != "keep"}
 
 
-def _check(kind, dataset, settings, options):
+def _changed(dataset, defense, settings):
     """What of the settings differs from the defaults and decides what is trained; raises UsageError for bad ones."""
-    values = {key: flags.parse(key, value) for key, value in settings.items()}
-    for name, instead in (("epochs", "steps"), ("learning_rate_epochs", "learning_rate_boundaries")):
-        if values.get(name):
-            raise UsageError(
-                name, values[name], f"the rows of a table are trained for the same --steps; give --{instead}"
-            )
-    given = kind.Options(**{key: values[key] for key in options & values.keys()})
-    chosen = given.as_dict()
-    chosen |= {key: values.get(key, FLAGS[key].default) for key in _common_settings() - MAY_CHANGE}
-    default = kind.Options().as_dict() | {key: FLAGS[key].default for key in _common_settings()}
-    changed = {key: value for key, value in chosen.items() if value != default[key]}
-    NetworkSettings(**{name: chosen[name] for name in flags.section("Network")})
-    data.check_crop(dataset, chosen["crop_padding"], chosen["crop_fill"])
-    kind(WideResNet(10, 1, data.NUM_CLASSES[dataset]), given)  # its own checks; the smallest network does for them
-    return changed
+    kind = registry.find(defense).Options
+    common = TrainingSettings.parse({name: value for name, value in settings.items() if name in COMMON})
+    options = kind.parse({name: value for name, value in settings.items() if name not in COMMON})
+    data.check_crop(dataset, common.crop_padding, common.crop_fill)
+    smallest = {"depth": 10, "width": 1, "num_classes": data.NUM_CLASSES[dataset]}
+    build({"defense": defense, **smallest, **options.as_dict()})  # its own checks
+    chosen = {name: value for name, value in common.as_dict().items() if name not in MAY_CHANGE} | options.as_dict()
+    default = TrainingSettings().as_dict() | kind().as_dict()
+    return {name: value for name, value in chosen.items() if value != default[name]}

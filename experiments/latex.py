@@ -1,6 +1,6 @@
 """A table as LaTeX, for a document with the packages booktabs and graphicx."""
 
-from experiments.names import attack_label
+from experiments.rows import column_of
 from experiments.tables import Group, Table
 
 _SIGNS = {
@@ -29,15 +29,15 @@ def escaped(text: str) -> str:
 
 def table_star(table: Table) -> str:
     """The table as a `table*`; one tabular for each of its groups."""
-    said = table.statement
+    statement = table.statement
     marks = "; ".join(f"{mark}: {meaning}" for mark, meaning in table.marks())
-    caption = f"{table.title}. {table.caption} {said.caveat}".rstrip()
+    caption = f"{table.title}. {table.caption} {statement.caveat}".rstrip()
     lines = [
-        f"% {said.short}",
+        f"% {statement.short}",
         r"% needs \usepackage{booktabs,graphicx}",
         r"\begin{table*}",
         r"\centering",
-        rf"\caption{{\textbf{{{escaped(said.short)}}}\\ {escaped(caption)}}}",
+        rf"\caption{{\textbf{{{escaped(statement.short)}}}\\ {escaped(caption)}}}",
         rf"\label{{tab:{table.part}}}",
         *(line for group in table.groups for line in _tabular(group)),
         rf"\par\smallskip\footnotesize {escaped(marks)}",
@@ -53,7 +53,7 @@ def _tabular(group: Group) -> list[str]:
         *([r"\resizebox{\textwidth}{!}{%"] if wide else []),
         rf"\begin{{tabular}}{{ll{'r' * len(group.attacks)}}}",
         r"\toprule",
-        _row(["Defence", "Numbers", *map(attack_label, group.attacks)]),
+        _row(["Defence", "Numbers", *(column_of(attack).label for attack in group.attacks)]),
         *(row for line in group.lines() for row in _rows(line)),
         r"\bottomrule",
         r"\end{tabular}" + ("}" if wide else ""),

@@ -13,7 +13,8 @@ import pathlib
 import sys
 import zipfile
 
-PARTS = ("table2", "table3", "table4", "figure2", "figure3", "figure4")
+from experiments.parts import PARTS
+
 TRAINED = "trained"  # the mark of a finished training in its folder
 
 
@@ -61,8 +62,8 @@ def diagnosis_surrogate(config: dict, run: dict) -> str | None:
 
 FIGURE_FILES = {"figure2": ["epsilons.json"], "figure3": ["diversity.json"], "figure4": ["latent.npz"]}
 REPORT_FILES = {
-    **{table: [f"{table}.{ending}" for ending in ("md", "csv", "tex", "json")] for table in PARTS[:3]},
-    **{figure: [f"{figure}.{ending}" for ending in ("png", "pdf")] for figure in PARTS[3:]},
+    name: [f"{name}.{ending}" for ending in (("md", "csv", "tex", "json") if part.is_table else ("png", "pdf"))]
+    for name, part in PARTS.items()
 }
 
 

@@ -13,15 +13,10 @@ from typing import Any
 
 from experiments import result_files
 from experiments.result_files import DAMAGE, SCHEMA_VERSION
+from experiments.rows import WHITE_BOX, transfer_from
 from madry_cifar.cli.errors import RunError, UsageError
 
-WHITE_BOX = "white-box"
 EPSILON = 8  # grey levels; all tables of the paper are at 8/255
-
-
-def transfer_from(surrogate: str) -> str:
-    """The setting, as `published.csv` names it, of attacks made on the surrogate of this row."""
-    return f"transfer from {surrogate}"
 
 
 @dataclass(frozen=True)
@@ -47,7 +42,7 @@ class Measurement:
       about: what else the result file says: checkpoint, fingerprint, provenance, versions, surrogate, ...
       file: the result file, relative to the work folder.
       linf: the largest change of a pixel in grey levels, if the file says so.
-      broken: number of adversarial images that were not finite, if it says so.
+      not_finite: number of adversarial images that were not, if it says so.
     """
 
     run: Run
@@ -59,7 +54,7 @@ class Measurement:
     about: Mapping[str, Any]
     file: str
     linf: float | None = None
-    broken: int | None = None
+    not_finite: int | None = None
 
     @property
     def epsilon(self) -> float | None:
@@ -106,7 +101,7 @@ class Work:
     def __init__(self, folder: str | pathlib.Path):
         self.folder = pathlib.Path(folder)
         self.problems: list[str] = []
-        self._known: dict[pathlib.Path, Any] = {}
+        self._contents: dict[pathlib.Path, Any] = {}
         path = self.folder / "config.json"
         try:
             self.config = json.loads(path.read_text(encoding="utf-8"))
@@ -130,7 +125,7 @@ class Work:
         """The rows that the grid was asked to measure for a part of the report."""
         return list(self.config.get("rows", {}).get(part, ()))
 
-    def of(self, dataset: str, row: str) -> list[Run]:
+    def runs_of(self, dataset: str, row: str) -> list[Run]:
         """The runs of a row, by seed."""
         runs = [run for run in self.runs if (run.dataset, run.row) == (dataset, row)]
         return sorted(runs, key=lambda run: run.seed)
@@ -139,11 +134,16 @@ class Work:
         """What was measured with attacks on the run itself, each once, from the newest file that has it."""
         files = self.path(run, "").glob("white-box*.json")
         newest_first = sorted(files, key=lambda path: path.stat().st_mtime, reverse=True)
-        found = {}
+        newest = {}
         for path in newest_first:
-            for measurement in self._measurements(run, None, path.name):
-                found.setdefault((measurement.attack, measurement.epsilon), measurement)
-        return list(found.values())
+            for m in self._measurements(run, None, path.name):
+                newest.setdefault((m.attack, m.epsilon), m)
+        return list(newest.values())
+
+    def measurements(self, run: Run) -> list[Measurement]:
+        """All that was measured of a run with attacks: white-box, over ε and on the surrogates."""
+        transfers = [m for name in self.config.get("surrogates", ()) for m in self.transfer(run, name)]
+        return [*self.white_box(run), *self.epsilons(run), *transfers]
 
     def transfer(self, run: Run, surrogate: str) -> list[Measurement]:
         """What was measured with attacks made on the surrogate of a row."""
@@ -155,8 +155,8 @@ class Work:
         here = {m.attack: m for m in reversed(measured) if m.epsilon in (None, EPSILON)}
         others = sorted({m.epsilon for m in measured if m.attack not in here})
         if others:
-            found = ", ".join(f"{epsilon:g}" for epsilon in others)
-            self._problem(f"{self.folder / measured[0].file}: at ε = {found}; the tables are at ε = {EPSILON}")
+            epsilons = ", ".join(f"{epsilon:g}" for epsilon in others)
+            self._problem(f"{self.folder / measured[0].file}: at ε = {epsilons}; the tables are at ε = {EPSILON}")
         return here
 
     def epsilons(self, run: Run) -> list[Measurement]:
@@ -183,29 +183,29 @@ class Work:
         path = self.path(run, name)
         contents = self._once(path, lambda path: result_files.read_accuracies(path, run, surrogate)) or []
         setting = transfer_from(surrogate) if surrogate else WHITE_BOX
-        found = []
+        measurements = []
         for content in contents:
             about = {key: value for key, value in content.items() if key != "attacks"}
             for attack, entry in content["attacks"].items():
                 try:
-                    told = result_files.check_entry(entry)
+                    checked = result_files.check_entry(entry)
                 except DAMAGE as error:
                     self._problem(f"{path}: {attack} left out ({error})")
                     continue
                 file = path.relative_to(self.folder).as_posix()
-                found.append(Measurement(run, setting, attack, about=about, file=file, **told))
-        return found
+                measurements.append(Measurement(run, setting, attack, about=about, file=file, **checked))
+        return measurements
 
     def _once(self, path, read):
-        if path not in self._known:
+        if path not in self._contents:
+            self._contents[path] = None
             try:
-                self._known[path] = read(path)
+                self._contents[path] = read(path)
             except FileNotFoundError:
-                self._known[path] = None
+                pass
             except DAMAGE as error:
-                self._known[path] = None
                 self._problem(f"{path}: cannot be used, taken as missing ({_one_line(error)})")
-        return self._known[path]
+        return self._contents[path]
 
     def _problem(self, line):
         if line not in self.problems:

@@ -5,24 +5,9 @@ import pathlib
 from typing import Any
 
 from experiments.measured import EPSILON, Run, Work
-from experiments.names import ABLATIONS, DEFENSES, attack_label, dataset_label
-from experiments.statement import RVS_ROWS, Statement
+from experiments.rows import column_of, dataset_of, row_of
+from experiments.statement import Statement
 from experiments.writers import write_file
-
-RVS = (
-    "Robustness-via-Synthesis: Robust Training with Generative Adversarial Perturbations",
-    "İnci M. Baytaş, Debayan Deb",
-    "https://arxiv.org/abs/2108.09713",
-)
-METHODS = {  # title, authors and link of the method
-    **dict.fromkeys(RVS_ROWS, RVS),
-    "natural": ("Standardly trained model", "", None),
-    "at": (
-        "Towards Deep Learning Models Resistant to Adversarial Attacks",
-        "Aleksander Madry, Aleksandar Makelov, Ludwig Schmidt, Dimitris Tsipras, Adrian Vladu",
-        "https://arxiv.org/abs/1706.06083",
-    ),
-}
 
 
 def describe(work: Work, run: Run, statement: Statement) -> dict[str, Any]:
@@ -32,15 +17,15 @@ def describe(work: Work, run: Run, statement: Statement) -> dict[str, Any]:
     measure, AutoAttack's standard version, stays null until it was run.
     """
     measured = work.at_epsilon(run)
-    title, authors, link = METHODS.get(run.row, (DEFENSES.get(run.row, run.row), None, None))
+    row = row_of(run.row)
     attacked = [m for m in measured.values() if m.is_linf]
     standard = [m for m in attacked if m.protocol.get("version") == "standard"]
     strongest = min(attacked, key=lambda m: m.accuracy, default=None)
     about = next((m.about for m in measured.values()), {})
     return {
-        "link": link,
-        "name": f"{title} (reproduction, run {run.id})",
-        "authors": authors,
+        "link": row.link,
+        "name": f"{row.title or row.label} (reproduction, run {run.id})",
+        "authors": row.authors,
         "additional_data": False,
         "number_forward_passes": 1,
         "dataset": run.dataset,
@@ -52,7 +37,7 @@ def describe(work: Work, run: Run, statement: Statement) -> dict[str, Any]:
         "autoattack_acc": _percent(standard[0] if standard else None),
         "external": None,
         "unreliable": None,
-        "footnote": _footnote(run, statement, strongest),
+        "footnote": _footnote(run, row, statement, strongest),
     }
 
 
@@ -60,13 +45,13 @@ def _percent(measurement):
     return f"{measurement.accuracy:.2f}" if measurement else None
 
 
-def _footnote(run, statement, strongest):
-    variant = f" ({ABLATIONS[run.row]})" if run.row in ABLATIONS and run.row != "rvs" else ""
-    parts = [f"A reproduction{variant}, not its authors' model: {dataset_label(run.dataset)}, seed {run.seed}."]
+def _footnote(run, row, statement, strongest):
+    variant = f" ({row.label})" if row.variant_of else ""
+    parts = [f"A reproduction{variant}, not its authors' model: {dataset_of(run.dataset).label}, seed {run.seed}."]
     if strongest:
         about = strongest.about
         parts.append(
-            f"reported is the accuracy under {attack_label(strongest.attack)}, the strongest of the attacks "
+            f"reported is the accuracy under {column_of(strongest.attack).label}, the strongest of the attacks "
             f"that were run, on {strongest.images:,} {about['split']} images of {about['provenance']}; "
             f"checkpoint {about['checkpoint']}, weights sha256 {about['classifier_sha256']}."
         )

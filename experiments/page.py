@@ -5,14 +5,18 @@ import json
 import pathlib
 import re
 import urllib.parse
+from collections.abc import Mapping
 from typing import Any
 
 import jinja2
 
-from experiments import checks, figures, model_info, published, tables
-from experiments.measured import WHITE_BOX, Measurement, Work
-from experiments.names import attack_label, attack_order, dataset_label, is_of_paper, row_label, setting_label
+from experiments import checks, model_info, published
+from experiments.figures import Figure
+from experiments.measured import Measurement, Work
+from experiments.parts import PARTS
+from experiments.rows import WHITE_BOX, column_of, dataset_of, row_of, setting_label
 from experiments.statement import Statement
+from experiments.tables import Table
 from experiments.writers import write_file
 
 TEMPLATES = pathlib.Path(__file__).with_name("templates")
@@ -38,8 +42,8 @@ _NOT_SHOWN = (
 )
 
 
-def write(work: Work, statement: Statement, folder: pathlib.Path) -> None:
-    """Writes `folder`/report.html from all parts that are there."""
+def write(work: Work, statement: Statement, contents: Mapping[str, Table | Figure], folder: pathlib.Path) -> None:
+    """Writes `folder`/report.html of these tables and figures, by part; those figures' .png are in the folder."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -48,34 +52,34 @@ def write(work: Work, statement: Statement, folder: pathlib.Path) -> None:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["attack"] = _unbroken
-    environment.filters |= {"row": row_label, "dataset": dataset_label}
+    environment.filters |= {"row": lambda name: row_of(name).label, "dataset": lambda name: dataset_of(name).label}
     environment.filters["url"] = urllib.parse.quote
     environment.filters["number"] = lambda value: f"{value:,}"
-    page = environment.get_template("report.html.j2").render(_content(work, statement, folder))
+    page = environment.get_template("report.html.j2").render(_content(work, statement, contents, folder))
     write_file(folder / "report.html", page)
 
 
 def _unbroken(attack):
     """The label of an attack, of which no line ends after a hyphen and, if it has a comma, only there."""
-    label = attack_label(attack).replace("-", "\u2011")
+    label = column_of(attack).label.replace("-", "\u2011")
     return re.sub(r"(?<!,) ", "\u00a0", label) if "," in label else label
 
 
-def _content(work, statement, folder) -> dict[str, Any]:
-    of_tables = [tables.build(work, p, statement) for p in tables.TITLES if (folder / f"{p}.json").exists()]
-    drawn = [part for part in figures.TITLES if (folder / f"{part}.png").exists()]
-    measured = [m for run in work.runs for m in _everything(work, run)]
+def _content(work, statement, contents, folder) -> dict[str, Any]:
+    tables = [table for part, table in contents.items() if PARTS[part].is_table]
+    figures = [figure for part, figure in contents.items() if not PARTS[part].is_table]
+    measured = [m for run in work.runs for m in work.measurements(run)]
     return {
         "statement": statement,
-        "tables": of_tables,
-        "counts": _counts(of_tables),
-        "figures": [(figures.build(work, part, statement), *_inline(folder / f"{part}.png")) for part in drawn],
-        "missing": [part for part in work.parts if part not in {*drawn, *(t.part for t in of_tables)}],
+        "tables": tables,
+        "counts": _counts(tables),
+        "figures": [(figure, *_inline(folder / f"{figure.part}.png")) for figure in figures],
+        "missing": [part for part in work.parts if part not in contents],
         "attacks": _attacks(measured),
-        "extended": not all(is_of_paper(m.attack) for m in measured),
+        "extended": not all(column_of(m.attack).in_paper for m in measured),
         "staged": _staged(measured),
-        "diagnoses": [found for run in work.runs if (found := _diagnosis(work, run))],
-        "findings": checks.of_work(work),
+        "diagnoses": [_diagnosis(work, run) for run in work.runs if work.diagnosis(run)],
+        "remarks": checks.check_work(work),
         "runs": [_run(work, run, statement) for run in work.runs],
         "marks": [(published.MARKS.get(mark, "no mark"), text) for mark, text in published.MEANINGS.items()],
         "paper": published.PAPER,
@@ -85,15 +89,9 @@ def _content(work, statement, folder) -> dict[str, Any]:
     }
 
 
-def _counts(of_tables):
-    cells = [
-        cell
-        for table in of_tables
-        for group in table.groups
-        for row in group.rows
-        if row.planned
-        for cell in row.cells.values()
-    ]
+def _counts(tables):
+    rows = [row for table in tables for group in table.groups for row in group.rows if row.planned]
+    cells = [cell for row in rows for cell in row.cells.values()]
     return {"planned": len(cells), "measured": sum(bool(cell.measured) for cell in cells)}
 
 
@@ -101,11 +99,6 @@ def _inline(path):
     """A PNG as a URL that holds it, and the width in CSS pixels at which its letters are as large as the page's."""
     content = path.read_bytes()
     return "data:image/png;base64," + base64.b64encode(content).decode(), int.from_bytes(content[16:20], "big") // 2
-
-
-def _everything(work, run):
-    transfers = [m for name in work.config.get("surrogates", ()) for m in work.transfer(run, name)]
-    return [*work.white_box(run), *work.epsilons(run), *transfers]
 
 
 def _attacks(measured: list[Measurement]) -> list[dict[str, Any]]:
@@ -135,34 +128,32 @@ def _attacks(measured: list[Measurement]) -> list[dict[str, Any]]:
         line["epsilons"] = f"L2: {radius:g}" if radius else _span(sorted(e for e in line["epsilons"] if e is not None))
         line["images"] = _listed(line["images"])
         line["settings"] = ", ".join(map(setting_label, sorted(line["settings"], key=lambda s: (s != WHITE_BOX, s))))
-    return sorted(lines.values(), key=lambda line: attack_order(line["attack"]))
+    return sorted(lines.values(), key=lambda line: column_of(line["attack"]).order)
 
 
 def _text(value):
     """What a protocol says, for people; a list is of attacks."""
-    return ", ".join(map(attack_label, value)) if isinstance(value, list) else value
+    return ", ".join(column_of(attack).label for attack in value) if isinstance(value, list) else value
 
 
 def _staged(measured: list[Measurement]) -> dict[str, list[Measurement]]:
     """Measurements of attacks that are several ones after another, by the attack (AutoAttack's versions)."""
-    found = {}
+    staged = {}
     for m in measured:
         if "accuracy_after" in m.protocol:
-            found.setdefault(m.attack, []).append(m)
-    return found
+            staged.setdefault(m.attack, []).append(m)
+    return staged
 
 
 def _diagnosis(work, run):
-    """What the report tells of a run's diagnosis; None if it has none."""
+    """What the report says of a run's diagnosis."""
     content = work.diagnosis(run)
-    if content is None:
-        return None
     surrogate = (content.get("surrogate") or {}).get("defense")
     plot = work.path(run, content["surface"]) if content.get("surface") else None
     return content | {
-        "label": row_label(run.row),
-        "of": f"{dataset_label(run.dataset)}, seed {run.seed}",
-        "surrogate": row_label(surrogate) if surrogate else "none",
+        "label": row_of(run.row).label,
+        "run": f"{row_of(run.row).label}, {dataset_of(run.dataset).label}, seed {run.seed}",
+        "surrogate": row_of(surrogate).label if surrogate else "none",
         "plot": _inline(plot) if plot and plot.exists() else None,
     }
 
@@ -178,15 +169,15 @@ def _span(values):
 
 
 def _run(work, run, statement):
-    """What the report tells of a run."""
-    measured = _everything(work, run)
+    """What the report says of a run."""
+    measured = work.measurements(run)
     about = next((m.about for m in measured), {})
     diversity = work.diversity(run) or {}
     advgans = (work.folder / "advgan" / run.id).glob("x*")
     return {
         "run": run,
-        "label": row_label(run.row),
-        "dataset": dataset_label(run.dataset),
+        "label": row_of(run.row).label,
+        "dataset": dataset_of(run.dataset).label,
         "network": about.get("network") or diversity.get("network"),
         "checkpoints": sorted({(m.about["checkpoint"], m.about["classifier_sha256"]) for m in measured}),
         "images": _listed({m.images for m in measured}),

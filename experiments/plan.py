@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import layout
-from experiments.grid import VARIANTS
+from experiments.rows import DATASETS, ROWS
 from madry_cifar import attacks
 from madry_cifar.cli.errors import RunError
 from madry_cifar.data.datasets import NUM_CLASSES
@@ -26,15 +26,9 @@ from madry_cifar.randomness import uniform
 from madry_cifar.runs.checkpoints import saved_steps
 from madry_cifar.runs.files import write_json
 from madry_cifar.training import registry
-from madry_cifar.training.options import Options
+from madry_cifar.training.construction import build
 from rvs_tf.advgan.advgan import AdvGAN
 
-IMAGES = {
-    "digits": (1438, 359),
-    "cifar10": (50_000, 10_000),
-    "cifar100": (50_000, 10_000),
-    "svhn_cropped": (73_257, 26_032),
-}
 START = 10.0  # seconds that a command takes to start, on two cores
 DIAGNOSIS = 2400  # gradients of an image: most are of Square, at the images that withstand other attacks
 MEASURED_WORK = 2e9  # multiply-adds of a forward pass that is timed: wide networks are timed on few images
@@ -78,20 +72,12 @@ def show(jobs: list[tuple[str, str]], work: Path, config: dict) -> None:
     table.add_row("all", str(len(jobs)), duration(total), style="bold")
     console = Console()
     console.print(table)
-    console.print(
-        "One after another, from steps of these networks measured on this machine just now; what is already "
-        "done of a job is counted for trainings alone.",
-        soft_wrap=True,
-        end=" ",
-    )
+    note = "One after another, from steps of these networks measured on this machine just now; what is already done of "
+    note += "a job is counted for trainings alone. "
     if "diagnosis_flags" in config:
-        console.print(
-            "The extended columns and the diagnosis are counted as if every image withstood every attack: "
-            "most take less.",
-            soft_wrap=True,
-            end=" ",
-        )
-    console.print("Jobs:")
+        note += "The extended columns and the diagnosis are counted as if every image withstood every attack: most "
+        note += "take less. "
+    console.print(f"{note}Jobs:", soft_wrap=True)
     for kind, output in jobs:
         console.print(f"  {kind}  {output}", soft_wrap=True, highlight=False)
 
@@ -120,37 +106,31 @@ class Clock:
         run = layout.run_of(self.config, "/".join(Path(output).parts[1:4]))
         return method(run, Path(output))
 
-    def _settings(self, run):
-        values = dict(flag.removeprefix("--").split("=", 1) for flag in run["flags"])
-        return values, int(values.get("depth", 34)), int(values.get("width", 10))
-
-    def _options(self, values) -> Options:
-        """The options of a training; those that make a row of Table IV cost nothing, and are left out."""
-        kind, variants = registry.find(values["defense"]), set().union(*VARIANTS.values())
-        names = {field.name for field in dataclasses.fields(kind.Options)} - variants
-        return kind.Options.parse({name: values[name] for name in names & values.keys()})
+    def _network(self, run):
+        """Depth, width and number of classes."""
+        flags = _parse(run["flags"])
+        return int(flags.get("depth", 34)), int(flags.get("width", 10)), NUM_CLASSES[run["dataset"]]
 
     def _step(self, run):
         """Seconds of a gradient with respect to one image."""
-        _, depth, width = self._settings(run)
-        return self._attack_step(depth, width, NUM_CLASSES[run["dataset"]])
+        return self._attack_step(*self._network(run))
 
     def _train(self, run, output):
-        values, depth, width = self._settings(run)
-        options = self._options(values)
+        flags = _parse(run["flags"])
+        kind = registry.find(flags["defense"])
+        free = set().union(*(row.settings for row in ROWS.values()))  # what makes a row of Table IV costs nothing
+        names = {field.name for field in dataclasses.fields(kind.Options)} - free
+        options = kind.Options.parse({name: flags[name] for name in names & flags.keys()})
         done = max(saved_steps(self.work / "runs" / run["id"]), default=0)
-        per_image = self._training_step(
-            registry.find(values["defense"]), options, depth, width, NUM_CLASSES[run["dataset"]]
-        )
+        per_image = self._training_step(kind, options, *self._network(run))
         return max(0, options.steps - done) * options.batch_size * per_image
 
     def _train_advgan(self, run, output):
-        _, depth, width = self._settings(run)
         options = AdvGAN.Options(generator_width=int(output.parent.name.removeprefix("x")))
-        per_image = self._training_step(AdvGAN, options, depth, width, NUM_CLASSES[run["dataset"]])
-        values = dict(flag.removeprefix("--").split("=", 1) for flag in self.config["advgan_flags"])
-        trained_on = min(int(values["max_train_images"]) or 10**9, IMAGES[run["dataset"]][0])
-        return int(values["epochs"]) * trained_on * per_image
+        per_image = self._training_step(AdvGAN, options, *self._network(run))
+        flags = _parse(self.config["advgan_flags"])
+        images = min(int(flags["max_train_images"]) or 10**9, DATASETS[run["dataset"]].train)
+        return int(flags["epochs"]) * images * per_image
 
     def _evaluate(self, run, output):
         return self._attacks(run, self.config["attacks"][output.stem.removeprefix("white-box-")])
@@ -162,16 +142,15 @@ class Clock:
         return len(self.config["epsilons"]) * self._attacks(run, self.config["attacks"]["figure2"])
 
     def _attacks(self, run, names):
-        images = min(self.config["images"] or 10**9, IMAGES[run["dataset"]][1])
-        chosen = [attacks.attack(name) for name in names]
-        return images * self._step(run) * sum(gradients(attack, known=names) for attack in chosen)
+        images = min(self.config["images"] or 10**9, DATASETS[run["dataset"]].test)
+        return images * self._step(run) * sum(gradients(attacks.attack(name), known=names) for name in names)
 
     def _diagnose(self, run, output):
-        values = dict(flag.removeprefix("--").split("=", 1) for flag in self.config["diagnosis_flags"])
-        return min(int(values["max_images"]), IMAGES[run["dataset"]][1]) * self._step(run) * DIAGNOSIS
+        images = int(_parse(self.config["diagnosis_flags"])["max_images"])
+        return min(images, DATASETS[run["dataset"]].test) * self._step(run) * DIAGNOSIS
 
     def _diversity(self, run, output):
-        images = min(self.config["diversity_images"] or 10**9, IMAGES[run["dataset"]][1])
+        images = min(self.config["diversity_images"] or 10**9, DATASETS[run["dataset"]].test)
         return self.config["checkpoints"] * 2 * images * self.config["draws"] * self._step(run) / 3
 
     def _latent_space(self, run, output):
@@ -186,9 +165,18 @@ def gradients(attack: attacks.Attack, known: Collection[str] = ()) -> float:
     """
     if attack.stages:
         return sum(gradients(stage) for stage in attack.stages if stage.name not in known)
-    told = attack.protocol
-    each = math.prod(told.get(name, 1) for name in ("restarts", "targets", "searches", "eot"))
-    return told.get("steps", 0) * each + (told.get("queries", 0) + 1) / 3
+    protocol = attack.protocol
+    runs = math.prod(protocol.get(name, 1) for name in ("restarts", "targets", "searches", "eot"))
+    return protocol.get("steps", 0) * runs + (protocol.get("queries", 0) + 1) / 3
+
+
+def _parse(flags):
+    return dict(flag.removeprefix("--").split("=", 1) for flag in flags)
+
+
+def classifier(depth: int, width: int, num_classes: int) -> WideResNet:
+    """A network of this size, to be trained or attacked."""
+    return build({"defense": "natural", "depth": depth, "width": width, "num_classes": num_classes}).classifier
 
 
 def _batch(depth, width, largest):
@@ -212,15 +200,15 @@ def _timed(function, per_call):
 def _training_step(kind, options, depth, width, num_classes):
     """Seconds of a training step for each image of the batch."""
     batch = _batch(depth, width, options.batch_size)
-    subject = kind(WideResNet(depth, width, num_classes), options)
+    method = kind(classifier(depth, width, num_classes), options)
     images, labels = _inputs(batch, num_classes)
-    step = tf.function(lambda: subject.train_step(images, labels, tf.constant(0, tf.int64)), autograph=False)
+    step = tf.function(lambda: method.train_step(images, labels, tf.constant(0, tf.int64)), autograph=False)
     return _timed(lambda: tf.nest.map_structure(lambda value: value.numpy(), dict(step())), batch)
 
 
 def _attack_step(depth, width, num_classes):
     """Seconds of a step of PGD for an image."""
     batch, steps = _batch(depth, width, 100), 2
-    network = WideResNet(depth, width, num_classes)
+    network = classifier(depth, width, num_classes)
     images, labels = _inputs(batch, num_classes)
     return _timed(lambda: attacks.pgd(network, images, labels, steps=steps).numpy(), batch * steps)

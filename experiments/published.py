@@ -14,7 +14,6 @@ MEANINGS = {
     "": "in the row RvS, and in Tables III and IV: the paper's own experiment. In other rows of Table II: the best "
     "number that the defence's own authors report (so the paper; the zeros of its row Natural have no mark either)",
 }
-TEST_IMAGES = {"cifar10": 10_000, "cifar100": 10_000, "svhn_cropped": 26_032}  # Section IV-A
 
 
 @dataclass(frozen=True)

@@ -7,21 +7,22 @@ The tables (.md, .csv, .tex, .json), figures (.png, .pdf, .csv) and report.html 
 trained or attacked. The part html gathers the parts that are there, and writes each run's RobustBench model_info too.
 """
 
-import importlib
+import importlib.util
 import pathlib
 import sys
+from collections.abc import Iterable
 
 from rich.console import Console
 from rich.markup import escape
 
-from experiments import layout, statement, tables, writers
+from experiments import figures, layout, model_info, statement, tables, writers
 from experiments.measured import Work
+from experiments.parts import PARTS
 from madry_cifar.cli import flags
-from madry_cifar.cli.errors import UsageError, unknown
+from madry_cifar.cli.errors import UsageError
 from madry_cifar.cli.settings import Settings, option, required
 
-FIGURES = tuple(part for part in layout.PARTS if part.startswith("figure"))
-PARTS = (*layout.PARTS, "html")
+ALL = (*PARTS, "html")
 EXTRA = 'pip install -e ".[experiments]"'
 
 
@@ -29,66 +30,82 @@ class ReportSettings(Settings):
     """What to report on."""
 
     work_dir: str = required("work folder of the grid")
-    parts: tuple[str, ...] = option((), f"what to write: {', '.join(PARTS)} [what the grid was asked for, and html]")
+    parts: tuple[str, ...] = option(
+        (),
+        f"what to write: {', '.join(ALL)} [what the grid was asked for, and html]",
+        choices=ALL,
+    )
 
 
 def main() -> None:
     """Writes what the flags say."""
     settings = flags.read(ReportSettings)
     work = Work(settings.work_dir)
-    parts = list(settings.parts) or [*work.parts, "html"]
-    for part in parts:
-        if part not in PARTS:
-            raise unknown("parts", part, PARTS)
-    written = write(work, parts)
-    show(work.folder, parts, work)
+    report = Report(work, settings.parts or [*work.parts, "html"])
+    written = report.write()
+    report.show()
     for path in written:
         print(path)
 
 
-def write(work: Work, parts: list[str]) -> list[pathlib.Path]:
-    """Writes parts of a work folder's report; returns the main file of each.
+class Report:
+    """Parts of a work folder's report: its tables and figures, each built once.
 
-    Raises:
-      UsageError: when a package is missing that a part needs.
+    Attributes:
+      parts: what is asked for, in the paper's order, with "html" last: it gathers the others.
+      contents: each table and figure by its part; for "html", those that were written before too.
     """
-    folder, said = work.folder / "report", statement.of(work)
-    written = []
-    for part in sorted(dict.fromkeys(parts), key=PARTS.index):  # html last: it gathers the others
-        if part in tables.TITLES:
-            writers.write(tables.build(work, part, said), folder)
-        elif part in FIGURES:
-            figures, plots = _needing_extra("figures"), _needing_extra("plots")
-            figure = figures.build(work, part, said)
-            plots.write(figure, folder)
-            writers.write_file(folder / f"{part}.csv", figures.tidy_csv(figure))
-        else:
-            page, model_info = _needing_extra("page"), _needing_extra("model_info")
-            model_info.write(work, said, folder / "model_info")
-            page.write(work, said, folder)
-        written.append(folder / {"html": "report.html"}.get(part, f"{part}.{'png' if part in FIGURES else 'md'}"))
-    return written
+
+    def __init__(self, work: Work, parts: Iterable[str]):
+        self.work, self.folder = work, work.folder / "report"
+        self.parts = sorted(set(parts), key=ALL.index)
+        self.statement = statement.build(work)
+        self.contents: dict[str, tables.Table | figures.Figure] = {}
+        for part in PARTS:
+            earlier = "html" in self.parts and (self.folder / layout.REPORT_FILES[part][0]).exists()
+            if part in self.parts or earlier:
+                build = tables.build if PARTS[part].is_table else figures.build
+                self.contents[part] = build(work, part, self.statement)
+
+    def write(self) -> list[pathlib.Path]:
+        """Writes the parts; returns the main file of each.
+
+        Raises:
+          UsageError: when a package is missing that a part needs.
+        """
+        for part in self.parts:
+            if part == "html":
+                require("jinja2", what="--parts=html needs")
+                from experiments import page
+
+                model_info.write(self.work, self.statement, self.folder / "model_info")
+                page.write(self.work, self.statement, self.contents, self.folder)
+            elif PARTS[part].is_table:
+                writers.write(self.contents[part], self.folder)
+            else:
+                require("matplotlib", what=f"--parts={part} needs")
+                from experiments import plots
+
+                plots.write(self.contents[part], self.folder)
+                writers.write_file(self.folder / f"{part}.csv", figures.tidy_csv(self.contents[part]))
+        return [self.folder / layout.REPORT_FILES.get(part, ["report.html"])[0] for part in self.parts]
+
+    def show(self) -> None:
+        """Prints the tables among the parts, and, on stderr, what could not be used."""
+        console = Console(highlight=False)
+        console.print(f"[bold]{escape(self.statement.text)}[/bold]")
+        for part in self.parts:
+            if part in PARTS and PARTS[part].is_table:
+                writers.show(self.contents[part], console)
+        for problem in self.work.problems:
+            print(f"warning: {problem}", file=sys.stderr)
 
 
-def show(folder: str | pathlib.Path, parts: list[str], work: Work | None = None) -> None:
-    """Prints the tables among `parts`, and, on stderr, what could not be used."""
-    work = work or Work(folder)
-    said, console = statement.of(work), Console(highlight=False)
-    console.print(f"[bold]{escape(said.text)}[/bold]")
-    for part in parts:
-        if part in tables.TITLES:
-            writers.show(tables.build(work, part, said), console)
-    for problem in work.problems:
-        print(f"warning: {problem}", file=sys.stderr)
-
-
-def _needing_extra(module):
-    try:
-        return importlib.import_module(f"experiments.{module}")
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] not in ("matplotlib", "jinja2"):
-            raise
-        raise UsageError(None, None, f"{error.name} is not installed, which --parts={module} needs: {EXTRA}") from None
+def require(*packages: str, what: str) -> None:
+    """Raises UsageError unless the packages are installed that something needs: `what` says so, with its verb."""
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise UsageError(None, None, f"{package} is not installed, which {what}: {EXTRA}")
 
 
 def command() -> None:

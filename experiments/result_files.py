@@ -32,15 +32,16 @@ def read_accuracies(path: pathlib.Path, run, surrogate: str | None) -> list[dict
 
 
 def check_entry(entry: dict) -> dict[str, Any]:
-    """An attack's accuracy in percent, number of images and protocol; and, where told, `linf` and `broken`."""
+    """An attack's accuracy in percent, number of images and protocol; and, where known, `linf` and `not_finite`."""
     accuracy, images, protocol = entry["accuracy"], entry["images"], entry["protocol"]
     for value in (accuracy, *protocol.get("accuracy_after", {}).values()):
         if not (_is_number(value) and 0 <= value <= 100):
             raise ValueError(f"accuracy {value}")
     if not (isinstance(images, int) and images > 0):
         raise ValueError(f"{images} images")
-    told = {name: entry[name] for name in ("linf", "broken") if _is_number(entry.get(name))}
-    return {"accuracy": float(accuracy), "images": images, "protocol": protocol} | told
+    known = {"linf": entry.get("linf"), "not_finite": entry.get("broken")}
+    known = {name: value for name, value in known.items() if _is_number(value)}
+    return {"accuracy": float(accuracy), "images": images, "protocol": protocol} | known
 
 
 def read_diversity(path: pathlib.Path, run) -> dict:
@@ -97,8 +98,8 @@ def _check(content, run, needed):
         raise ValueError(f"schema version {content['schema_version']}")
     if content["numbers"] != "measured":
         raise ValueError(f"its numbers are {content['numbers']}, not measured")
-    wanted, parts = pathlib.PurePath(run.id).parts, pathlib.PurePath(content["train_dir"]).parts
-    if parts[-len(wanted) :] != wanted:
+    expected, parts = pathlib.PurePath(run.id).parts, pathlib.PurePath(content["train_dir"]).parts
+    if parts[-len(expected) :] != expected:
         raise ValueError(f"it is of another run, {content['train_dir']}")
     for name in needed:
         content[name]

@@ -4,13 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from experiments.measured import Measurement, Work
-from experiments.names import dataset_label
-from experiments.published import TEST_IMAGES
+from experiments.rows import dataset_of, row_of
 
 SMOKE = "smoke run: shows that the machinery works; these are not results"
 PAPER_NETWORKS = ("WRN-28-10", "WRN-34-10")  # the paper's text, its released code
-PAPER_STEPS = {"cifar10": 179_000, "cifar100": 300_000, "svhn_cropped": 179_000}  # of RvS, Section IV-A
-RVS_ROWS = ("rvs", "noreg_ot", "otreg_xent", "paired")
 
 
 @dataclass(frozen=True)
@@ -37,14 +34,14 @@ class Statement:
         return self.profile == "smoke"
 
 
-def of(work: Work) -> Statement:
+def build(work: Work) -> Statement:
     """The statement of a work folder, from its profile and from what its result files say."""
     measured = [m for run in work.runs for m in [*work.white_box(run), *work.epsilons(run)]]
     facts, deviations = [], []
     for dataset in work.datasets:
-        here = [m for m in measured if m.run.dataset == dataset]
-        facts.append(f"{dataset_label(dataset)}: {about(here)}")
-        deviations.extend(_deviations(dataset, here))
+        on_dataset = [m for m in measured if m.run.dataset == dataset]
+        facts.append(f"{dataset_of(dataset).label}: {about(on_dataset)}")
+        deviations.extend(_deviations(dataset_of(dataset), on_dataset))
     caveat = ""
     if deviations:
         caveat = (
@@ -81,15 +78,15 @@ def _deviations(dataset, measured):
         return
     if any(m.about["network"] not in PAPER_NETWORKS for m in measured):
         yield "its network is WRN-28-10"
-    if dataset not in TEST_IMAGES:
-        yield f"it has no {dataset}"
+    if dataset.rvs_steps is None:
+        yield f"it has no {dataset.label}"
         return
-    steps = [m.about["checkpoint"] for m in measured if m.run.row in RVS_ROWS]
-    if any(step < PAPER_STEPS[dataset] for step in steps):
-        yield f"it trains RvS for {PAPER_STEPS[dataset]:,} steps"
+    steps = [m.about["checkpoint"] for m in measured if row_of(m.run.row).defense == "rvs"]
+    if any(step < dataset.rvs_steps for step in steps):
+        yield f"it trains RvS for {dataset.rvs_steps:,} steps"
     if any(m.about["training_flags"].get("max_train_images") for m in measured):
         yield "it trains on the whole training set"
-    if any(m.images < TEST_IMAGES[dataset] for m in measured):
+    if any(m.images < dataset.test for m in measured):
         yield "it tests on the whole test set"
     if any("JPEG" in str(m.about["provenance"]) for m in measured):
         yield "its images are not JPEG-recompressed"

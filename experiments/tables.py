@@ -1,57 +1,18 @@
 """Tables II, III and IV: which cells they have, each with what was measured and what the paper prints, never mixed."""
 
-import re
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from experiments import checks, published
-from experiments.measured import WHITE_BOX, Measurement, Work, transfer_from
-from experiments.names import (
-    ABLATIONS,
-    DEFENSES,
-    attack_label,
-    attack_order,
-    dataset_label,
-    is_of_paper,
-    setting_label,
-)
+from experiments.measured import Measurement, Work
+from experiments.parts import PARTS
 from experiments.published import Published
+from experiments.rows import SURROGATES, WHITE_BOX, column_of, dataset_of, row_of, setting_label, transfer_from
 from experiments.statement import Statement, about
 
 MISSING = "–"
-TITLES = {
-    "table2": ("II", "White-box attacks"),
-    "table3": ("III", "Black-box attacks (transfer)"),
-    "table4": ("IV", "Ablations"),
-}
-ATTACKS = {
-    "table2": ["natural", "fgsm", "fgsm-rs", "pgd-7", "pgd-10", "pgd-20", "pgd-100", "cw-20", "cw-100", "advgan"],
-    "table3": ["pgd-20", "pgd-100", "cw-20", "cw-100", "advgan"],
-    "table4": ["natural", "pgd-20", "cw-20"],
-}
-NOTES = {
-    "table2": "FGSM is one step of ε from the image; FGSM-RS, a second definition in use, one step after a random "
-    "start. The paper does not say which it prints: its number stands beside the first. AdvGAN: the strongest of its "
-    "checkpoints, chosen on these test images as the paper does; final: the last one; ×8: a generator eight times as "
-    "wide. The published rows differ among themselves in network, step size and ε.",
-    "table3": "Adversarial images are made on the surrogate, by the same attacks as in Table II, and shown to the "
-    "row's network. The paper prints RvS as target only.",
-    "table4": "noReg: the classifier pays for the cross-entropy alone; Xent: the generator maximises the "
-    "cross-entropy instead of the transport distance. OT-Reg + OT is RvS as in Table II. The row with the paired "
-    "distance is ours: nothing is published for it.",
-}
-
-
-# of attacks that the paper does not have, by what a column's name must match
-EXTENDED_NOTES = {
-    r"multitargeted": "MultiTargeted: PGD's steps of 2/255 toward each of nine classes.",
-    r"apgd-.*|fab-t|square": "APGD, FAB-T and Square choose their steps themselves.",
-    r"autoattack": "AutoAttack: APGD-CE, APGD-T, FAB-T and Square, one after another.",
-    r".*x\d+": "×10: ten random starts, of which the worst for each image counts.",
-    r"cw-l2.*": "C&W L2: Carlini and Wagner's own attack, whose ball is not the others': L2 with a radius of 127.5 "
-    "grey levels, 0.5 of the pixels' range.",
-}
+RESTARTS = "×10: ten random starts, of which the worst for each image counts."
 
 
 @dataclass(frozen=True)
@@ -98,8 +59,8 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
-    """A defence. `planned`: how many runs (seeds) of it the grid has. `cells` are by attack."""
+class TableRow:
+    """What is known of one row. `planned`: how many runs (seeds) of it the grid has. `cells` are by attack."""
 
     name: str
     label: str
@@ -133,7 +94,7 @@ class Group:
     dataset: str
     setting: str
     attacks: list[str]
-    rows: list[Row]
+    rows: list[TableRow]
 
     @property
     def title(self) -> str:
@@ -143,7 +104,7 @@ class Group:
     @property
     def name(self) -> str:
         """Of the data set."""
-        return dataset_label(self.dataset)
+        return dataset_of(self.dataset).label
 
     def cells(self) -> Iterator[Cell]:
         """All its cells."""
@@ -169,35 +130,38 @@ class Table:
     part: str
     statement: Statement
     groups: list[Group]
-    findings: list[checks.Finding] = field(default_factory=list)
+    remarks: list[checks.Remark] = field(default_factory=list)
 
     @property
     def number(self) -> str:
         """The paper's: II, III or IV."""
-        return TITLES[self.part][0]
+        return PARTS[self.part].number
 
     @property
     def title(self) -> str:
         """Number and subject."""
-        return f"Table {self.number}. {TITLES[self.part][1]}"
+        return PARTS[self.part].title
 
     @property
     def caption(self) -> str:
         """How to read it."""
-        others = list(dict.fromkeys(a for group in self.groups for a in group.attacks if not is_of_paper(a)))
-        notes = [NOTES[self.part]]
+        columns = [column_of(attack) for group in self.groups for attack in group.attacks]
+        others = [column for column in dict.fromkeys(columns) if not column.in_paper]
+        l2 = [column for column in others if not column.family.linf]
+        notes = [PARTS[self.part].note]
         if others:
             notes.append(
                 "Not in the paper, and so with nothing published beside them: "
-                f"{', '.join(map(attack_label, others))}. These leave alone what is misclassified already."
+                f"{', '.join(column.label for column in others)}. These leave alone what is misclassified already."
             )
-        notes += [text for name, text in EXTENDED_NOTES.items() if any(re.fullmatch(name, a) for a in others)]
-        l2 = " (but C&W L2)" if any(a.startswith("cw-l2") for a in others) else ""
+        notes += [column.family.note for column in others if column not in l2]
+        notes += [RESTARTS for column in others if column.times > 1]
+        notes += [column.family.note for column in l2]
         return (
-            f"Accuracy in percent, L∞ attacks with ε = 8/255{l2}, PGD and CW in steps of 2/255. Lines called measured "
-            "are ours; ±: standard error from the number of images, or, over several seeds, the standard deviation "
-            "between them. Lines called published are the paper's numbers. Difference: measured − published, in "
-            f"points. {MISSING}: not there. {' '.join(notes)}"
+            f"Accuracy in percent, L∞ attacks with ε = 8/255{' (but C&W L2)' if l2 else ''}, PGD and CW in steps of "
+            "2/255. Lines called measured are ours; ±: standard error from the number of images, or, over several "
+            "seeds, the standard deviation between them. Lines called published are the paper's numbers. Difference: "
+            f"measured − published, in points. {MISSING}: not there. {' '.join(filter(None, dict.fromkeys(notes)))}"
         )
 
     def cells(self) -> Iterator[tuple[Group, Cell]]:
@@ -212,21 +176,21 @@ class Table:
 
 def build(work: Work, part: str, statement: Statement) -> Table:
     """The table called `part` (table2, table3 or table4) of a work folder."""
-    surrogates = work.config.get("surrogates", ["natural", "at"]) if part == "table3" else [None]
+    surrogates = work.config.get("surrogates", SURROGATES) if part == "table3" else [None]
     groups = [_group(work, part, dataset, surrogate) for dataset in work.datasets for surrogate in surrogates]
-    return Table(part, statement, groups, checks.of_table(work, part, groups))
+    return Table(part, statement, groups, checks.check_table(work, part, groups))
 
 
 def _group(work, part, dataset, surrogate):
     setting = transfer_from(surrogate) if surrogate else WHITE_BOX
-    number = TITLES[part][0]
-    planned = {row: len(work.of(dataset, row)) for row in work.rows(part) if row != surrogate}
-    measured = {row: _measured(work, dataset, row, surrogate) for row in planned}
-    names = dict.fromkeys([*published.rows(number, dataset, setting), *planned])
+    number = PARTS[part].number
+    seeds = {row: work.runs_of(dataset, row) for row in work.rows(part) if row != surrogate}
+    measured = {
+        row: [m for run in runs for m in work.at_epsilon(run, surrogate).values()] for row, runs in seeds.items()
+    }
     attacks = _attacks(work, part, measured)
-    labels = ABLATIONS if part == "table4" else DEFENSES
     rows = []
-    for name in names:
+    for name in dict.fromkeys([*published.rows(number, dataset, setting), *seeds]):
         cells = {
             attack: Cell(
                 name,
@@ -237,24 +201,20 @@ def _group(work, part, dataset, surrogate):
             for attack in attacks
         }
         notes = dict.fromkeys(cell.published.note for cell in cells.values() if cell.published and cell.published.note)
-        label = labels.get(name, name) + (f" ({', '.join(notes)})".replace("eps", "ε") if notes else "")
-        rows.append(Row(name, label, planned.get(name, 0), cells))
+        row = row_of(name)
+        label = (part == "table4" and row.ablation) or row.label
+        label += f" ({', '.join(notes)})".replace("eps", "ε") if notes else ""
+        rows.append(TableRow(name, label, len(seeds.get(name, ())), cells))
     return Group(dataset, setting, attacks, rows)
-
-
-def _measured(work, dataset, row, surrogate):
-    found = []
-    for run in work.of(dataset, row):
-        found.extend(work.at_epsilon(run, surrogate).values())
-    return found
 
 
 def _attacks(work, part, measured):
     """The columns: the paper's, those asked for, and, but in Table IV, whatever else was measured."""
-    wanted = {*ATTACKS[part], *work.config.get("attacks", {}).get(part, ())}
+    attacks = {*PARTS[part].attacks, *work.config.get("attacks", {}).get(part, ())}
     if part != "table4":
+        attacks.add("advgan")
         for width in work.config.get("advgan_widths", ()):
             name = "advgan" if width == 1 else f"advgan-x{width}"
-            wanted |= {name, f"{name}-final"}
-        wanted |= {m.attack for ms in measured.values() for m in ms}
-    return sorted(wanted, key=attack_order)
+            attacks |= {name, f"{name}-final"}
+        attacks |= {m.attack for ms in measured.values() for m in ms}
+    return sorted(attacks, key=lambda attack: column_of(attack).order)

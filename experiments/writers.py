@@ -14,11 +14,9 @@ from rich.table import Table as Grid
 
 from experiments import latex
 from experiments.measured import SCHEMA_VERSION, Measurement
-from experiments.names import attack_label
+from experiments.rows import column_of
 from experiments.tables import MISSING, Cell, Table
 from madry_cifar.runs.files import replacing
-
-ENDINGS = ("md", "csv", "tex", "json")
 
 
 def write_file(path: pathlib.Path, content: str | bytes) -> None:
@@ -30,8 +28,8 @@ def write_file(path: pathlib.Path, content: str | bytes) -> None:
 def write(table: Table, folder: pathlib.Path) -> None:
     """Writes the table's four files into a folder."""
     forms = {"md": markdown(table), "csv": tidy_csv(table), "tex": latex.table_star(table), "json": as_json(table)}
-    for ending in ENDINGS:
-        write_file(folder / f"{table.part}.{ending}", forms[ending])
+    for ending, content in forms.items():
+        write_file(folder / f"{table.part}.{ending}", content)
 
 
 def markdown(table: Table) -> str:
@@ -45,11 +43,11 @@ def markdown(table: Table) -> str:
     ]
     for group in table.groups:
         lines += ["", f"## {_md(group.title)}", "", f"Measured: {_md(group.about)}.", ""]
-        lines.append("| defence | numbers | " + " | ".join(map(attack_label, group.attacks)) + " |")
+        lines.append("| defence | numbers | " + " | ".join(column_of(attack).label for attack in group.attacks) + " |")
         lines.append("|:--|:--|" + "--:|" * len(group.attacks))
         lines += ["| " + " | ".join(map(_md, line)) + " |" for line in group.lines()]
     lines += ["", *(f"- {_md(mark)}: {_md(meaning)}" for mark, meaning in table.marks()), ""]
-    lines += [f"- {f.level} ({f.numbers}), {_md(f.subject)}: {_md(f.text)}" for f in table.findings]
+    lines += [f"- {f.level} ({f.numbers}), {_md(f.subject)}: {_md(f.text)}" for f in table.remarks]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -71,7 +69,7 @@ _PROTOCOL = ("epsilon", "step_size", "steps", "loss", "random_start", "restarts"
 
 
 def _record(table, group, cell):
-    def each(value):
+    def distinct(value):
         return "; ".join(dict.fromkeys(str(value(m)) for m in cell.measured if value(m) is not None))
 
     paper = cell.published
@@ -83,20 +81,20 @@ def _record(table, group, cell):
         "attack": cell.attack,
         "measured": _number(cell.mean),
         "measured_std_over_seeds": _number(cell.deviation),
-        "measured_standard_error": each(lambda m: f"{m.standard_error:.4f}"),
-        "measured_seeds": each(lambda m: m.run.seed),
-        "measured_runs": each(lambda m: m.run.id),
-        "measured_network": each(lambda m: m.about["network"]),
-        "measured_checkpoint": each(lambda m: m.about["checkpoint"]),
-        "measured_classifier_sha256": each(lambda m: m.about["classifier_sha256"]),
-        "measured_images": each(lambda m: m.images),
-        "measured_split": each(lambda m: m.about["split"]),
-        "measured_data": each(lambda m: m.about["provenance"]),
-        "measured_surrogate": each(lambda m: m.surrogate.get("train_dir")),
-        "measured_evaluation_seed": each(lambda m: m.about.get("seed")),
-        **{f"measured_{name}": each(lambda m, name=name: m.protocol.get(name)) for name in _PROTOCOL},
-        "measured_file": each(lambda m: m.file),
-        "measured_git_revision": each(lambda m: m.about.get("git_revision")),
+        "measured_standard_error": distinct(lambda m: f"{m.standard_error:.4f}"),
+        "measured_seeds": distinct(lambda m: m.run.seed),
+        "measured_runs": distinct(lambda m: m.run.id),
+        "measured_network": distinct(lambda m: m.about["network"]),
+        "measured_checkpoint": distinct(lambda m: m.about["checkpoint"]),
+        "measured_classifier_sha256": distinct(lambda m: m.about["classifier_sha256"]),
+        "measured_images": distinct(lambda m: m.images),
+        "measured_split": distinct(lambda m: m.about["split"]),
+        "measured_data": distinct(lambda m: m.about["provenance"]),
+        "measured_surrogate": distinct(lambda m: m.surrogate.get("train_dir")),
+        "measured_evaluation_seed": distinct(lambda m: m.about.get("seed")),
+        **{f"measured_{name}": distinct(lambda m, name=name: m.protocol.get(name)) for name in _PROTOCOL},
+        "measured_file": distinct(lambda m: m.file),
+        "measured_git_revision": distinct(lambda m: m.about.get("git_revision")),
         "published": paper.printed if paper else "",
         "published_mark": paper.mark if paper else "",
         "published_note": paper.note if paper else "",
@@ -123,7 +121,7 @@ def as_json(table: Table) -> str:
         "caption": table.caption,
         "cells": [_as_dict(group, cell) for group, cell in table.cells()],
         "runs": {m.run.id: _of_run(m) for m in measured},
-        "findings": [vars(finding) for finding in table.findings],
+        "findings": [vars(remark) for remark in table.remarks],
     }
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
@@ -178,13 +176,14 @@ def show(table: Table, console: Console) -> None:
             for place, cell in enumerate(cells):
                 texts = (cell.text(kind) for kind in ("measured", "published", "difference"))
                 label = "" if place else row.label
-                grid.add_row(label, attack_label(cell.attack), *texts, end_section=cell is cells[-1])
+                grid.add_row(label, column_of(cell.attack).label, *texts, end_section=cell is cells[-1])
             if not cells:
                 grid.add_row(row.label, "", MISSING, MISSING, MISSING, end_section=True)
         console.print(grid)
-    ours = [finding for finding in table.findings if finding.numbers == "measured"]
-    for finding in (finding for finding in ours if finding.level == "warning"):
-        console.print(escape(f"warning: {finding.subject}: {finding.text}"))
-    notes = sum(finding.level == "note" for finding in ours)
+    ours = [remark for remark in table.remarks if remark.numbers == "measured"]
+    for remark in ours:
+        if remark.level == "warning":
+            console.print(escape(f"warning: {remark.subject}: {remark.text}"))
+    notes = sum(remark.level == "note" for remark in ours)
     if notes:
         console.print(f"{notes} more within the noise: see {table.part}.md")

@@ -8,8 +8,9 @@ import zlib
 
 import numpy as np
 
-from experiments import grid, statement, tables, writers
+from experiments import statement, tables, writers
 from experiments.measured import Work
+from experiments.rows import COLUMNS
 from madry_cifar import attacks
 
 PROVENANCE = "cifar10 3.0.2 (tensorflow-datasets), JPEG-recompressed images: not the original pixels"
@@ -80,7 +81,7 @@ class WorkFolder:
     def entry(self, attack, accuracy, epsilon=8.0):
         """A result under an attack, with its protocol."""
         protocol = {}
-        if attack in grid.COLUMNS["extended"]:
+        if attack in COLUMNS["extended"]:
             protocol = dict(attacks.attack(attack, epsilon=epsilon).protocol)
             stages = protocol.get("stages", ())
             if stages:  # each breaks one point more
@@ -210,4 +211,4 @@ def lines(table):
 def build(grid, part="table2"):
     """The table of a work folder, and the folder as it was read."""
     work = Work(grid.folder)
-    return tables.build(work, part, statement.of(work)), work
+    return tables.build(work, part, statement.build(work)), work

@@ -4,7 +4,6 @@ import json
 import os
 import socket
 import sys
-import types
 
 import pytest
 
@@ -20,7 +19,7 @@ def refused(result, message):
 
 
 def test_a_folder_is_needed(invoke):
-    assert refused(invoke(table2.command, *SMALL), "--work_dir=: say in which folder")
+    assert refused(invoke(table2.command, *SMALL), "--work_dir=: required: folder of runs")
 
 
 @pytest.mark.parametrize(
@@ -29,7 +28,8 @@ def test_a_folder_is_needed(invoke):
         ("--profile=smok", "--profile=smok: unknown; did you mean 'smoke'"),
         ("--dataset=cifar", "--dataset=cifar: unknown; did you mean 'cifar10'"),
         ("--attack_steps=-1", "--attack_steps=-1: must be at least 0"),
-        ("--seeds=0", "seeds"),
+        ("--seeds=0", "--seeds=0: must be at least 1"),
+        ("--epsilons=0,x", "--epsilons=0,x: must be numbers (int) with commas"),
     ],
 )
 def test_bad_flags_leave_nothing_behind(invoke, tmp_path, flag, message):
@@ -89,8 +89,7 @@ def test_a_recorded_process_that_is_this_one_holds_no_lock(tmp_path, monkeypatch
     calls = []
     monkeypatch.setattr(command, "snakemake_command", lambda *arguments: ["true"])
     monkeypatch.setattr(command.subprocess, "run", lambda *arguments, **_: calls.append(arguments))
-    monkeypatch.setattr(command, "FLAGS", types.SimpleNamespace(unlock=False))
-    command._release(tmp_path)
+    command._release(tmp_path, unlock=False)
     assert len(calls) == 1
 
 

@@ -22,7 +22,7 @@ def grid(tmp_path):
 
 def build(grid, part):
     work = Work(grid.folder)
-    return figures.build(work, part, statement.of(work)), work
+    return figures.build(work, part, statement.build(work)), work
 
 
 def points(figure):
@@ -65,7 +65,7 @@ def test_seeds_in_figure_two(tmp_path):
 def test_findings_of_figure_two(grid):
     grid.white_box("rvs", {"natural": 81.0})
     grid.epsilons("rvs", {0: 80.0, 8: 30.0, 20: 40.0})
-    assert [finding.level for finding in build(grid, "figure2")[0].findings] == ["warning", "warning"]
+    assert [remark.level for remark in build(grid, "figure2")[0].remarks] == ["warning", "warning"]
 
 
 def test_curves_differ_in_colour_marker_and_line(grid):
@@ -136,7 +136,7 @@ def test_a_hundred_classes_are_drawn_without_a_legend(tmp_path):
     assert all(axes.get_legend() is None for axes in plots.draw(build(grid, "figure4")[0]).axes)
 
 
-@pytest.mark.parametrize("part", figures.TITLES)
+@pytest.mark.parametrize("part", ["figure2", "figure3", "figure4"])
 def test_nothing_measured_is_said(part, grid):
     figure, _ = build(grid, part)
     sheet = plots.draw(figure)
@@ -176,7 +176,7 @@ def test_damaged_files_are_taken_as_missing(case, grid):
     plots.draw(figure)
 
 
-@pytest.mark.parametrize("part", figures.TITLES)
+@pytest.mark.parametrize("part", ["figure2", "figure3", "figure4"])
 @pytest.mark.parametrize("profile", ["smoke", "reduced"])
 def test_the_sheet_says_what_the_run_was(part, profile, tmp_path):
     grid = WorkFolder(tmp_path / "work", profile=profile).complete()

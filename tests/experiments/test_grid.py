@@ -7,6 +7,7 @@ import pytest
 from absl.flags import FLAGS
 
 from experiments import grid
+from experiments.rows import row_of
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.cli.settings import option
@@ -29,8 +30,7 @@ def configure(monkeypatch):
         monkeypatch.setattr(flags, "_sections", {})
         grid.define_flags()
         FLAGS([sys.argv[0], "--work_dir=somewhere", *given])
-        grid.apply_profile()
-        return grid.configuration(list(parts))
+        return grid.configuration(list(parts), *grid.read_flags())
 
     yield configure
     clear()
@@ -108,6 +108,50 @@ def test_a_folder_is_named_by_what_decides_the_training(configure):
     assert names(configure(*SMALL, "--label_smoothing=0.4"))[:2] == before[:2]  # natural and at know no smoothing
 
 
+FOLDERS = {  # of the first published version: their trainings must not be repeated
+    ("--profile=smoke", "--dataset=digits"): {
+        "natural": "eece3803",
+        "bilateral": "eece3803",
+        "rvs": "4c10aa36",
+        "noreg_ot": "0f1703e2",
+        "otreg_xent": "b3a60549",
+        "paired": "643f5bec",
+    },
+    ("--profile=full", "--dataset=cifar10"): {"natural": "44136fa3", "bilateral": "b6250a28", "rvs": "0955a63e"},
+    ("--dataset=cifar10", "--batch_norm_epsilon=1e-5", "--architecture=standard", "--input_scaling=signed"): {
+        "natural": "c540ee03",
+        "bilateral": "9c9ec75c",
+        "otreg_xent": "11d37c1b",
+    },
+    (f"--flagfile={grid.HERE / 'presets' / 'cifar10_released.flags'}",): {"bilateral": "e4613599", "rvs": "5037b6ad"},
+    ("--profile=smoke", f"--flagfile={grid.HERE / 'presets' / 'svhn_trades_rvs.flags'}"): {
+        "bilateral": "5d13b860",
+        "rvs": "8054bc01",
+    },
+}
+
+
+@pytest.mark.parametrize("given", FOLDERS)
+def test_folders_of_earlier_versions_keep_their_names(configure, given):
+    config = configure(*given, "--defenses=natural,bilateral,trades", parts=("table2", "table4"))
+    digests = {run["row"]: run["id"].split("/")[1].rpartition("-")[2] for run in config["runs"]}
+    assert digests.items() >= FOLDERS[given].items()
+
+
+def test_a_registered_defence_is_a_row_without_more(configure, monkeypatch):
+    class Another(REGISTRY["at"]):
+        name = "another"
+
+    monkeypatch.setitem(REGISTRY, "another", Another)
+    assert row_of("another").label == "another"
+    rows = ("another", "natural", "at")
+    config = configure(*SMALL, "--defenses=another", parts=["table3"])
+    assert tuple(run["row"] for run in config["runs"]) == rows
+    assert "--defense=another" in config["runs"][0]["flags"]
+    assert config["rows"]["table3"] == ["another"]
+    assert "another" in configure(*SMALL, "--dataset=digits")["rows"]["table2"]
+
+
 def test_an_option_that_is_new_renames_no_folder(configure, monkeypatch):
     before = names(configure(*SMALL))
     kind = REGISTRY["rvs"]
@@ -123,7 +167,7 @@ def test_an_option_that_is_new_renames_no_folder(configure, monkeypatch):
 def test_columns_of_table_2(configure):
     paper = configure(*SMALL, parts=["table2", "table3"])
     assert configure(*SMALL, "--columns=paper", parts=["table2", "table3"]) == paper
-    assert paper["attacks"] == grid.ATTACKS
+    assert paper["attacks"]["table3"] == ["pgd-20", "pgd-100", "cw-20", "cw-100"]
     assert "diagnosis_flags" not in paper
     extended = configure(*SMALL, "--columns=extended", "--images=300", parts=["table2", "table3"])
     assert extended["runs"] == paper["runs"]  # what is trained is the same
@@ -212,9 +256,8 @@ def test_checkpoints_are_spread_over_the_training_and_kept(configure):
         (["--defenses=natural,rsv"], "--defenses=rsv: unknown; did you mean 'rvs'"),
         (["--columns=extendet"], "--columns=extendet: unknown; did you mean 'extended'"),
         (["--profile=smok"], "--profile=smok: unknown; did you mean 'smoke'"),
-        (["--epsilons=0,x"], "--epsilons=0,x: must be numbers with commas"),
-        (["--epsilons=0,-1"], "--epsilons=-1: must be from 0 to 255"),
-        (["--advgan_widths=0"], "--advgan_widths=0: must be from 1 to 255"),
+        (["--epsilons=0,-1"], "--epsilons=-1: must be at least 0"),
+        (["--advgan_widths=0"], "--advgan_widths=0: must be at least 1"),
         (["--depth=11"], "--depth=11: "),
         (["--defenses=at", "--label_smoothing=0.1"], "--label_smoothing=0.1: applies to none of at"),
         (["--label_smoothing=2"], "--label_smoothing=2.0: must be at most 1"),

@@ -21,7 +21,7 @@ def test_the_newest_file_that_has_a_number_is_taken(grid):
     grid.white_box("rvs", {"natural": 81.0, "pgd-7": 60.0}, part="table2")
     os.utime(grid.path("rvs", "white-box-table4.json"), (1, 1))
     work = Work(grid.folder)
-    (run,) = work.of("cifar10", "rvs")
+    (run,) = work.runs_of("cifar10", "rvs")
     found = {name: m.accuracy for name, m in work.at_epsilon(run).items()}
     assert found == {"natural": 81.0, "pgd-7": 60.0, "pgd-20": 50.0}
 

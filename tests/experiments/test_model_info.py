@@ -30,7 +30,7 @@ KEYS = [
 def described(grid, row="rvs"):
     work = Work(grid.folder)
     (run,) = (run for run in work.runs if run.row == row)
-    return model_info.describe(work, run, statement.of(work))
+    return model_info.describe(work, run, statement.build(work))
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_a_smoke_run_says_so(tmp_path):
 
 def test_a_file_for_each_run(grid, tmp_path):
     work = Work(grid.folder)
-    model_info.write(work, statement.of(work), tmp_path / "info")
+    model_info.write(work, statement.build(work), tmp_path / "info")
     files = sorted((tmp_path / "info").rglob("*.*"))
     assert [str(path.relative_to(tmp_path / "info")) for path in files] == sorted(f"{run.id}.json" for run in work.runs)
     for path in files:

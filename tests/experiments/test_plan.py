@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from experiments import plan
-from experiments.grid import ATTACKS, COLUMNS
+from experiments.parts import PARTS
+from experiments.rows import COLUMNS
 from madry_cifar import attacks
 from madry_cifar.evaluation.diagnosis import CHECKS
 
@@ -23,7 +24,7 @@ FLAGS = [
 RUN = {"id": "digits/rvs-0/seed-0", "dataset": "digits", "row": "rvs", "seed": 0, "flags": FLAGS}
 CONFIG = {
     "runs": [RUN],
-    "attacks": ATTACKS,
+    "attacks": {name: part.attacks for name, part in PARTS.items()},
     "images": 0,
     "epsilons": [0, 8, 16],
     "draws": 10,

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from absl import flags as absl_flags
 
-import rvs_tf  # noqa: F401 (registers RvS)
-from experiments import grid
+from experiments import grid, presets
 from madry_cifar import train
 from madry_cifar.cli import flags
 from madry_cifar.training import registry
@@ -58,9 +57,9 @@ def test_a_preset_says_what_it_is_and_is_taken(preset, training_flags):
     if kind.endswith("_rvs"):  # on the footing of RvS's preset of the paper's text
         network = FLAGS.depth, FLAGS.width, FLAGS.architecture, FLAGS.input_scaling
         assert network == (28, 10, "madry", "standardize")
-        paper = grid.read_flagfile(preset.with_name(f"{data_set}_paper.flags"))
+        given, paper = (flags.read_flagfile(preset.with_name(f"{data_set}_{name}.flags")) for name in (kind, "paper"))
         for name in ("steps", "batch_size", "epsilon", "learning_rates", "learning_rate_boundaries"):
-            assert grid.read_flagfile(preset)[name] == paper[name], name
+            assert given[name] == paper[name], name
     if kind == "paper":
         assert (FLAGS.depth, FLAGS.width) == (28, 10)
         assert (options.uniform_noise, options.latent_draws) == (False, 1)
@@ -109,7 +108,7 @@ METHODS = {  # what is trained on, of each method's code (`adv_vertex`: of its t
 @pytest.mark.parametrize("data_set", ["cifar10", "cifar100", "svhn"])
 @pytest.mark.parametrize("name", sorted(ORIGINAL))
 def test_original_presets_are_those_of_the_methods_code(name, data_set):
-    values = grid.read_flagfile(PRESETS[0].with_name(f"{data_set}_{name}_original.flags"))
+    values = presets.flags_of({"svhn": "svhn_cropped"}.get(data_set, data_set), f"{name}_original")
     names = (
         "architecture",
         "depth",
@@ -136,7 +135,7 @@ def test_original_presets_are_those_of_the_methods_code(name, data_set):
 @pytest.mark.parametrize("data_set", ["cifar10", "cifar100", "svhn"])
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_presets_train_on_the_methods_own_perturbations_and_labels(name, data_set, kind):
-    values = grid.read_flagfile(PRESETS[0].with_name(f"{data_set}_{name}_{kind}.flags"))
+    values = presets.flags_of({"svhn": "svhn_cropped"}.get(data_set, data_set), f"{name}_{kind}")
     expected = dict(METHODS[name])
     if name == "trades":
         radius, step = (0.031 * 255, 0.007 * 255) if kind == "original" else (8, 2)
@@ -170,6 +169,21 @@ def test_expected_numbers_are_the_published_ones(preset):
     zeros = {name for name, value in numbers.items() if name not in told}  # told as "PGD and CW 0"
     assert all(float(numbers[name]) == 0 for name in zeros)
     assert bool(zeros) == (kind == "natural")
+
+
+def test_the_files_are_those_of_the_table(monkeypatch, tmp_path):
+    monkeypatch.setattr(presets, "FOLDER", tmp_path)
+    presets.main()
+    written = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert written == {path.name: path.read_text() for path in PRESETS}
+
+
+@pytest.mark.parametrize(("name", "kind"), [("rvs", "paper"), ("at", "at"), ("trades", "trades_rvs"), ("other", "")])
+def test_rows_are_trained_as_the_files_say(name, kind, training_flags):
+    for data_set in ("cifar10", "svhn"):
+        values = flags.read_flagfile(PRESETS[0].with_name(f"{data_set}_{kind}.flags")) if kind else {}
+        expected = {key: value for key, value in values.items() if key not in ("dataset", "defense", "keep")}
+        assert grid.preset({"svhn": "svhn_cropped"}.get(data_set, data_set), name) == expected
 
 
 def test_the_smoke_preset_runs(tmp_path):

@@ -12,8 +12,9 @@ import urllib.parse
 import pytest
 from work_folder import PROVENANCE, WorkFolder, png
 
-from experiments import report
+from experiments import figures, report, statement, tables
 from experiments.measured import Work
+from experiments.parts import PARTS
 from experiments.statement import SMOKE
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -80,10 +81,34 @@ def made(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("made") / "a folder"
     grid = WorkFolder(folder, profile=request.param, advgan_widths=[1]).complete()
     work = Work(grid.folder)
-    main_files = report.write(work, ["html", *report.PARTS])
+    main_files = report.Report(work, ["html", *PARTS]).write()
     assert work.problems == []
     assert [path.name for path in main_files][::6] == ["table2.md", "report.html"]
     return grid
+
+
+def test_everything_is_built_once(invoke, tmp_path, monkeypatch):
+    """For the files, the terminal and the page together; and what was written before, for the page alone."""
+    grid = WorkFolder(tmp_path / "work").complete()
+    built = []
+
+    def counted(build):
+        def wrapper(work, *part_and_statement):
+            built.append(part_and_statement[0] if part_and_statement else "statement")
+            return build(work, *part_and_statement)
+
+        return wrapper
+
+    for module in (tables, figures, statement):
+        monkeypatch.setattr(module, "build", counted(module.build))
+    make(invoke, grid)
+    assert sorted(built) == sorted([*PARTS, "statement"])
+    built.clear()
+    make(invoke, grid, "--parts=html")
+    assert sorted(built) == sorted([*PARTS, "statement"])
+    built.clear()
+    make(invoke, grid, "--parts=table3")
+    assert built == ["statement", "table3"]
 
 
 def test_every_part_says_what_the_run_was(made):
@@ -198,7 +223,7 @@ def extended(tmp_path_factory):
         "rvs", {"steps": "ok", "square": "suspect", "black-box": "not measured"}, surrogate={"defense": "at"}
     )
     grid.diagnosis("at", {"steps": "note"}, surface=None)
-    report.write(Work(grid.folder), ["table2", "html"])
+    report.Report(Work(grid.folder), ["table2", "html"]).write()
     return grid, Page(page(grid))
 
 
@@ -270,7 +295,7 @@ def test_it_is_the_same_again_and_elsewhere(made, tmp_path):
     parts = ("table2", "table3", "table4", "html")
     moved = Work(shutil.copytree(made.folder, tmp_path / "elsewhere"))
     files = {path.relative_to(made.folder): path.read_bytes() for path in (made.folder / "report").rglob("*.*")}
-    report.write(moved, parts)
+    report.Report(moved, parts).write()
     assert files == {path: (moved.folder / path).read_bytes() for path in files}
     assert not list((moved.folder / "report").rglob(".*"))
 
@@ -278,7 +303,7 @@ def test_it_is_the_same_again_and_elsewhere(made, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "content", "status", "words"),
     [
-        ([], None, 2, "--work_dir=: say which folder"),
+        ([], None, 2, "--work_dir=: required: work folder"),
         (["--work_dir=nowhere"], None, 2, "--work_dir=nowhere: holds no grid"),
         (["--work_dir={}"], "{", 1, "config.json: damaged"),
         (["--work_dir={}"], "[]", 1, "config.json: damaged"),

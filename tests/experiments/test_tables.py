@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from work_folder import WorkFolder, build, cell, lines, records
 
-from experiments import grid as grid_module
-from experiments import published, tables
-from experiments.names import attack_label
+from experiments import published
+from experiments.parts import PARTS
+from experiments.rows import COLUMNS, column_of
 
 
 @pytest.fixture
@@ -88,8 +88,8 @@ def test_the_order_of_the_columns(tmp_path):
 
 def test_extended_columns(tmp_path):
     """Behind the paper's, whose numbers stand beside its own attacks alone."""
-    accuracies = {name: 30.0 for name in grid_module.COLUMNS["extended"]}
-    wanted = grid_module.ATTACKS["table2"] + grid_module.COLUMNS["extended"]
+    accuracies = {name: 30.0 for name in COLUMNS["extended"]}
+    wanted = [*PARTS["table2"].attacks, *COLUMNS["extended"]]
     grid = WorkFolder(tmp_path / "work", attacks={"table2": wanted}, advgan_widths=[1])
     grid.white_box("rvs", {"natural": 80.0, "pgd-20": 50.0} | accuracies)
     table, work = build(grid)
@@ -99,8 +99,8 @@ def test_extended_columns(tmp_path):
         *("advgan", "advgan-final", "multitargeted", "apgd-ce", "apgd-t", "fab-t", "square", "cw-l2-100", "autoattack"),
     ]
     for row, kind, entries in lines(table):
-        for attack in grid_module.COLUMNS["extended"]:
-            shown = entries[attack_label(attack)]
+        for attack in COLUMNS["extended"]:
+            shown = entries[column_of(attack).label]
             assert shown == ("30.00 ± 1.45" if (row, kind) == ("RvS", "measured") else "–")
     assert work.problems == []
     for words in ("Not in the paper", "127.5 grey levels, 0.5 of the pixels' range", "ε = 8/255 (but C&W L2)"):
@@ -111,7 +111,7 @@ def test_the_papers_columns_have_the_papers_caption(grid):
     grid.white_box("rvs", {"natural": 80.0, "pgd-20": 50.0})
     caption = build(grid)[0].caption
     assert caption.startswith("Accuracy in percent, L∞ attacks with ε = 8/255, PGD and CW in steps of 2/255. Lines")
-    assert caption.endswith(tables.NOTES["table2"])
+    assert caption.endswith(PARTS["table2"].note)
 
 
 def test_the_caption_explains_the_columns_that_are_there_alone(grid):
@@ -157,7 +157,7 @@ def test_a_data_set_that_the_paper_has_not(tmp_path):
 
 def test_images_and_provenance_stand_over_every_group(grid):
     grid.complete()
-    for part in tables.TITLES:
+    for part in ("table2", "table3", "table4"):
         table, _ = build(grid, part)
         for group in table.groups:
             assert "1,000 test images of cifar10 3.0.2 (tensorflow-datasets), JPEG-recompressed" in group.about

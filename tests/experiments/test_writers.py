@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 from work_folder import WorkFolder, build, lines, records
 
-from experiments import latex, published, statement, tables, writers
+from experiments import latex, published, statement, writers
 from experiments.measured import Work
-from experiments.names import attack_label
+from experiments.rows import column_of
 from experiments.statement import SMOKE
 
 
@@ -22,6 +22,7 @@ def grid(tmp_path):
     return WorkFolder(tmp_path / "work")
 
 
+TABLES = ("table2", "table3", "table4")
 ROWS = ("natural", "at", "rvs")
 ATTACKS = ("natural", "fgsm", "fgsm-rs", "pgd-20", "cw-100", "advgan", "advgan-final")
 
@@ -53,7 +54,7 @@ def test_measured_and_published_are_never_taken_for_each_other(tmp_path_factory,
     assert all(bool(record["published_source"]) == bool(record["published"]) for record in of_csv.values())
 
     labels = {row.label: row.name for group in table.groups for row in group.rows}
-    heads = {attack_label(attack): attack for attack in table.groups[0].attacks}
+    heads = {column_of(attack).label: attack for attack in table.groups[0].attacks}
     for label, kind, entries in lines(table):
         for head, text in entries.items():
             key = labels[label], heads[head]
@@ -70,14 +71,14 @@ def test_measured_and_published_are_never_taken_for_each_other(tmp_path_factory,
 def test_every_form_says_what_the_run_was(tmp_path):
     smoke, reduced = (WorkFolder(tmp_path / name, profile=name).complete() for name in ("smoke", "reduced"))
     for grid, said in ((smoke, SMOKE), (reduced, "reduced run, not the paper's experiment")):
-        for part in tables.TITLES:
+        for part in TABLES:
             table, _ = build(grid, part)
             assert said in writers.markdown(table).split("##")[0]
             assert latex.table_star(table).count(said) == 2  # a comment, and the caption
             start = said if grid is smoke else "reduced run: "
             assert json.loads(writers.as_json(table))["statement"].startswith(start)
             assert {record["statement"] for record in records(table)} == {said}
-    text = statement.of(Work(reduced.folder)).text
+    text = statement.build(Work(reduced.folder)).text
     for word in ("WRN-10-2", "4,000 steps", "1,000 test images", "JPEG-recompressed", "179,000 steps"):
         assert word in text
 
@@ -86,7 +87,7 @@ def test_a_full_run_is_called_so_only_where_it_is_the_papers_experiment(tmp_path
     grid = WorkFolder(tmp_path / "work", profile="full", images=10_000)
     same = {"network": "WRN-28-10", "checkpoint": 179_000, "provenance": "cifar10 (original files)"}
     grid.white_box("rvs", {"natural": 90.0}, **same)
-    assert statement.of(Work(grid.folder)).caveat == ""
+    assert statement.build(Work(grid.folder)).caveat == ""
     differing = [
         ({"network": "WRN-10-1"}, "WRN-28-10"),
         ({"checkpoint": 1000}, "179,000 steps"),
@@ -95,7 +96,7 @@ def test_a_full_run_is_called_so_only_where_it_is_the_papers_experiment(tmp_path
     ]
     for changes, word in differing:
         grid.white_box("rvs", {"natural": 90.0}, **(same | changes))
-        said = statement.of(Work(grid.folder))
+        said = statement.build(Work(grid.folder))
         assert "not the paper's experiment" in said.short
         assert word in said.caveat
 
@@ -127,10 +128,10 @@ def test_latex_escapes_what_it_must():
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="no LaTeX here")
 def test_latex_compiles(tmp_path):
     grid = WorkFolder(tmp_path / "work", profile="smoke", dataset="svhn_cropped", advgan_widths=[1, 8]).complete()
-    for part in tables.TITLES:
+    for part in TABLES:
         writers.write(build(grid, part)[0], tmp_path)
     document = r"\documentclass[twocolumn]{article}\usepackage{booktabs,graphicx}\begin{document}"
-    document += "".join(rf"\input{{{part}.tex}}" for part in tables.TITLES) + r"\end{document}"
+    document += "".join(rf"\input{{{part}.tex}}" for part in TABLES) + r"\end{document}"
     (tmp_path / "all.tex").write_text(document)
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace")
@@ -160,6 +161,6 @@ def test_files_are_written_whole_and_the_same_again(grid, tmp_path):
     table, _ = build(grid.complete())
     writers.write(table, tmp_path / "report")
     first = {path.name: path.read_bytes() for path in (tmp_path / "report").iterdir()}
-    assert set(first) == {f"table2.{ending}" for ending in writers.ENDINGS}
+    assert set(first) == {f"table2.{ending}" for ending in ("md", "csv", "tex", "json")}
     writers.write(build(grid)[0], tmp_path / "report")
     assert first == {path.name: path.read_bytes() for path in (tmp_path / "report").iterdir()}

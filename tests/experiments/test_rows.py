@@ -1,10 +1,11 @@
-"""What attacks are called, and their order."""
+"""What rows and attacks are called, and their order."""
 
 import re
 
 import pytest
 
-from experiments import grid, names
+from experiments.parts import PARTS
+from experiments.rows import COLUMNS, column_of
 from madry_cifar import attacks
 from madry_cifar.attacks import carlini_wagner
 
@@ -32,7 +33,7 @@ LABELS = {
 
 @pytest.mark.parametrize(("attack", "label"), LABELS.items())
 def test_labels(attack, label):
-    assert names.attack_label(attack) == label
+    assert column_of(attack).label == label
 
 
 def test_the_label_of_the_l2_attack_has_its_radius_and_steps():
@@ -41,12 +42,12 @@ def test_the_label_of_the_l2_attack_has_its_radius_and_steps():
 
 
 def test_every_extended_column_is_an_attack_with_a_label():
-    for name in grid.COLUMNS["extended"]:
+    for name in COLUMNS["extended"]:
         assert attacks.attack(name).name == name
-        assert not names.is_of_paper(name)
-        assert re.search("[×a-z]|-[A-Z]", names.attack_label(name))
-    assert all(names.is_of_paper(name) for of_part in grid.ATTACKS.values() for name in of_part)
-    assert names.is_of_paper("advgan-x8-final")
+        assert not column_of(name).in_paper
+        assert re.search("[×a-z]|-[A-Z]", column_of(name).label)
+    assert all(column_of(name).in_paper for part in PARTS.values() for name in part.attacks)
+    assert column_of("advgan-x8-final").in_paper
 
 
 def test_the_order_is_the_papers_and_then_of_strength():
@@ -68,4 +69,4 @@ def test_the_order_is_the_papers_and_then_of_strength():
         "autoattack",
         "another",
     ]
-    assert sorted(reversed(expected), key=names.attack_order) == expected
+    assert sorted(reversed(expected), key=lambda attack: column_of(attack).order) == expected

@@ -1,0 +1,216 @@
+"""Rows, columns and data sets of the tables and figures: what each is called and what it is made of.
+
+A registered defence is a row of Tables II and III without an entry here, which gives it the name that people read. No
+TensorFlow is imported: the Snakefile reads this too.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+
+@dataclass(frozen=True)
+class Row:
+    """A defence, or a variant of one.
+
+    Attributes:
+      name: in commands, folders and `published.csv`; of a defence, its --defense.
+      label: what people read.
+      title, authors, link: of the method's paper, for RobustBench's description of a model.
+      ablation: the label in Table IV, where it is another.
+      variant_of: the defence that it is a variant of, or "".
+      settings: the flags of training that make the variant, as text.
+    """
+
+    name: str
+    label: str
+    title: str = ""
+    authors: str | None = None
+    link: str | None = None
+    ablation: str = ""
+    variant_of: str = ""
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def defense(self) -> str:
+        """The defence that is trained for it."""
+        return self.variant_of or self.name
+
+    def variant(self, name: str, label: str, **settings: str) -> "Row":
+        """The row of a variant."""
+        return replace(self, name=name, label=label, ablation="", variant_of=self.name, settings=settings)
+
+
+RVS = Row(  # what the paper calls "Ours" is RvS here, so that nobody takes it for ours
+    "rvs",
+    "RvS",
+    title="Robustness-via-Synthesis: Robust Training with Generative Adversarial Perturbations",
+    authors="İnci M. Baytaş, Debayan Deb",
+    link="https://arxiv.org/abs/2108.09713",
+    ablation="OT-Reg + OT (RvS)",
+)
+AT = Row(
+    "at",
+    "AT",
+    title="Towards Deep Learning Models Resistant to Adversarial Attacks",
+    authors="Aleksander Madry, Aleksandar Makelov, Ludwig Schmidt, Dimitris Tsipras, Adrian Vladu",
+    link="https://arxiv.org/abs/1706.06083",
+)
+ROWS = {
+    row.name: row
+    for row in (
+        Row("natural", "Natural", title="Standardly trained model", authors=""),
+        AT,
+        Row("trades", "TRADES"),
+        Row("bilateral", "Bilateral"),
+        Row("featscatter", "FeatScatter"),
+        Row("adv_interp", "Adv-interp"),
+        Row("adv_vertex", "Adv-vertex"),
+        Row("l2l_da", "L2L-DA"),
+        Row("l2l", "L2L"),
+        Row("direct", "Direct"),
+        Row("learn2perturb", "Learn2Perturb"),
+        RVS,
+        RVS.variant("noreg_ot", "noReg + OT", ot_regularizer="false"),
+        RVS.variant("otreg_xent", "OT-Reg + Xent", generator_loss="xent"),
+        RVS.variant("paired", "OT-Reg + paired distance (not in the paper)", ot="paired"),
+    )
+}
+SURROGATES = ("natural", "at")  # rows whose networks the black-box attacks are made on
+
+
+def row_of(name: str) -> Row:
+    """The row called `name`; one without an entry is called by that name everywhere."""
+    return ROWS.get(name) or Row(name, name)
+
+
+@dataclass(frozen=True)
+class Family:
+    """Attacks that differ in the number of steps, of random starts or in the width of AdvGAN's generator alone.
+
+    Attributes:
+      label: what people read, {} for the number of steps; "": the name in capital letters.
+      note: what the caption of a table says of them.
+      linf: whether they stay in the L∞ ball of the tables.
+    """
+
+    name: str
+    label: str = ""
+    in_paper: bool = False
+    note: str = ""
+    linf: bool = True
+
+
+_ADAPTIVE = "APGD, FAB-T and Square choose their steps themselves."
+FAMILIES = {
+    family.name: family
+    for family in (  # the paper's in its order, then the others
+        Family("natural", "Natural", in_paper=True),
+        Family("fgsm", in_paper=True),
+        Family("fgsm-rs", in_paper=True),
+        Family("pgd", in_paper=True),
+        Family("cw", in_paper=True),
+        Family("advgan", "AdvGAN", in_paper=True),
+        Family(
+            "multitargeted", "MultiTargeted", note="MultiTargeted: PGD's steps of 2/255 toward each of nine classes."
+        ),
+        Family("apgd-ce", note=_ADAPTIVE),
+        Family("apgd-dlr", note=_ADAPTIVE),
+        Family("apgd-t", note=_ADAPTIVE),
+        Family("fab-t", note=_ADAPTIVE),
+        Family("square", "Square", note=_ADAPTIVE),
+        Family(
+            "cw-l2",
+            "C&W L2 ({}), radius 127.5",  # RADIUS of its module, and not ε
+            note="C&W L2: Carlini and Wagner's own attack, whose ball is not the others': L2 with a radius of 127.5 "
+            "grey levels, 0.5 of the pixels' range.",
+            linf=False,
+        ),
+        Family("autoattack-rand", "AutoAttack rand"),
+        Family("autoattack-plus", "AutoAttack plus"),
+        Family("autoattack", "AutoAttack", note="AutoAttack: APGD-CE, APGD-T, FAB-T and Square, one after another."),
+    )
+}
+COLUMNS = {  # of Table II beside the paper's
+    "paper": (),
+    "extended": ("pgd-100x10", "multitargeted", "apgd-ce", "apgd-t", "fab-t", "square", "cw-l2-100", "autoattack"),
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """An attack of a table, such as pgd-100x10: PGD of 100 steps from 10 random starts.
+
+    Attributes:
+      steps: their number, or 0 where the name has none.
+      times: the random starts; of AdvGAN, how many times the published generator's channels.
+      final: of AdvGAN, whether it is the last checkpoint and not the strongest.
+    """
+
+    name: str
+    family: Family
+    steps: int
+    times: int
+    final: bool
+
+    @property
+    def label(self) -> str:
+        """PGD-20, PGD-100 ×10, AdvGAN ×8 final, ..."""
+        stem = f"{self.family.name}-{self.steps}" if self.steps else self.family.name
+        label = self.family.label.format(self.steps or 1000) or stem.upper()
+        return label + f" ×{self.times}" * (self.times > 1) + " final" * self.final
+
+    @property
+    def order(self) -> tuple:
+        """Its place among the others, for sorting: the paper's order, then the others', unknown ones last."""
+        place = [*FAMILIES, self.family.name].index(self.family.name)
+        return place, self.steps, self.times, self.final, self.name
+
+    @property
+    def in_paper(self) -> bool:
+        """Whether the paper has such an attack, with some number of steps."""
+        return self.family.in_paper and (self.times == 1 or self.family.name == "advgan")
+
+
+def column_of(attack: str) -> Column:
+    """The column of the attack with this name."""
+    pattern = r"(.*?)(?:-(\d+))?(?:-?x([2-9]|[1-9]\d+))?(-final)?"
+    name, steps, times, final = re.fullmatch(pattern, attack, re.DOTALL).groups()
+    return Column(attack, FAMILIES.get(name) or Family(name), int(steps or 0), int(times or 1), bool(final))
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """A data set: numbers of training and test images; `rvs_steps`: of RvS's training in the paper (Section IV-A)."""
+
+    label: str
+    train: int = 0
+    test: int = 0
+    rvs_steps: int | None = None  # not in the paper
+
+
+DATASETS = {
+    "digits": DatasetInfo("digits", 1438, 359),
+    "cifar10": DatasetInfo("CIFAR-10", 50_000, 10_000, rvs_steps=179_000),
+    "cifar100": DatasetInfo("CIFAR-100", 50_000, 10_000, rvs_steps=300_000),
+    "svhn_cropped": DatasetInfo("SVHN", 73_257, 26_032, rvs_steps=179_000),
+}
+
+
+def dataset_of(name: str) -> DatasetInfo:
+    """The data set called `name`; one without an entry is called by that name everywhere."""
+    return DATASETS.get(name) or DatasetInfo(name)
+
+
+WHITE_BOX = "white-box"  # a setting, as `published.csv` names it
+
+
+def transfer_from(surrogate: str) -> str:
+    """The setting, as `published.csv` names it, of attacks made on the surrogate of this row."""
+    return f"transfer from {surrogate}"
+
+
+def setting_label(setting: str) -> str:
+    """white-box, or transfer from AT, ...: a setting with the surrogate as the tables call it."""
+    start, transfer, surrogate = setting.partition("transfer from ")
+    return f"{transfer}{row_of(surrogate).label}" if transfer else start
