@@ -23,7 +23,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-import rvs_tf  # noqa: F401 (registers its attacks)
 from benchmarks import attacks as benchmark
 from benchmarks import machine, peers, report
 from madry_cifar import attacks

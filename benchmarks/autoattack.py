@@ -19,7 +19,6 @@ from collections.abc import Callable, Collection
 import numpy as np
 import tensorflow as tf
 
-import rvs_tf  # noqa: F401 (registers its attacks)
 from benchmarks import agreement, machine, peers, report
 from benchmarks import attacks as benchmark
 from madry_cifar import attacks
