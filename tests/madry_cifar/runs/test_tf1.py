@@ -1,9 +1,8 @@
 """Checkpoints of the TensorFlow 1 code, written here in its format and under its names by the rule of `tests/data`."""
 
+import importlib
 import json
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -65,9 +64,10 @@ def write(path, values):
     return prefix
 
 
-def command(module, *arguments):
-    done = subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True)
-    return done.returncode, done.stdout, done.stderr
+@pytest.fixture
+def command(invoke):
+    """command(module, *arguments) runs it in this process; returns its status, stdout and stderr."""
+    return lambda module, *arguments: invoke(importlib.import_module(module).command, *arguments)
 
 
 def test_the_architecture_has_the_released_names():
@@ -88,7 +88,7 @@ def test_read_and_write_are_inverse(tmp_path, kind, units, width, classes):
         assert np.array_equal(reader.get_tensor(name), value), name
 
 
-def test_an_import_at_full_size_gives_the_released_logits(tmp_path):
+def test_an_import_at_full_size_gives_the_released_logits(command, tmp_path):
     prefix = write(tmp_path, released_values("rvs", momentum=False, units=5, width=10))
     status, stdout, stderr = command(
         "madry_cifar.import_tf1", f"--checkpoint={prefix}", f"--train_dir={tmp_path / 'run'}"
@@ -104,7 +104,7 @@ def test_an_import_at_full_size_gives_the_released_logits(tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "classes"), [("madry", 10), ("rvs", 10), ("madry", 100)])
-def test_an_imported_run_goes_on(tmp_path, kind, classes):
+def test_an_imported_run_goes_on(command, tmp_path, kind, classes):
     values = released_values(kind, classes=classes)
     flags = [f"--train_dir={tmp_path / 'run'}"] + (["--dataset=digits"] if classes == 10 else [])
     status, _, stderr = command("madry_cifar.import_tf1", f"--checkpoint={write(tmp_path, values)}", *flags)
@@ -177,7 +177,7 @@ def test_damaged_and_missing_checkpoints(tmp_path):
             tf1.read(prefix)
 
 
-def test_import_commands_refuse_in_one_line(tmp_path):
+def test_import_commands_refuse_in_one_line(command, tmp_path):
     prefix = write(tmp_path, released_values("madry"))
     target = f"--train_dir={tmp_path / 'run'}"
     for arguments, message in (
@@ -188,7 +188,7 @@ def test_import_commands_refuse_in_one_line(tmp_path):
         ([f"--checkpoint={prefix}", target, "--jit_compile=banana"], "--jit_compile=banana"),
         ([f"--checkpoint={prefix}", target, "--architecture=standard"], "--architecture=standard: the checkpoint's is"),
         ([f"--checkpoint={prefix}", target, "--input_scaling=unit"], "--input_scaling=unit: that code's networks"),
-        ([f"--checkpoint={prefix}", target, "--epochs=3"], "--epochs, --learning_rate_epochs: not for an imported"),
+        ([f"--checkpoint={prefix}", target, "--epochs=3"], "--epochs=3: not for an imported run"),
     ):
         status, _, stderr = command("madry_cifar.import_tf1", *arguments)
         assert status == 2
@@ -197,7 +197,7 @@ def test_import_commands_refuse_in_one_line(tmp_path):
         assert not (tmp_path / "run").exists()
 
 
-def test_a_network_that_the_old_code_does_not_have_is_not_exported(tmp_path):
+def test_a_network_that_the_old_code_does_not_have_is_not_exported(command, tmp_path):
     settings = {"defense": "at", "depth": 10, "width": 1, "num_classes": 10, "input_scaling": "signed"}
     run_folder.create(str(tmp_path / "run"), settings)
     folders = (f"--train_dir={tmp_path}/run", f"--output={tmp_path}/back")
