@@ -34,6 +34,13 @@ def sinkhorn_distance(
 ) -> tf.Tensor:
     """⟨P, C⟩ between two batches of points with uniform weights (Eq. 7 of the paper).
 
+    Example, of two points that have to move by 1 each:
+      >>> import tensorflow as tf
+      >>> from sinkhorn_tf import sinkhorn_distance
+      >>> x, y = tf.constant([[0.0, 0.0], [5.0, 0.0]]), tf.constant([[5.0, 1.0], [0.0, 1.0]])
+      >>> round(float(sinkhorn_distance(x, y)), 4)
+      1.0
+
     Args:
       x: [n, d] points; in RvS the features of natural images.
       y: [m, d] points of the same type; in RvS the features of perturbed images.

@@ -88,7 +88,25 @@ class Method(abc.ABC):
 
 
 class Defense(Method):
-    """A way to train a classifier; its network "classifier" is the one that is evaluated."""
+    """A way to train a classifier; its network "classifier" is the one that is evaluated.
+
+    Example, of label smoothing as a defence; decorated with `madry_cifar.register` it is a value of --defense:
+      >>> import madry_cifar, tensorflow as tf
+      >>> class Smoothing(madry_cifar.Defense):
+      ...     name = "smoothing"
+      ...
+      ...     def train_step(self, images, labels, step):
+      ...         with tf.GradientTape() as tape:
+      ...             logits = self.classifier(images, batch_norm="train").logits
+      ...             targets = 0.9 * tf.one_hot(labels, 10) + 0.01
+      ...             total = tf.reduce_mean(madry_cifar.attacks.cross_entropy(logits, targets))
+      ...         self.minimize("classifier", total, tape, step)
+      ...         return {"total": total}
+      >>> defense = Smoothing(madry_cifar.WideResNet(depth=10, width=1))
+      >>> losses = defense.train_step(tf.zeros([2, 32, 32, 3]), tf.constant([3, 7]), tf.constant(0, tf.int64))
+      >>> list(losses)
+      ['total']
+    """
 
     Options: type[Options] = Options
     watched_batch_norm = "frozen"  # the batch's own statistics, as in training
