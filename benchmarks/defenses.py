@@ -18,7 +18,7 @@ from typing import Any
 import tensorflow as tf
 
 from benchmarks import flops, iteration, machine, report
-from benchmarks.iteration import Network
+from benchmarks.iteration import DEFENSES, Network
 from benchmarks.report import Benchmark
 from benchmarks.turns import Contender, take_turns
 from experiments.grid import preset
@@ -70,13 +70,13 @@ def _row(contender, natural, forward_passes):
 class DefensesSettings(Network, Benchmark):
     """Which defences are compared."""
 
-    defenses: tuple[str, ...] = option((), f"with commas [{','.join(registry.REGISTRY)}]", choices=registry.REGISTRY)
+    defenses: tuple[str, ...] = option((), f"with commas [{','.join(DEFENSES)}]", choices=DEFENSES)
 
 
 def main() -> None:
     """Measures as the flags say, and prints."""
     settings = flags.read(DefensesSettings)
-    names = settings.defenses or list(registry.REGISTRY)
+    names = settings.defenses or DEFENSES
     sizes = settings.pick("depth", "width", "batch_size", "jit_compile")
     measured = measure(names, sizes | {"precision": "float32"}, settings.repeats)
     about = {"machine": machine.describe(), "settings": sizes | {"repeats": settings.repeats}}

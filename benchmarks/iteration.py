@@ -21,6 +21,8 @@ from madry_cifar.training import registry
 from madry_cifar.training.construction import build
 from sinkhorn_tf import sinkhorn_distance
 
+DEFENSES = tuple(registry.installed())
+
 
 class Network(Settings):
     """A training iteration's size. Raises UsageError for a network that there is not."""
@@ -38,7 +40,7 @@ class Network(Settings):
 class Iteration(Network):
     """A training iteration."""
 
-    defense: str = option("rvs", f"one of {', '.join(registry.REGISTRY)}", choices=registry.REGISTRY)
+    defense: str = option("rvs", f"one of {', '.join(DEFENSES)}", choices=DEFENSES)
 
     def iteration(self) -> dict[str, Any]:
         """The settings of `ours`, but for the precision."""
