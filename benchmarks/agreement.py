@@ -152,7 +152,7 @@ def _again(evaluator, attack, split):
     return peers.Peer(AGAIN, "ours, from the next seed", "", make)
 
 
-class AgreementSettings(benchmark.Subject):
+class AgreementSettings(benchmark.SubjectSettings):
     """Which attacks are compared with which peers."""
 
     step_size: float = option(2.0, "of pgd-N, in grey levels", minimum=0)

@@ -160,7 +160,7 @@ def _strength(classifier, images, labels, adversarial, batch_size):
     }
 
 
-class Subject(Settings):
+class SubjectSettings(Settings):
     """A network that is attacked, of a run or trained for the benchmark, and how."""
 
     train_dir: str | None = like(
@@ -180,7 +180,7 @@ class Subject(Settings):
     json: bool = like(Benchmark, "json")
 
 
-def subject(settings: Subject) -> tuple[WideResNet, data.Dataset]:
+def subject(settings: SubjectSettings) -> tuple[WideResNet, data.Dataset]:
     """The network to attack and its data: of --train_dir, or trained for --train_steps on digits."""
     if settings.train_dir:
         run_flags = run_folder.read_flags(settings.train_dir)
@@ -199,19 +199,19 @@ def subject(settings: Subject) -> tuple[WideResNet, data.Dataset]:
     return classifier, dataset
 
 
-def trained(classifier: WideResNet, settings: Subject) -> dict:
+def trained(classifier: WideResNet, settings: SubjectSettings) -> dict:
     """What the network of `subject` is, for a benchmark's settings."""
     steps = settings.train_dir or f"{settings.train_steps} steps"
     return {"depth": classifier.depth, "width": classifier.width, "trained": steps}
 
 
-class AttacksSettings(Subject):
+class AttacksSettings(SubjectSettings):
     """PGD on some images."""
 
     step_size: float = option(2.0, "size of a step, in grey levels", minimum=0)
     steps: int = option(20, "of PGD", minimum=1)
     images: int = option(128, "attacked, a whole number of batches", minimum=1)
-    batch_size: int = like(Subject, "batch_size", default=64)
+    batch_size: int = like(SubjectSettings, "batch_size", default=64)
     repeats: int = like(Benchmark, "repeats", help="rounds that are timed; their median is reported")
 
     def __post_init__(self):

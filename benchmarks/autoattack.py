@@ -132,7 +132,7 @@ def _row(name, rounds, of_ours):
     }
 
 
-class AutoAttackSettings(benchmark.Subject):
+class AutoAttackSettings(benchmark.SubjectSettings):
     """How many images are attacked, and by which peers."""
 
     images: int = option(1000, "attacked: of the test split, then of the training split", minimum=1)

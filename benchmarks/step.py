@@ -28,7 +28,7 @@ from madry_cifar.cli.settings import like, option
 from madry_cifar.networks.wide_resnet import PRECISIONS, WideResNet
 
 
-class Work:
+class IterationWork:
     """The convolutions and matrix products of our iteration, and how fast this machine does them one by one."""
 
     def __init__(self, settings: dict):
@@ -64,7 +64,7 @@ class Work:
 def measure(precisions: Sequence[str], settings: dict, keras: bool, reference: str | None, repeats: int) -> dict:
     """The measurements that the module's head describes, as lists of rows; `settings` are those of `iteration.ours`."""
     chosen = [settings | {"precision": precision} for precision in precisions]
-    work = [Work(each) for each in chosen]
+    work = [IterationWork(each) for each in chosen]
     programs = [(f"ours, {each['precision']}", {"program": "ours", "settings": each}) for each in chosen]
     if keras:
         programs += [(name, {"program": name, "settings": chosen[0]}) for name in iteration.KERAS]

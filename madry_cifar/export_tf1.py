@@ -13,7 +13,7 @@ from madry_cifar.cli.settings import Checkpoint, required
 from madry_cifar.runs import checkpoints, run_folder, tf1
 
 
-class ExportSettings(Checkpoint):
+class ExportTF1Settings(Checkpoint):
     """What is written where."""
 
     output: str = required("prefix of the checkpoint to write")
@@ -21,7 +21,7 @@ class ExportSettings(Checkpoint):
 
 def main() -> None:
     """Exports as the flags say."""
-    settings = flags.read(ExportSettings)
+    settings = flags.read(ExportTF1Settings)
     run_flags = run_folder.ADDED | run_folder.read_flags(settings.train_dir)
     for name in ("architecture", "input_scaling", "batch_norm_epsilon"):
         if run_flags[name] != run_folder.ADDED[name]:
@@ -43,7 +43,7 @@ def main() -> None:
 
 def command() -> None:
     """Entry point."""
-    flags.define("Export", ExportSettings)
+    flags.define("Export", ExportTF1Settings)
     flags.run(main, __doc__)
 
 

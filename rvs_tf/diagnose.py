@@ -65,7 +65,7 @@ class DiagnoseSettings(Download, Images, Surrogate, Checkpoint):
 def main() -> None:
     """Diagnoses as the flags say, and prints the table."""
     settings = flags.read(DiagnoseSettings)
-    target = run_evaluation.Subject(settings.train_dir)
+    target = run_evaluation.EvaluatedRun(settings.train_dir)
     outputs = _outputs(settings)
     about = target.load(settings.checkpoint)
     surrogate, its_about = run_evaluation.surrogate_of(target, settings)
@@ -86,7 +86,7 @@ def main() -> None:
         kept[name] = partial
         return partial
 
-    found = diagnosis.diagnose(
+    result = diagnosis.diagnose(
         target.predictor,
         split,
         epsilon=settings.epsilon,
@@ -96,11 +96,11 @@ def main() -> None:
         progress=True,
         keep=keep,
     )
-    written = [file for path in outputs for file in write(path, found, about)]
+    written = [file for path in outputs for file in write(path, result, about)]
     for partial in kept.values():
         partial.remove()
-    Console().print(table(found.checks, about))
-    Console().print(_verdict(found.checks))
+    Console().print(table(result.checks, about))
+    Console().print(_verdict(result.checks))
     if len(written) == len(outputs):
         print("no plot: matplotlib is not installed (pip install 'robustness-via-synthesis[experiments]')")
     for file in written:

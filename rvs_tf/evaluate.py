@@ -125,21 +125,21 @@ def advgans(folders: Iterable[str]) -> list[AdvGANTask]:
     Raises:
       UsageError, RunError: for a folder without one, or two that would have the same name in the results.
     """
-    found = {}
+    tasks = {}
     for folder in folders:
         try:
             advgan = TrainedAdvGAN(folder)
         except UsageError as error:
             raise error.renamed(train_dir="advgan_dir") from None
-        if advgan.name in found:
+        if advgan.name in tasks:
             raise UsageError(
                 "advgan_dir",
                 folder,
-                f"as wide as that in {found[advgan.name].folder}, and both are "
+                f"as wide as that in {tasks[advgan.name].folder}, and both are "
                 f"called {advgan.name} in the results; evaluate one of them",
             )
-        found[advgan.name] = AdvGANTask(advgan, folder)
-    return list(found.values())
+        tasks[advgan.name] = AdvGANTask(advgan, folder)
+    return list(tasks.values())
 
 
 def table(contents: Sequence[Mapping]) -> Table:

@@ -23,7 +23,7 @@ from madry_cifar import data
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import RunError, UsageError
 from madry_cifar.cli.settings import Checkpoint, Download, like, option, required
-from madry_cifar.evaluation.run_evaluation import Subject
+from madry_cifar.evaluation.run_evaluation import EvaluatedRun
 from madry_cifar.export.formats import FORMATS
 from madry_cifar.export.train_step import TrainStep, batch
 from madry_cifar.networks.wide_resnet import name_of
@@ -77,7 +77,7 @@ def main() -> None:
     output = _output(settings)
     with contextlib.suppress(RuntimeError):  # TensorFlow is in use already, on the devices that there are
         tf.config.set_visible_devices([], "GPU")  # whose float32 products may be rounded to TF32
-    subject = Subject(settings.train_dir)
+    subject = EvaluatedRun(settings.train_dir)
     export = _export_classifier if settings.what == "classifier" else _export_train_step
     line = export(subject, settings, output)
     print(f"{settings.what} of {subject.flags['defense']} as {settings.format} in {output}: {line}")
@@ -109,7 +109,7 @@ def _whole_or_not_at_all(output: pathlib.Path) -> Iterator[pathlib.Path]:
             path.rename(output.parent / path.name)
 
 
-def _export_classifier(subject: Subject, settings: ExportSettings, output: pathlib.Path) -> str:
+def _export_classifier(subject: EvaluatedRun, settings: ExportSettings, output: pathlib.Path) -> str:
     """Writes the classifier; returns what to say of it.
 
     Raises:
@@ -130,8 +130,8 @@ def _export_classifier(subject: Subject, settings: ExportSettings, output: pathl
         if not settings.check:
             return f"{said}; not checked"
         classify = chosen.load(path)
-        found = np.concatenate([classify(part) for part in batches])
-        return f"{said}; loaded again, on {len(images)} {shown}: {_compare(found, expected, settings.format)}"
+        logits = np.concatenate([classify(part) for part in batches])
+        return f"{said}; loaded again, on {len(images)} {shown}: {_compare(logits, expected, settings.format)}"
 
 
 def _compare(found: np.ndarray, expected: np.ndarray, format: str) -> str:
@@ -146,7 +146,7 @@ def _compare(found: np.ndarray, expected: np.ndarray, format: str) -> str:
     return f"logits differ by at most {difference:.1e} (largest: {largest:.2g}), the same class for {same}"
 
 
-def _test_images(subject: Subject, data_dir: str | None) -> tuple[np.ndarray, str]:
+def _test_images(subject: EvaluatedRun, data_dir: str | None) -> tuple[np.ndarray, str]:
     """Images to compare on, float32, and what to call them: random ones where the data set is not at hand."""
     dataset = _dataset(subject, data_dir, train=False)
     if dataset:
@@ -155,7 +155,7 @@ def _test_images(subject: Subject, data_dir: str | None) -> tuple[np.ndarray, st
     return images.astype(np.float32), "random images (the data set is not at hand)"
 
 
-def _dataset(subject: Subject, data_dir: str | None, **which: Any) -> data.Dataset | None:
+def _dataset(subject: EvaluatedRun, data_dir: str | None, **which: Any) -> data.Dataset | None:
     """The data set of the run; None where it is not at hand. Raises UsageError for a `data_dir` that has it not."""
     try:
         return data.load(subject.flags["dataset"], data_dir=data_dir or subject.flags.get("data_dir"), **which)
@@ -165,7 +165,7 @@ def _dataset(subject: Subject, data_dir: str | None, **which: Any) -> data.Datas
         return None
 
 
-def _export_train_step(subject: Subject, settings: ExportSettings, output: pathlib.Path) -> str:
+def _export_train_step(subject: EvaluatedRun, settings: ExportSettings, output: pathlib.Path) -> str:
     """Writes the training iteration with its inputs; returns and raises as `_export_classifier`."""
     run_flags = subject.flags
     step, checkpoint = checkpoints.find(settings.train_dir, settings.checkpoint)
@@ -199,7 +199,7 @@ def _export_train_step(subject: Subject, settings: ExportSettings, output: pathl
         )
 
 
-def _training_batch(subject: Subject, settings: ExportSettings, step: int) -> tuple[np.ndarray, np.ndarray, str]:
+def _training_batch(subject: EvaluatedRun, settings: ExportSettings, step: int) -> tuple[np.ndarray, np.ndarray, str]:
     """The images and labels that the run takes at `step`, and what to call them."""
     run_flags = subject.flags
     size, seed = settings.batch_size or run_flags["batch_size"], run_flags["seed"]

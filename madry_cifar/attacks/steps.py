@@ -157,9 +157,9 @@ def ascend(
     """
 
     def step(number, search):
-        found = estimate(search.point, number)
-        kept = keep(search.kept, search.point, found)
-        move, memory = rule.step(found.gradient, search.memory, number)
+        here = estimate(search.point, number)
+        kept = keep(search.kept, search.point, here)
+        move, memory = rule.step(here.gradient, search.memory, number)
         return number + 1, Search(projection(search.point + move), memory, kept)
 
     if replicas.count() > 1:  # inside a loop of the graph they could not exchange batch norm's statistics

@@ -54,8 +54,8 @@ def read(settings: type[SettingsT], **values: Any) -> SettingsT:
 
 def given(settings: type[Settings]) -> dict[str, Any]:
     """The values of those fields whose flags were given, on the command line or in a --flagfile."""
-    found = {field.name: flags.FLAGS[field.name] for field in dataclasses.fields(settings)}
-    return {name: flag.value for name, flag in found.items() if flag.present}
+    given = {field.name: flags.FLAGS[field.name] for field in dataclasses.fields(settings)}
+    return {name: flag.value for name, flag in given.items() if flag.present}
 
 
 def give(values: Mapping[str, str]) -> None:

@@ -20,7 +20,7 @@ from madry_cifar.runs.files import alone
 from madry_cifar.training.construction import build
 
 
-class Subject:
+class EvaluatedRun:
     """The classifier of a run, without weights until `load`.
 
     Attributes:
@@ -74,7 +74,7 @@ class Evaluation:
     """
 
     def __init__(self, settings: EvaluationSettings, save_adversarial: bool = False, extra: Sequence[Task] = ()):
-        self.settings, self.target = settings, Subject(settings.train_dir)
+        self.settings, self.target = settings, EvaluatedRun(settings.train_dir)
         self.epsilons = list(dict.fromkeys(settings.epsilon))
         if not self.epsilons:
             raise UsageError("epsilon", "", "must be a number of grey levels, or several with commas")
@@ -205,15 +205,15 @@ class Evaluation:
 
 def accuracies(contents: Sequence[Mapping]) -> dict[str, float]:
     """The accuracies in what `Evaluation.of` returns, by attack (at which ε, if there are several; which surrogate)."""
-    found = {}
+    result = {}
     for content in contents:
         for name, entry in content["attacks"].items():
             if len(contents) > 1 and "epsilon" in entry["protocol"]:
                 name += f"_eps-{content['epsilon']:g}"
             if "surrogate" in content:
                 name += f"_from-{content['surrogate']['defense']}"
-            found[name] = entry["accuracy"]
-    return found
+            result[name] = entry["accuracy"]
+    return result
 
 
 def _check_restarts(settings):
@@ -236,14 +236,14 @@ def _check_transfer(tasks):
         )
 
 
-def surrogate_of(target: Subject, settings: Surrogate) -> tuple[Predictor | None, dict | None]:
+def surrogate_of(target: EvaluatedRun, settings: Surrogate) -> tuple[Predictor | None, dict | None]:
     """The predictor to attack in place of the target's, and what tells it from others; or two None."""
     if not settings.surrogate_dir:
         if settings.surrogate_checkpoint:
             raise UsageError("surrogate_checkpoint", settings.surrogate_checkpoint, "needs --surrogate_dir")
         return None, None
     try:
-        subject = Subject(settings.surrogate_dir)
+        subject = EvaluatedRun(settings.surrogate_dir)
         about = subject.load(settings.surrogate_checkpoint)
     except UsageError as error:
         raise error.renamed(train_dir="surrogate_dir", checkpoint="surrogate_checkpoint") from None
@@ -272,7 +272,7 @@ def dataset_of(run_flags: Mapping, settings: Download, *, train: bool = False) -
     )
 
 
-def split_of(target: Subject, dataset: data.Dataset, settings: Images) -> data.Split:
+def split_of(target: EvaluatedRun, dataset: data.Dataset, settings: Images) -> data.Split:
     """The images to evaluate. Raises UsageError where the run has no such split."""
     split = {"test": dataset.test, "validation": dataset.validation}.get(settings.split)
     if split is None:

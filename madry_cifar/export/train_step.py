@@ -84,7 +84,7 @@ class TrainStep:
         results = [tf.TensorSpec(output["shape"], output["dtype"]) for output in content["outputs"]]
         with np.load(path.with_suffix(".npz"), allow_pickle=False) as stored:
             inputs = [stored[entry["name"]] for entry in content["inputs"]]
-        found = dict(
+        loaded = dict(
             zip(
                 (entry["name"] for entry in content["outputs"]),
                 stablehlo.load(path.read_bytes(), results)(*inputs),
@@ -93,9 +93,9 @@ class TrainStep:
         )
         before = {name: variable.numpy() for name, variable in self.variables.items()}
         losses = self._function(*self._arguments)
-        of_losses = [abs(float(found[name] - loss)) / max(1.0, abs(float(loss))) for name, loss in losses.items()]
+        of_losses = [abs(float(loaded[name] - loss)) / max(1.0, abs(float(loss))) for name, loss in losses.items()]
         of_variables = [
-            _norm(found.get(name, old) - variable) / max(_norm(variable - old), 1e-6 * _norm(old), 1e-30)
+            _norm(loaded.get(name, old) - variable) / max(_norm(variable - old), 1e-6 * _norm(old), 1e-30)
             for (name, old), variable in zip(before.items(), self.variables.values(), strict=True)
         ]
         return float(np.max(of_losses)), float(np.max(of_variables))

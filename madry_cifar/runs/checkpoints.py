@@ -135,8 +135,8 @@ def _restore(checkpoint, path, partial=False):
 
 def saved_steps(train_dir: str | os.PathLike) -> dict[int, str]:
     """The paths of a run's checkpoints by their step, in order."""
-    found = pathlib.Path(train_dir, "checkpoints").glob(f"{PREFIX}-*.index")
-    names = {path: path.stem.removeprefix(f"{PREFIX}-") for path in found}
+    files = pathlib.Path(train_dir, "checkpoints").glob(f"{PREFIX}-*.index")
+    names = {path: path.stem.removeprefix(f"{PREFIX}-") for path in files}
     return dict(sorted((int(name), str(path.with_suffix(""))) for path, name in names.items() if name.isdecimal()))
 
 

@@ -136,7 +136,7 @@ def environment() -> dict[str, Any]:
 
 
 def _git_revision():
-    source = pathlib.Path(__file__).resolve().parent.parent
+    source = pathlib.Path(__file__).resolve().parents[2]
     if not (source / ".git").exists():
         return None
     try:

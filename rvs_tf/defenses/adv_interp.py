@@ -49,8 +49,8 @@ class AdvInterp(OnExamples):
         aim = tf.math.l2_normalize(self._features(partners), axis=1)
 
         def closeness(images):
-            found = tf.math.l2_normalize(self._features(images), axis=1)
-            return -tf.nn.relu(1 - tf.reduce_sum(found * aim, axis=1))
+            features = tf.math.l2_normalize(self._features(images), axis=1)
+            return -tf.nn.relu(1 - tf.reduce_sum(features * aim, axis=1))
 
         perturbed = attacks.sign_steps(
             closeness,

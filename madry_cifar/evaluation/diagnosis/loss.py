@@ -110,10 +110,10 @@ def surface(case: Case) -> Finding:
     Roughness is the length of the loss's way up and down over its range: 1 where it rises throughout, at most 2 with
     one summit, more where it zigzags. Its median over the images is judged (of those where the loss moves at all).
     """
-    found = measure(case)
-    rise, chance = (line[:, -1] - line[:, 0] for line in (found.gradient, found.random))
+    surfaces = measure(case)
+    rise, chance = (line[:, -1] - line[:, 0] for line in (surfaces.gradient, surfaces.random))
     lower = Difference(int((rise <= chance).sum()), 0, len(rise))
-    rough = roughness(found.gradient)
+    rough = roughness(surfaces.gradient)
     median = float(np.median(rough)) if len(rough) else None
     limit = Difference(int((rough > ROUGHNESS).sum()), 0, max(len(rough), 1))
     verdict = worst([lower.verdict(RANDOM_TOLERANCE), limit.verdict(50.0)])
@@ -127,10 +127,10 @@ def surface(case: Case) -> Finding:
     numbers = medians | {"roughness": median, "share_rough": limit.points}
     curve = {
         "distance": np.linspace(0, case.epsilon, POINTS + 1).tolist(),
-        "gradient": np.median(found.gradient, axis=0).tolist(),
-        "random": np.median(found.random, axis=0).tolist(),
+        "gradient": np.median(surfaces.gradient, axis=0).tolist(),
+        "random": np.median(surfaces.random, axis=0).tolist(),
     }
-    return Finding(verdict, evidence, numbers | lower.numbers(RANDOM_TOLERANCE), curve, found.planes)
+    return Finding(verdict, evidence, numbers | lower.numbers(RANDOM_TOLERANCE), curve, surfaces.planes)
 
 
 def roughness(lines: np.ndarray) -> np.ndarray:

@@ -36,12 +36,12 @@ def batch_dependence(case: Case) -> Finding:
     reference = _logits(case, images)
     few = min(ALONE, len(images))
     among = np.concatenate([images[:few], 255 - images[few:]])
-    found = {
+    changes = {
         "backwards": _logits(case, images[::-1])[::-1] - reference,
         "alone": np.concatenate([_logits(case, images[row : row + 1]) for row in range(few)]) - reference[:few],
         "among others": _logits(case, among)[:few] - reference[:few],
     }
-    largest, spread = {name: float(np.abs(values).max()) for name, values in found.items()}, _spread(reference)
+    largest, spread = {name: float(np.abs(values).max()) for name, values in changes.items()}, _spread(reference)
     how = max(largest, key=largest.get)
     numbers = {"images": len(images), "largest_difference": largest, "logits_std": spread}
     told = f"an image's logits differ by up to {largest[how]:.2g} ({how}; their standard deviation is {spread:.2g})"

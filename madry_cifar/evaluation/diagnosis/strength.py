@@ -67,13 +67,13 @@ def transfer(case: Case) -> Finding:
     """Nothing is tolerated: an attack that does not see the network's gradients must not break more images."""
     if not case.has_surrogate:
         return Finding(NOT_MEASURED, "needs another run of the same data (--surrogate_dir)", {})
-    found = difference(case, TRANSFER, "pgd-20")
-    numbers = {"transfer": case.accuracy(TRANSFER), "white_box": case.accuracy("pgd-20")} | found.numbers(0)
+    gain = difference(case, TRANSFER, "pgd-20")
+    numbers = {"transfer": case.accuracy(TRANSFER), "white_box": case.accuracy("pgd-20")} | gain.numbers(0)
     evidence = (
         f"PGD-20 leaves {numbers['white_box']:.1f} %, made on the surrogate {numbers['transfer']:.1f} %: the "
-        f"surrogate's images break {found} more"
+        f"surrogate's images break {gain} more"
     )
-    return Finding(found.verdict(0), evidence, numbers)
+    return Finding(gain.verdict(0), evidence, numbers)
 
 
 # --- Square
@@ -92,14 +92,14 @@ def square(case: Case) -> Finding:
     """Images that a search without gradients breaks, and attacks along the gradient do not."""
     left = np.logical_and.reduce([case.right[name] for name in GRADIENT])
     broken = int((left & ~case.right["square"]).sum())
-    found = Difference(broken, 0, len(left))
+    gain = Difference(broken, 0, len(left))
     evidence = (
-        f"of {left.sum()} images that PGD-100 and APGD-CE leave, Square breaks {broken}: {found} of all"
+        f"of {left.sum()} images that PGD-100 and APGD-CE leave, Square breaks {broken}: {gain} of all"
         if left.any()
         else "PGD-100 and APGD-CE leave no image"
     )
     numbers = {"left": int(left.sum()), "broken": broken, "left_accuracy": 100 * float(left.mean())}
-    return Finding(found.verdict(SQUARE_TOLERANCE), evidence, numbers | found.numbers(SQUARE_TOLERANCE))
+    return Finding(gain.verdict(SQUARE_TOLERANCE), evidence, numbers | gain.numbers(SQUARE_TOLERANCE))
 
 
 # --- number of steps
@@ -168,10 +168,10 @@ restarts_trials = named("pgd-20", "pgd-20x5")
 
 def restarts(case: Case) -> Finding:
     """Where a start matters much, one start tells little."""
-    found = difference(case, "pgd-20x5", "pgd-20")
-    evidence = f"{_told(case, 'pgd-20', 'pgd-20x5')}: five starts instead of one break {found} more"
-    numbers = {"accuracy": _accuracies(case, "pgd-20", "pgd-20x5")} | found.numbers(RESTARTS_TOLERANCE)
-    return Finding(found.verdict(RESTARTS_TOLERANCE), evidence, numbers)
+    gain = difference(case, "pgd-20x5", "pgd-20")
+    evidence = f"{_told(case, 'pgd-20', 'pgd-20x5')}: five starts instead of one break {gain} more"
+    numbers = {"accuracy": _accuracies(case, "pgd-20", "pgd-20x5")} | gain.numbers(RESTARTS_TOLERANCE)
+    return Finding(gain.verdict(RESTARTS_TOLERANCE), evidence, numbers)
 
 
 # --- scale of the logits
@@ -188,19 +188,19 @@ def scale_trials(case: Case) -> dict[str, Trial]:
 
 def scale(case: Case) -> Finding:
     """Dividing the logits changes no prediction, so it must not help an attack."""
-    found, margins, rows = difference(case, RESCALED_PGD, "pgd-20"), case.margins, case.right["natural"]
+    gain, margins, rows = difference(case, RESCALED_PGD, "pgd-20"), case.margins, case.right["natural"]
     shifted = np.exp(case.logits[rows].astype(np.float64) - case.logits[rows].max(axis=1, keepdims=True))
     saturated = float((shifted.max(axis=1) / shifted.sum(axis=1) > 1 - 1e-7).mean())
     evidence = (
         f"the true class leads by {np.median(margins):.3g} (median), {saturated:.0%} of the softmax is "
-        f"saturated; with logits divided by that lead PGD-20 breaks {found} more"
+        f"saturated; with logits divided by that lead PGD-20 breaks {gain} more"
     )
     numbers = {
         "median_margin": float(np.median(margins)),
         "saturated": 100 * saturated,
         "accuracy": {"pgd-20": case.accuracy("pgd-20"), "rescaled": case.accuracy(RESCALED_PGD)},
     }
-    return Finding(found.verdict(SCALE_TOLERANCE), evidence, numbers | found.numbers(SCALE_TOLERANCE))
+    return Finding(gain.verdict(SCALE_TOLERANCE), evidence, numbers | gain.numbers(SCALE_TOLERANCE))
 
 
 # --- margin losses
@@ -220,11 +220,11 @@ def margin_trials(case: Case) -> dict[str, Trial]:
 
 def margin(case: Case) -> Finding:
     """The same steps along another loss: a margin does not vanish where the softmax saturates or was smoothed."""
-    found = {pair: difference(case, *pair) for pair in _pairs(case)}
-    told = [f"{_told(case, ce, margin)} ({value} less)" for (margin, ce), value in found.items()]
-    names = [name for pair in found for name in pair]
+    gains = {pair: difference(case, *pair) for pair in _pairs(case)}
+    told = [f"{_told(case, ce, margin)} ({value} less)" for (margin, ce), value in gains.items()]
+    names = [name for pair in gains for name in pair]
     numbers = {"accuracy": _accuracies(case, *names)}
-    for (stronger, weaker), value in found.items():
+    for (stronger, weaker), value in gains.items():
         numbers[f"{stronger} against {weaker}"] = value.numbers(MARGIN_TOLERANCE)
-    verdict = worst([value.verdict(MARGIN_TOLERANCE) for value in found.values()])
+    verdict = worst([value.verdict(MARGIN_TOLERANCE) for value in gains.values()])
     return Finding(verdict, "; ".join(told), numbers)
