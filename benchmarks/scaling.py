@@ -124,7 +124,7 @@ def _draw(axes: Axes, curve: Curve, points: list[tuple[int, float]], number: int
     axes.legend(loc="lower right")
 
 
-class ScalingSettings(Settings):
+class Varied(Settings):
     """The points of the curves."""
 
     widths: tuple[int, ...] = option((1, 2, 4, 8), "of the network, at --batch_size", minimum=1)
@@ -146,7 +146,7 @@ class ScalingSettings(Iteration, Benchmark):
 
 def main() -> None:
     """Measures as the flags say, prints and plots."""
-    settings, wanted = flags.read(ScalingSettings), flags.read(ScalingSettings)
+    settings, wanted = flags.read(ScalingSettings), flags.read(Varied)
     iteration = settings.iteration() | {"precision": "float32"}
     sizes = [_sizes(name, values) for name, values in wanted.pick("widths", "batch_sizes", "points").items()]
     path = pathlib.Path(settings.plot) if settings.plot else None
@@ -170,7 +170,7 @@ def _sizes(name, values):
 
 def command() -> None:
     """Entry point."""
-    flags.define("ScalingSettings", ScalingSettings)
+    flags.define("Curves", Varied)
     flags.define("Benchmark", ScalingSettings)
     flags.run(main, __doc__)
 
