@@ -16,12 +16,13 @@ import tensorflow as tf
 
 from benchmarks import flops, report
 from benchmarks.report import Benchmark
-from experiments import command as grid_command
-from experiments import grid, layout, plan
+from experiments import grid, plan
+from experiments.command import snakemake_command
+from experiments.parts import PARTS
+from experiments.report import require
 from madry_cifar import attacks
 from madry_cifar.cli import flags
 from madry_cifar.cli.settings import Settings, like, option
-from madry_cifar.networks.wide_resnet import WideResNet
 
 DATASETS = "cifar10,cifar100,svhn_cropped"  # of the paper's tables
 
@@ -36,13 +37,13 @@ class Operations(plan.Clock):
 
 def _training_step(kind, options, depth, width, num_classes):
     """Operations of a training step for each image of the batch."""
-    subject = kind(WideResNet(depth, width, num_classes), options)
-    return _count(subject.train_step, options.batch_size, tf.TensorSpec([], tf.int64)) / options.batch_size
+    method = kind(plan.classifier(depth, width, num_classes), options)
+    return _count(method.train_step, options.batch_size, tf.TensorSpec([], tf.int64)) / options.batch_size
 
 
 def _attack_step(depth, width, num_classes):
     """Operations of a step of PGD for an image."""
-    network = WideResNet(depth, width, num_classes)
+    network = plan.classifier(depth, width, num_classes)
     return _count(lambda images, labels: attacks.pgd(network, images, labels, steps=1), 1)
 
 
@@ -77,15 +78,14 @@ class EstimateSettings(Settings):
 def main() -> None:
     """Counts as the flags say, and prints."""
     settings = flags.read(EstimateSettings)
-    grid_command.check_installed()
-    grid.apply_profile()
-    config = grid.configuration(list(layout.PARTS))
+    require("snakemake", what="the grid needs")
     with tempfile.TemporaryDirectory() as folder:
         work = pathlib.Path(folder) / "work"  # a new one: all is due
-        jobs = plan.due(work, config, grid_command.snakemake_command)
+        request, given = grid.read_flags(work_dir=str(work))
+        config = grid.configuration([*PARTS], request, given)
+        jobs = plan.due(work, config, snakemake_command)
         estimated = rows(jobs, Operations(config, work), settings.gpu_tflops * 1e12 * settings.efficiency)
-    about = {"dataset": ",".join(config["datasets"])}
-    about |= flags.read(grid.GridSettings, work_dir=folder).pick("profile", "seeds")
+    about = {"dataset": ",".join(config["datasets"]), **request.pick("profile", "seeds")}
     about |= settings.pick("gpu_tflops", "efficiency")
     note = "Estimated, not measured: floating-point operations over the assumed rate of a GPU."
     report.show({"benchmark": "estimate", "note": note, "settings": about, "jobs": estimated}, settings.json)

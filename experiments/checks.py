@@ -1,4 +1,4 @@
-"""What should not be: attacks that get weaker as they get stronger, and numbers put together that are not alike."""
+"""What should not be: attacks that get weaker as they get stronger, and numbers averaged that are not alike."""
 
 import itertools
 import math
@@ -13,6 +13,9 @@ from madry_cifar.runs.run_folder import MAY_CHANGE
 TOLERANCE = 0.3  # points by which accuracy may rise with steps or ε
 NOISE = 2  # standard errors
 ROUNDING = 1e-6  # of accuracies that are shares of whole images
+SQUARE = "Square, which needs no gradients, is stronger ({} % left) than APGD-CE"
+BLACK_BOX = "the black-box attack ({} % left) is stronger than the white-box one"
+TOO_WEAK = ": the white-box attack is too weak, or gradients are masked"
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,8 @@ def _ladder(work, group):
         for whole in (m for m in by_attack.values() if "stages" in m.protocol):
             yield from _not_the_strongest(subject, whole, by_attack)
         if {"square", "apgd-ce"} <= by_attack.keys():
-            yield from _without_gradients(subject, by_attack["square"], by_attack["apgd-ce"])
+            square, apgd = by_attack["square"], by_attack["apgd-ce"]
+            yield from _stronger(subject, square, apgd, SQUARE, warning=": gradients are masked")
 
 
 def _by_starts(measured) -> Iterator[list[_Point]]:
@@ -132,34 +136,24 @@ def _by_starts(measured) -> Iterator[list[_Point]]:
 
 def _not_the_strongest(subject, whole, by_attack):
     """AutoAttack where it leaves more than one of its stages, which cannot be, or than another attack."""
+    label = column_of(whole.attack).label
     others = {name: m for name, m in by_attack.items() if whole.accuracy - m.accuracy > ROUNDING}
     for name in (name for name in whole.protocol["stages"] if name in others):
-        text = (
-            f"{column_of(whole.attack).label} leaves {whole.accuracy:.2f} %, but {column_of(name).label}, a part of "
-            f"it, {others.pop(name).accuracy:.2f} % by itself: they were not measured alike"
-        )
+        text = f"{label} leaves {whole.accuracy:.2f} %, but {column_of(name).label}, a part of it, "
+        text += f"{others.pop(name).accuracy:.2f} % by itself: they were not measured alike"
         yield Remark("warning", "measured", subject, text)
     strongest = min(others.values(), key=lambda m: m.accuracy, default=whole)
-    excess = whole.accuracy - strongest.accuracy
-    if excess > TOLERANCE + ROUNDING:
-        level, noise = _judge(excess, whole, strongest)
-        text = (
-            f"{column_of(strongest.attack).label} ({strongest.accuracy:.2f} % left) is stronger than "
-            f"{column_of(whole.attack).label} ({whole.accuracy:.2f} %), by {excess:.2f} points, {noise}"
-        )
-        yield Remark(level, "measured", subject, text)
+    words = f"{column_of(strongest.attack).label} ({{}} % left) is stronger than {label}"
+    yield from _stronger(subject, strongest, whole, words, tolerance=TOLERANCE)
 
 
-def _without_gradients(subject, square, apgd):
-    """Square where it leaves less accuracy than APGD-CE."""
-    excess = apgd.accuracy - square.accuracy
-    if excess > ROUNDING:
-        level, noise = _judge(excess, square, apgd)
-        text = (
-            f"Square, which needs no gradients, is stronger ({square.accuracy:.2f} % left) than APGD-CE "
-            f"({apgd.accuracy:.2f} %), by {excess:.2f} points, {noise}"
-        )
-        yield Remark(level, "measured", subject, text + (": gradients are masked" if level == "warning" else ""))
+def _stronger(subject, attack, other, words, *, numbers="measured", tolerance=0.0, warning=""):
+    """An attack that leaves less accuracy than another one, by more than the tolerance; {} in `words`: how much."""
+    excess = other.accuracy - attack.accuracy
+    if excess > tolerance + ROUNDING:
+        level, noise = _judge(excess, attack, other)
+        text = f"{words.format(f'{attack.accuracy:.2f}')} ({other.accuracy:.2f} %), by {excess:.2f} points, {noise}"
+        yield Remark(level, numbers, subject, text + (warning if level == "warning" else ""))
 
 
 def _rises(subject, points, numbers, cause):
@@ -176,12 +170,11 @@ def _rises(subject, points, numbers, cause):
 def _black_box_measured(work, group):
     for m in (m for cell in group.cells() for m in cell.measured):
         subject = f"{_name(m.run)}, {column_of(m.attack).label}, {setting_label(group.setting)}"
+        white = work.at_epsilon(m.run).get(m.attack)
         if m.surrogate.get("classifier_sha256") == m.about["classifier_sha256"]:
             yield Remark("note", "measured", subject, "the surrogate is the target itself: this is white-box")
-            continue
-        white = work.at_epsilon(m.run).get(m.attack)
-        if white:
-            yield from _stronger(subject, m, white, "measured")
+        elif white:
+            yield from _stronger(subject, m, white, BLACK_BOX, warning=TOO_WEAK)
 
 
 def _black_box_published(work, group):
@@ -191,22 +184,7 @@ def _black_box_published(work, group):
         if white:
             points = (_Point(cell.attack, number.accuracy, images) for number in (cell.published, white))
             labels = group.name, row_of(cell.row).label, column_of(cell.attack).label, setting_label(group.setting)
-            subject = ", ".join(labels)
-            yield from _stronger(subject, *points, "published")
-
-
-def _stronger(subject, black, white, numbers):
-    """A black-box attack that leaves less accuracy than the white-box one of the same name."""
-    excess = white.accuracy - black.accuracy
-    if excess > ROUNDING:
-        level, noise = _judge(excess, black, white)
-        text = (
-            f"the black-box attack ({black.accuracy:.2f} % left) is stronger than the white-box one "
-            f"({white.accuracy:.2f} %), by {excess:.2f} points, {noise}"
-        )
-        if level == "warning":
-            text += ": the white-box attack is too weak, or gradients are masked"
-        yield Remark(level, numbers, subject, text)
+            yield from _stronger(", ".join(labels), *points, BLACK_BOX, numbers="published", warning=TOO_WEAK)
 
 
 def _judge(excess, one, other):

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 
 from experiments import grid, plan
 from experiments.measured import Work
@@ -18,17 +19,24 @@ from madry_cifar.cli.errors import RunError, UsageError
 from madry_cifar.runs.files import write_json
 
 OWNER = ".owner.json"  # which process works in a folder
-DOC = """{}
+DOC = """{doc}
+
+  python -m experiments.{name} --dataset=cifar10 --data_dir=DATA --work_dir=WORK
+  python -m experiments.{name} --profile=smoke --work_dir=WORK      # minutes, on embedded digits
 
 Trains whatever network is missing in --work_dir, measures whatever result is missing, and writes the report there.
-The same command again goes on after an interruption. --plan tells what would be done and how long it would take.
+The same command again goes on after an interruption. --plan says what would be done and how long it would take.
 """
 
 
-def run(parts: list[str], doc: str) -> None:
-    """The command that makes these tables and figures."""
-    grid.define_flags()
-    flags.run(lambda: main(parts), DOC.format(doc.strip()))
+def command_for(name: str, doc: str, parts: Sequence[str] = ()) -> Callable[[], None]:
+    """The entry point of a command: it makes the table or figure of its name, or these parts; `doc`: what they are."""
+
+    def command():
+        grid.define_flags()
+        flags.run(lambda: main([*parts] or [name]), DOC.format(doc=doc.strip(), name=name))
+
+    return command
 
 
 def main(parts: list[str]) -> None:
@@ -69,12 +77,8 @@ def _read_config(work):
 def _changes(work, before, config):
     """What is set otherwise than when the folder was last used."""
     if before.get("profile", config["profile"]) != config["profile"]:
-        raise UsageError(
-            "work_dir",
-            work,
-            f"holds the results of --profile={before['profile']}, which are not mixed "
-            f"with those of --profile={config['profile']}; choose another folder",
-        )
+        reason = f"holds the results of --profile={before['profile']}, which are not mixed with those of "
+        raise UsageError("work_dir", work, f"{reason}--profile={config['profile']}; choose another folder")
     earlier = {(run["dataset"], run["row"]): run for run in before.get("runs", ())}
     for run in config["runs"]:
         other = earlier.pop((run["dataset"], run["row"]), run)
@@ -177,20 +181,13 @@ def _release(work, unlock):
     owner = {}
     with contextlib.suppress(OSError, ValueError):
         owner = json.loads((work / OWNER).read_text())
-    here = owner.get("host") == socket.gethostname()
-    if here and not unlock and owner["process"] != os.getpid() and _runs(owner["process"]):  # numbers come again
-        raise UsageError(
-            "work_dir",
-            work,
-            f"in use by process {owner['process']}; wait for it or choose another; if "
-            "that process is no command of this kind, add --unlock",
-        )
-    if not here and not unlock:
-        raise UsageError(
-            "work_dir",
-            work,
-            "locked by Snakemake: another command works there, or one was killed; if none does, add --unlock",
-        )
+    on_this_host = owner.get("host") == socket.gethostname()
+    if on_this_host and not unlock and owner["process"] != os.getpid() and _runs(owner["process"]):  # numbers recur
+        reason = f"in use by process {owner['process']}; wait for it or choose another; if that process is no command "
+        raise UsageError("work_dir", work, f"{reason}of this kind, add --unlock")
+    if not on_this_host and not unlock:
+        reason = "locked by Snakemake: another command works there, or one was killed; if none does, add --unlock"
+        raise UsageError("work_dir", work, reason)
     subprocess.run(snakemake_command(work, work / "config.json", "--unlock"), check=False, capture_output=True)
 
 

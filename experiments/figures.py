@@ -102,10 +102,10 @@ def _epsilons(work, dataset, name):
 def _accuracy_curves(dataset, row, measured):
     label = row_of(row).label
     if measured:
-        by_epsilon = {e: tuple(m for m in measured if m.epsilon == e) for e in sorted({m.epsilon for m in measured})}
-        cells = [Cell(row, "pgd-20", measured_there, None) for measured_there in by_epsilon.values()]
+        x = sorted({m.epsilon for m in measured})
+        cells = [Cell(row, "pgd-20", tuple(m for m in measured if m.epsilon == epsilon), None) for epsilon in x]
         y, error = [cell.mean for cell in cells], [cell.uncertainty for cell in cells]
-        yield Series(row, f"{label}, measured", "measured", list(by_epsilon), y, error, _origin(measured))
+        yield Series(row, f"{label}, measured", "measured", x, y, error, _origin(measured))
     paper = published.find("II", dataset, WHITE_BOX, row, "pgd-20")
     if paper:
         yield Series(
@@ -119,11 +119,9 @@ def _origin(measured):
         "seeds": [m.run.seed for m in measured],
         "images": [m.images for m in measured],
         "data": [m.about["provenance"] for m in measured],
-        "network": [m.about["network"] for m in measured],
-        "checkpoint": [m.about["checkpoint"] for m in measured],
-        "classifier_sha256": [m.about["classifier_sha256"] for m in measured],
+        **{name: [m.about[name] for m in measured] for name in ("network", "checkpoint", "classifier_sha256")},
     }
-    return {name: "; ".join(dict.fromkeys(map(str, of_runs))) for name, of_runs in values.items()}
+    return {name: "; ".join(dict.fromkeys(map(str, entries))) for name, entries in values.items()}
 
 
 def _diversity(work, dataset, name):
@@ -149,8 +147,8 @@ def _diversity(work, dataset, name):
 def _distance_curve(row, variant, contents, origin):
     """Over the checkpoints that all seeds have, averaged over the seeds."""
     by_step = [{entry["checkpoint"]: entry[variant] for entry in content["checkpoints"]} for content in contents]
-    steps = [step for step in by_step[0] if all(step in of_seed for of_seed in by_step)]
-    means = [[statistics.mean(of_seed[step][kind] for of_seed in by_step) for step in steps] for kind in DISTANCES]
+    steps = [step for step in by_step[0] if all(step in seed for seed in by_step)]
+    means = [[statistics.mean(seed[step][kind] for seed in by_step) for step in steps] for kind in DISTANCES]
     label = f"{row_of(row).label}, {NOISE[variant]}"
     return Series(row, label, "measured", steps, means[0], means[1], origin)
 

@@ -80,11 +80,11 @@ class GridData(DataSettings):
 
 
 class TrainingSettings(NetworkSettings, DataSettings, LoopSettings):
-    """What any training may be told, beside the options of its defence."""
+    """The settings of any training, beside the options of its defence."""
 
 
 class Request(GridSettings, GridData):
-    """All that a command for tables and figures is told, but for the settings of each training."""
+    """The settings of a command for tables and figures, beside those of each training."""
 
 
 COMMON = {field.name for field in dataclasses.fields(TrainingSettings)} - {"dataset", "data_dir", "download"}
@@ -99,20 +99,23 @@ def define_flags(**changes: Any) -> None:
     flags.define_option_flags(defenses())
 
 
-def read_flags() -> tuple[Request, dict[str, str]]:
+def read_flags(**values: Any) -> tuple[Request, dict[str, str]]:
     """For `main`: what the flags and the profile say, and those settings of a training that were given, as text.
+
+    Args:
+      values: settings in place of flags, as in `flags.read`.
 
     Raises:
       UsageError: for a value that a flag does not take.
     """
-    profile = flags.read(GridSettings).profile
+    profile = flags.read(GridSettings, **values).profile
     if profile != "full":
         flags.give(flags.read_flagfile(HERE / "profiles" / f"{profile}.flags"))
     given = {}
     for settings in (*SECTIONS.values(), *(kind.Options for kind in defenses().values())):
         given |= flags.given(settings)
     names = given.keys() - {"dataset", "data_dir", "download"}
-    return flags.read(Request), {name: _as_text(given[name]) for name in names}
+    return flags.read(Request, **values), {name: _as_text(given[name]) for name in names}
 
 
 def _as_text(value):
@@ -128,25 +131,13 @@ def configuration(parts: list[str], request: Request, given: Mapping[str, str]) 
     Raises:
       UsageError: for a value that cannot be used, before anything is run.
     """
-    known, datasets = defenses(), list(dict.fromkeys(request.dataset))
-    for flag, names in (("defense", [request.defense or "rvs"]), ("defenses", request.defenses)):
-        for name in names:
-            if name not in known:
-                raise unknown(flag, name, known)
-    for name, instead in (("epochs", "steps"), ("learning_rate_epochs", "learning_rate_boundaries")):
-        if given.get(name, "0") not in ("0", ""):
-            reason = f"the rows of a table are trained for the same --steps; give --{instead}"
-            raise UsageError(name, given[name], reason)
-    table_rows = list(dict.fromkeys(request.defenses)) or list(known)
-    rows = {name: list(part.rows) or table_rows for name, part in PARTS.items()}
-    trained = [row for part in parts for row in [*rows[part], *(SURROGATES if part == "table3" else ())]]
-    trained = list(dict.fromkeys(trained))
-    runs = [run for dataset in datasets for row in trained for run in runs_of(dataset, row, request, given)]
-    unused = given.keys() - set().union(*(_settable(row_of(row).defense, request.defense) for row in trained))
-    if unused:
-        raise UsageError(min(unused), given[min(unused)], f"applies to none of {', '.join(trained)}")
-    images, batch_size = f"--max_images={request.images}", f"--batch_size={request.attack_batch_size}"
+    _check(request, given)
+    compared = list(dict.fromkeys(request.defenses)) or list(defenses())
+    rows = {name: list(part.rows) or compared for name, part in PARTS.items()}
+    datasets = list(dict.fromkeys(request.dataset))
     attacks = {name: list(part.attacks) for name, part in PARTS.items() if part.attacks}
+    attacks["table2"] += COLUMNS[request.columns]
+    images, batch_size = f"--max_images={request.images}", f"--batch_size={request.attack_batch_size}"
     config = {
         "schema_version": SCHEMA_VERSION,
         "profile": request.profile,
@@ -154,10 +145,10 @@ def configuration(parts: list[str], request: Request, given: Mapping[str, str]) 
         "datasets": datasets,
         "data_dir": request.data_dir and str(pathlib.Path(request.data_dir).expanduser().absolute()),
         "download": request.download,
-        "runs": runs,
+        "runs": _runs(parts, rows, datasets, request, given),
         "rows": rows,
         "surrogates": list(SURROGATES),
-        "attacks": attacks | {"table2": [*attacks["table2"], *COLUMNS[request.columns]]},
+        "attacks": attacks,
         "attack_flags": ["--epsilon=8", "--step_size=2", images, batch_size],
         "images": request.images,
         "epsilons": list(dict.fromkeys(request.epsilons)),
@@ -168,15 +159,37 @@ def configuration(parts: list[str], request: Request, given: Mapping[str, str]) 
             f"--max_train_images={request.max_train_images}",
             f"--eval_images={request.images}",
         ],
-        "draws": request.draws,
-        "checkpoints": request.checkpoints,
-        "diversity_images": request.diversity_images,
+        **request.pick("draws", "checkpoints", "diversity_images"),
         "mem_mb": request.memory_mb,
     }
     if request.columns == "extended":
         diagnosed = f"--max_images={min(request.images or DIAGNOSED, DIAGNOSED)}"
         config["diagnosis_flags"] = ["--epsilon=8", diagnosed, batch_size]
     return config
+
+
+def _check(request, given):
+    """Raises UsageError for a defence that there is not, and for settings in which rows must not differ."""
+    known = defenses()
+    for flag, names in (("defense", [request.defense] if request.defense else []), ("defenses", request.defenses)):
+        for name in names:
+            if name not in known:
+                raise unknown(flag, name, known)
+    for name, instead in (("epochs", "steps"), ("learning_rate_epochs", "learning_rate_boundaries")):
+        if given.get(name, "0") not in ("0", ""):
+            reason = f"the rows of a table are trained for the same --steps; give --{instead}"
+            raise UsageError(name, given[name], reason)
+
+
+def _runs(parts, rows, datasets, request, given):
+    """The trainings of these parts, with those of the surrogates. Raises UsageError for a setting that none has."""
+    trained = [row for part in parts for row in [*rows[part], *(SURROGATES if part == "table3" else ())]]
+    trained = list(dict.fromkeys(trained))
+    runs = [run for dataset in datasets for row in trained for run in runs_of(dataset, row, request, given)]
+    unused = given.keys() - set().union(*(_settable(row_of(row).defense, request.defense) for row in trained))
+    if unused:
+        raise UsageError(min(unused), given[min(unused)], f"applies to none of {', '.join(trained)}")
+    return runs
 
 
 def _settable(defense, preset_of):
@@ -202,17 +215,9 @@ def runs_of(dataset: str, row: str, request: Request, given: Mapping[str, str]) 
     settings = {"checkpoint_every": str(max(1, steps // request.checkpoints)), "keep": "0"} | settings
     changed = _changed(dataset, defense, settings)
     digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:8]
-    training_flags = [f"--defense={defense}", *(f"--{name}={value}" for name, value in sorted(settings.items()))]
-    return [
-        {
-            "id": f"{dataset}/{row}-{digest}/seed-{seed}",
-            "dataset": dataset,
-            "row": row,
-            "seed": seed,
-            "flags": training_flags,
-        }
-        for seed in range(request.seeds)
-    ]
+    run = {"id": f"{dataset}/{row}-{digest}/seed-", "dataset": dataset, "row": row, "seed": 0}
+    run["flags"] = [f"--defense={defense}", *(f"--{name}={value}" for name, value in sorted(settings.items()))]
+    return [run | {"id": f"{run['id']}{seed}", "seed": seed} for seed in range(request.seeds)]
 
 
 def preset(dataset: str, defense: str) -> dict[str, str]:

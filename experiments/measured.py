@@ -152,12 +152,12 @@ class Work:
     def at_epsilon(self, run: Run, surrogate: str | None = None) -> dict[str, Measurement]:
         """A run's accuracies at the tables' ε, by attack: white-box, or with attacks made on a surrogate."""
         measured = self.transfer(run, surrogate) if surrogate else self.white_box(run)
-        here = {m.attack: m for m in reversed(measured) if m.epsilon in (None, EPSILON)}
-        others = sorted({m.epsilon for m in measured if m.attack not in here})
+        by_attack = {m.attack: m for m in reversed(measured) if m.epsilon in (None, EPSILON)}
+        others = sorted({m.epsilon for m in measured if m.attack not in by_attack})
         if others:
             epsilons = ", ".join(f"{epsilon:g}" for epsilon in others)
             self._problem(f"{self.folder / measured[0].file}: at ε = {epsilons}; the tables are at ε = {EPSILON}")
-        return here
+        return by_attack
 
     def epsilons(self, run: Run) -> list[Measurement]:
         """What was measured over ε, for Figure 2."""

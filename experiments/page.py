@@ -28,18 +28,10 @@ LOSSES = {
     "dlr-targeted": "DLR, toward a class",
     "margin": "margin of the logits",
 }
-# of a protocol, what has a column of its own in the report's table of attacks, or is too long for one
-_COLUMNS = ("norm", "epsilon", "radius", "loss", "steps", "step_size", "random_start", "restarts")
-_NOT_SHOWN = (
-    *_COLUMNS,
-    "pixel_range",
-    "batch_norm",
-    "accuracy_by_checkpoint",
-    "checkpoint",
-    "train_dir",
-    "accuracy_after",
-    "stops_at_error",
-)
+# of a protocol: what has a column of its own in the report's table of attacks, and what it does not show
+_COLUMNS = ("norm", "radius", "loss", "steps", "step_size", "random_start", "restarts")
+_HIDDEN = ("pixel_range", "batch_norm", "accuracy_by_checkpoint", "accuracy_after", "checkpoint", "train_dir")
+_HIDDEN += ("stops_at_error", "epsilon")
 
 
 def write(work: Work, statement: Statement, contents: Mapping[str, Table | Figure], folder: pathlib.Path) -> None:
@@ -51,10 +43,8 @@ def write(work: Work, statement: Statement, contents: Mapping[str, Table | Figur
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters["attack"] = _unbroken
     environment.filters |= {"row": lambda name: row_of(name).label, "dataset": lambda name: dataset_of(name).label}
-    environment.filters["url"] = urllib.parse.quote
-    environment.filters["number"] = lambda value: f"{value:,}"
+    environment.filters |= {"attack": _unbroken, "number": "{:,}".format, "url": urllib.parse.quote}
     page = environment.get_template("report.html.j2").render(_content(work, statement, contents, folder))
     write_file(folder / "report.html", page)
 
@@ -103,32 +93,30 @@ def _inline(path):
 
 def _attacks(measured: list[Measurement]) -> list[dict[str, Any]]:
     """Each attack as it was run, a line for each different protocol; ε is gathered."""
-    lines: dict[str, dict] = {}
-    for m in measured:
-        protocol = {name: value for name, value in m.protocol.items() if name in _COLUMNS and name != "epsilon"}
-        further = {name: _text(value) for name, value in m.protocol.items() if name not in _NOT_SHOWN}
-        key = json.dumps([m.attack, protocol, further], sort_keys=True, default=str)
-        line = lines.setdefault(
-            key,
-            {
-                "attack": m.attack,
-                "protocol": protocol,
-                "further": further,
-                "epsilons": set(),
-                "images": set(),
-                "settings": set(),
-            },
-        )
-        line["epsilons"].add(m.epsilon)
-        line["images"].add(m.images)
-        line["settings"].add(m.setting)
-        line["loss"] = LOSSES.get(protocol.get("loss"), protocol.get("loss"))
-    for line in lines.values():
-        radius = line["protocol"].get("radius")
-        line["epsilons"] = f"L2: {radius:g}" if radius else _span(sorted(e for e in line["epsilons"] if e is not None))
-        line["images"] = _listed(line["images"])
-        line["settings"] = ", ".join(map(setting_label, sorted(line["settings"], key=lambda s: (s != WHITE_BOX, s))))
-    return sorted(lines.values(), key=lambda line: column_of(line["attack"]).order)
+    alike: dict[str, list[Measurement]] = {}
+    for m in sorted(measured, key=lambda m: column_of(m.attack).order):
+        alike.setdefault(json.dumps([m.attack, _shown(m)], sort_keys=True, default=str), []).append(m)
+    return [_attack(same) for same in alike.values()]
+
+
+def _shown(m):
+    return {name: value for name, value in m.protocol.items() if name not in _HIDDEN}
+
+
+def _attack(measured):
+    """An attack, from what was measured with the same protocol but for ε."""
+    protocol, radius = _shown(measured[0]), measured[0].protocol.get("radius")
+    epsilons = sorted({m.epsilon for m in measured if m.epsilon is not None})
+    settings = sorted({m.setting for m in measured}, key=lambda setting: (setting != WHITE_BOX, setting))
+    return {
+        "attack": measured[0].attack,
+        "protocol": protocol,
+        "further": {name: _text(value) for name, value in protocol.items() if name not in _COLUMNS},
+        "epsilons": f"L2: {radius:g}" if radius else _span(epsilons),
+        "images": _listed({m.images for m in measured}),
+        "settings": ", ".join(map(setting_label, settings)),
+        "loss": LOSSES.get(protocol.get("loss"), protocol.get("loss")),
+    }
 
 
 def _text(value):

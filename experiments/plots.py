@@ -27,6 +27,8 @@ STYLE = {
     "grid.alpha": 0.3,
     "grid.linewidth": 0.6,
 }
+WATERMARK = {"rotation": 30, "fontsize": 34, "color": "#D55E00", "alpha": 0.15, "weight": "bold", "zorder": 10}
+WATERMARK |= {"ha": "center", "va": "center"}
 SIZE = (4.6, 3.6)  # of a panel, in inches
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 AXES = {"figure2": ("ε (of 255 grey levels)", "accuracy %"), "figure3": ("training step", "distance of features")}
@@ -56,20 +58,7 @@ def draw(figure: Figure) -> Sheet:
         if panel.cloud and place % columns == 0:
             _add_classes(axes, panel.cloud, panel.dataset)
         if figure.statement.smoke:
-            axes.text(
-                0.5,
-                0.5,
-                "SMOKE RUN",
-                transform=axes.transAxes,
-                rotation=30,
-                fontsize=34,
-                color="#D55E00",
-                alpha=0.15,
-                ha="center",
-                va="center",
-                weight="bold",
-                zorder=10,
-            )
+            axes.text(0.5, 0.5, "SMOKE RUN", transform=axes.transAxes, **WATERMARK)
     letters = int(sheet.get_figwidth() * (13 if figure.statement.smoke else 19))
     text = "\n".join(textwrap.wrap(figure.statement.text, letters, break_on_hyphens=False))
     if figure.statement.smoke:
@@ -121,10 +110,10 @@ def _draw_distances(axes: Axes, curves: list[Series]):
 
 
 def _draw_cloud(axes: Axes, cloud: Cloud):
-    for style, here in _classes(cloud):
-        axes.scatter(*cloud.positions[here & ~cloud.natural].T, s=14, alpha=0.6, linewidths=0, **style)
+    for style, members in _classes(cloud):
+        axes.scatter(*cloud.positions[members & ~cloud.natural].T, s=14, alpha=0.6, linewidths=0, **style)
         hollow = {"facecolors": "none", "edgecolors": "black", "marker": style["marker"]}  # hides no perturbation
-        axes.scatter(*cloud.positions[here & cloud.natural].T, s=130, linewidths=1.4, zorder=5, **hollow)
+        axes.scatter(*cloud.positions[members & cloud.natural].T, s=130, linewidths=1.4, zorder=5, **hollow)
     axes.set(xticks=[], yticks=[])
     axes.set_aspect("equal", adjustable="datalim")
     for spine in axes.spines.values():
@@ -138,11 +127,10 @@ def _classes(cloud):
 
 def _add_classes(axes: Axes, cloud: Cloud, dataset: str):
     """The legend, beside the right one of two panels; of up to 20 classes."""
-    names = [
-        CLASSES[label] if dataset == "cifar10" else f"class {label}" for label in sorted(set(cloud.labels.tolist()))
-    ]
+    labels = sorted(set(cloud.labels.tolist()))
+    names = [CLASSES[label] if dataset == "cifar10" else f"class {label}" for label in labels]
     if len(names) <= 20:
         style = {"linestyle": "none", "markersize": 6}
-        handles = [Line2D([], [], **style, **of_class) for of_class, _ in _classes(cloud)]
+        handles = [Line2D([], [], **style, **class_style) for class_style, _ in _classes(cloud)]
         handles.append(Line2D([], [], **style, marker="o", color="white", markeredgecolor="black", markeredgewidth=1.4))
         axes.legend(handles, [*names, "natural image"], loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from experiments import published
 from experiments.rows import DATASETS, WHITE_BOX, column_of
+from madry_cifar.cli import flags
 from madry_cifar.runs.files import replacing
 
 FOLDER = Path(__file__).with_name("presets")
@@ -155,22 +156,22 @@ def files() -> Iterator[tuple[str, str]]:
         yield _file(dataset, "smoke", TITLES["smoke"], hardware, expected, "rvs", _parse(text))
 
 
-def _file(dataset, kind, title, hardware, expected, defense, flags):
-    name = f"{dataset.removesuffix('_cropped')}_{kind}"
-    remarks = [text for text, presets in REMARKS.items() if name in presets.split()]
+def _file(dataset, kind, title, hardware, expected, defense, values):
+    preset = f"{dataset.removesuffix('_cropped')}_{kind}"
+    remarks = [text for text, presets in REMARKS.items() if preset in presets.split()]
     download = "" if dataset == "digits" else "--download "
-    flagfile = f"--flagfile=experiments/presets/{name}.flags"
+    flagfile = f"--flagfile=experiments/presets/{preset}.flags"
     lines = [
         f"{title.format(DATASETS[dataset].label)}.",
         *remarks,
-        f"Command:   python -m rvs_tf.train {flagfile} {download}--train_dir=runs/{name}",
+        f"Command:   python -m rvs_tf.train {flagfile} {download}--train_dir=runs/{preset}",
         f"Hardware:  {hardware}",
-        f"Expected:  {NO_ROW.get(name, expected)}",
+        f"Expected:  {NO_ROW.get(preset, expected)}",
         "Written by python -m experiments.presets: changes belong into its table.",
     ]
-    flags = {"defense": defense, "dataset": dataset} | flags
-    content = [*(f"# {line}" for line in lines), *(f"--{flag}={value}" for flag, value in flags.items())]
-    return f"{name}.flags", "\n".join(content) + "\n"
+    values = {"defense": defense, "dataset": dataset} | values
+    content = [*(f"# {line}" for line in lines), *(f"--{name}={value}" for name, value in values.items())]
+    return f"{preset}.flags", "\n".join(content) + "\n"
 
 
 def _expected(dataset, kind, defense):
@@ -214,5 +215,10 @@ def main() -> None:
             temporary.write_text(content)
 
 
+def command() -> None:
+    """Entry point."""
+    flags.run(main, __doc__)
+
+
 if __name__ == "__main__":
-    main()
+    command()

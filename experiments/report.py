@@ -3,7 +3,7 @@
   python -m experiments.report --work_dir=WORK                       every part that the grid was asked for, and html
   python -m experiments.report --work_dir=WORK --parts=table2,figure2
 
-The tables (.md, .csv, .tex, .json), figures (.png, .pdf, .csv) and report.html are put into WORK/report; nothing is
+The tables (.md, .csv, .tex, .json), figures (.png, .pdf, .csv) and report.html go into WORK/report; nothing is
 trained or attacked. The part html gathers the parts that are there, and writes each run's RobustBench model_info too.
 """
 

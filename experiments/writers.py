@@ -64,6 +64,7 @@ def tidy_csv(table: Table) -> str:
     return out.getvalue()
 
 
+_ABOUT_RUN = ("train_dir", "defense", "network", "training_flags", "versions", "git_revision")
 _NO_CELL = Cell("", "", (), None)
 _PROTOCOL = ("epsilon", "step_size", "steps", "loss", "random_start", "restarts", "generator_width", "selection")
 
@@ -72,7 +73,6 @@ def _record(table, group, cell):
     def distinct(value):
         return "; ".join(dict.fromkeys(str(value(m)) for m in cell.measured if value(m) is not None))
 
-    paper = cell.published
     return {
         "table": table.number,
         "dataset": group.dataset,
@@ -95,10 +95,8 @@ def _record(table, group, cell):
         **{f"measured_{name}": distinct(lambda m, name=name: m.protocol.get(name)) for name in _PROTOCOL},
         "measured_file": distinct(lambda m: m.file),
         "measured_git_revision": distinct(lambda m: m.about.get("git_revision")),
-        "published": paper.printed if paper else "",
-        "published_mark": paper.mark if paper else "",
-        "published_note": paper.note if paper else "",
-        "published_source": paper.source if paper else "",
+        "published": getattr(cell.published, "printed", ""),
+        **{f"published_{name}": getattr(cell.published, name, "") for name in ("mark", "note", "source")},
         "difference": _number(cell.difference),
         "profile": table.statement.profile,
         "statement": table.statement.short,
@@ -120,7 +118,7 @@ def as_json(table: Table) -> str:
         "statement": table.statement.text,
         "caption": table.caption,
         "cells": [_as_dict(group, cell) for group, cell in table.cells()],
-        "runs": {m.run.id: _of_run(m) for m in measured},
+        "runs": {m.run.id: {name: m.about.get(name) for name in _ABOUT_RUN} for m in measured},
         "findings": [vars(remark) for remark in table.remarks],
     }
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
@@ -132,15 +130,10 @@ def _as_dict(group, cell):
         "std_over_seeds": cell.deviation,
         "runs": [_origin(m) for m in cell.measured],
     }
-    paper = cell.published and {
-        "accuracy": cell.published.accuracy,
-        "printed": cell.published.printed,
-        "mark": cell.published.mark,
-        "note": cell.published.note,
-        "source": cell.published.source,
-    }
-    place = {"dataset": group.dataset, "setting": group.setting, "row": cell.row, "attack": cell.attack}
-    return place | {"measured": measured or None, "published": paper, "difference": cell.difference}
+    names = ("accuracy", "printed", "mark", "note", "source")
+    paper = cell.published and {name: getattr(cell.published, name) for name in names}
+    key = {"dataset": group.dataset, "setting": group.setting, "row": cell.row, "attack": cell.attack}
+    return key | {"measured": measured or None, "published": paper, "difference": cell.difference}
 
 
 def _origin(m: Measurement) -> dict[str, Any]:
@@ -159,11 +152,6 @@ def _origin(m: Measurement) -> dict[str, Any]:
     }
 
 
-def _of_run(m):
-    names = ("train_dir", "defense", "network", "training_flags", "versions", "git_revision")
-    return {name: m.about.get(name) for name in names}
-
-
 def show(table: Table, console: Console) -> None:
     """Prints what was measured, beside the published numbers, a line a cell; the defences not measured are left out."""
     console.print(f"\n[bold]{escape(table.title)}[/bold] ({escape(table.statement.short)})")
@@ -173,9 +161,9 @@ def show(table: Table, console: Console) -> None:
             grid.add_column(column, justify="left" if column in ("defence", "attack") else "right")
         for row in (row for row in group.rows if row.planned):
             cells = [cell for cell in row.cells.values() if cell.measured or cell.published]
-            for place, cell in enumerate(cells):
+            for cell in cells:
                 texts = (cell.text(kind) for kind in ("measured", "published", "difference"))
-                label = "" if place else row.label
+                label = row.label if cell is cells[0] else ""
                 grid.add_row(label, column_of(cell.attack).label, *texts, end_section=cell is cells[-1])
             if not cells:
                 grid.add_row(row.label, "", MISSING, MISSING, MISSING, end_section=True)
