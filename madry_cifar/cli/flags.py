@@ -182,18 +182,3 @@ def _help(doc):
             lines.append(f"  {prefix}{name}: {flag.help}{default}")
     lines += ["", "--flagfile=FILE reads flags from a file, one a line."]
     return "\n".join(lines)
-
-
-def configuration(names: list[str]) -> dict[str, Any]:
-    """The values of the flags called `names`."""
-    return {name: flags.FLAGS[name].value for name in names}
-
-
-def parse(name: str, text: str) -> Any:
-    """The value that a flag would have, given this text."""
-    return flags.FLAGS[name].parser.parse(text)
-
-
-def section(name: str) -> list[str]:
-    """The names of the flags under a section."""
-    return list(_sections.get(name, ()))

@@ -19,6 +19,7 @@ from madry_cifar.cli import flags
 from madry_cifar.networks.wide_resnet import network_of
 from madry_cifar.runs.checkpoints import flat_state
 from madry_cifar.training import registry
+from madry_cifar.training.settings import NetworkSettings
 
 ORIGINAL = np.load(DATA / "original_code.npz")
 PRESETS = pathlib.Path(__file__).parents[3] / "experiments" / "presets"
@@ -41,7 +42,7 @@ def preset(name):
         try:
             FLAGS(["train", f"--flagfile={PRESETS}/cifar10_{name}{'' if name == 'at' else '_original'}.flags"])
             kind = registry.find(FLAGS.defense)
-            return kind, flags.configuration(flags.section("Network")), flags.given_options(kind)
+            return kind, flags.read(NetworkSettings).as_dict(), flags.given_options(kind)
         finally:
             for flag in set(FLAGS) - before:
                 delattr(FLAGS, flag)
