@@ -77,7 +77,7 @@ def test_what_counts_as_broken(trained, digits):
 
 
 def test_every_attack_has_peers():
-    for name in agreement.ATTACKS.split(","):
+    for name in agreement.ATTACKS:
         norm, radius = agreement.ball(attacks.attack(name).protocol)
         assert (norm, radius) == (("l2", 127.5) if "l2" in name else ("linf", 8))
         assert {peer.package for peer in peers.find(name)} <= {*peers.PACKAGES}
@@ -100,7 +100,7 @@ def test_without_peers(invoke, alone):
 
 def test_a_peer_that_does_nothing(invoke, monkeypatch, trained, digits):
     """The real network and attack beside one that breaks nothing, and beside itself from another seed."""
-    monkeypatch.setattr(agreement.benchmark, "subject", lambda: (trained, digits))
+    monkeypatch.setattr(agreement.benchmark, "subject", lambda settings: (trained, digits))
     monkeypatch.setattr(peers, "find", lambda name: a_peer(lambda subject: lambda images, labels: images))
     monkeypatch.setattr(peers, "is_installed", lambda package: True)
     status, out, err = invoke(

@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from benchmarks import autoattack, peers
 from madry_cifar import attacks
+from madry_cifar.attacks import autoattack as versions
 from madry_cifar.cli.errors import UsageError
-from madry_cifar.evaluation import autoattack as versions
 
 QUICK = ("--train_steps=0", "--images=10", "--batch_size=5", "--rounds=2")
 
