@@ -51,7 +51,7 @@ def test_what_is_measured(invoke, monkeypatch, trained, digits, short):
 
         return twice
 
-    monkeypatch.setattr(autoattack.benchmark, "subject", lambda: (trained, digits))
+    monkeypatch.setattr(autoattack.benchmark, "subject", lambda settings: (trained, digits))
     monkeypatch.setattr(peers, "find", lambda name: [peers.Peer("ART", "nothing", "much", make)])
     monkeypatch.setattr(peers, "is_installed", lambda package: True)
     status, out, err = invoke(autoattack.command, "--images=60", "--batch_size=30", "--rounds=2", "--json")
