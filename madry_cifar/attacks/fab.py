@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from madry_cifar.attacks.losses import is_wrong, logit_gap
 from madry_cifar.attacks.registry import Attack, linf, register
-from madry_cifar.attacks.restarts import LOOK, first_error, nearest_classes, put, rows_of, take
+from madry_cifar.attacks.restarts import LOOK_AGAIN, first_error, nearest_classes, put, rows_of, take
 from madry_cifar.attacks.steps import PIXEL_RANGE, gradient_of, where
 from madry_cifar.predictor import Predictor
 from madry_cifar.randomness import Draws
@@ -106,7 +106,7 @@ def _step(predictor, number, images, labels, targets, draws, point, nearest, dis
     moved = (1 - alpha) * (here + ETA * from_here) + alpha * (start + ETA * from_start)
     point = tf.reshape(tf.clip_by_value(moved, *PIXEL_RANGE), tf.shape(images))
 
-    wrong = is_wrong(predictor(point, draws.query(LOOK - 1 - number)).logits, labels)
+    wrong = is_wrong(predictor(point, draws.query(LOOK_AGAIN - 1 - number)).logits, labels)
     reached = tf.reduce_max(tf.abs(flat(point - images)), axis=1)
     nearer = wrong & (reached < distance)
     back = images + BETA * (point - images)

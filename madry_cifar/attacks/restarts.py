@@ -16,7 +16,8 @@ from madry_cifar.randomness import Draws
 # Rows of fewer or other numbers may be rounded otherwise on a CPU: batch norm's last ones unless there are a multiple
 # of 8, and the gradient of a dense layer where there are only 8
 _MULTIPLE = 16
-LOOK = -2  # the number of the query by which an attack looks whether it is done; those of its steps start at 0
+# Numbers of the queries by which an attack looks at the image, and at what it has made of it; its steps start at 0
+LOOK, LOOK_AGAIN = -2, -3
 
 
 def rows_of(wanted: tf.Tensor) -> tf.Tensor:
@@ -57,20 +58,20 @@ def first_error(predictor: Predictor, images, labels, draws: Draws, attempt: Cal
       Adversarial images [B, H, W, C].
     """
 
-    def wrong_on(images, labels, draws):
-        return is_wrong(predictor(images, draws.query(LOOK)).logits, labels)
+    def wrong_on(images, labels, draws, look):
+        return is_wrong(predictor(images, draws.query(look)).logits, labels)
 
     def body(number, adversarial, wrong):
         rows = rows_of(~wrong)
         of_rows = draws.again(number).take(rows)
         new = attempt(number, rows, of_rows)
-        new_wrong = wrong_on(new, tf.gather(labels, rows), of_rows)
+        new_wrong = wrong_on(new, tf.gather(labels, rows), of_rows, LOOK_AGAIN)
         return number + 1, *put(rows, (new, new_wrong), (adversarial, wrong))
 
     return tf.while_loop(
         lambda number, adversarial, wrong: (number < count) & ~tf.reduce_all(wrong),
         body,
-        (0, images, wrong_on(images, labels, draws)),
+        (0, images, wrong_on(images, labels, draws, LOOK)),
         parallel_iterations=1,
     )[1]
 
