@@ -96,5 +96,4 @@ def load_classifier(train_dir: str | os.PathLike, checkpoint: int | str | None =
     Raises:
       UsageError, RunError: as `load_defense`.
     """
-    classifier = build(read_flags(train_dir), dtype="float32").classifier
-    return checkpoints.load_network(classifier, "classifier", train_dir, checkpoint)
+    return checkpoints.load_network(network_of(read_flags(train_dir)), "classifier", train_dir, checkpoint)

@@ -7,7 +7,7 @@ from two_layers import Mirror, TwoLayers, ascend, batch, one_step
 
 from madry_cifar.attacks.steps import noisy
 from madry_cifar.cli.errors import UsageError
-from madry_cifar.randomness import draw_seed
+from madry_cifar.randomness import Draws, draw_seed
 from rvs_tf.defenses.adv_interp import AdvInterp, AdvInterpOptions
 
 
@@ -28,7 +28,7 @@ def test_a_step(classes, count, share):
     images, labels = batch(count, classes)
     defense = make(classes, label_share=share)
     mirror = Mirror(defense.classifier)
-    start = noisy(tf.constant(images), 8, draw_seed(3, 0, "attack start")).numpy()
+    start = noisy(tf.constant(images), 8, Draws(draw_seed(3, 0, "attack start"))).numpy()
     aim = mirror.features(images[::-1])
     adversarial = ascend(
         images,
@@ -60,7 +60,7 @@ def test_the_step_goes_towards_the_partner():
     defense = make()
     mirror = Mirror(defense.classifier)
     shown = defense.adversarial_images(tf.constant(images), tf.constant(labels), tf.constant(0, tf.int64)).numpy()
-    start = noisy(tf.constant(images), 8, draw_seed(3, 0, "attack start")).numpy()
+    start = noisy(tf.constant(images), 8, Draws(draw_seed(3, 0, "attack start"))).numpy()
 
     def cosine(found):
         first, second = mirror.features(found), mirror.features(images[::-1])

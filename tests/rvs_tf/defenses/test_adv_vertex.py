@@ -7,7 +7,7 @@ from two_layers import Mirror, TwoLayers, ascend, batch, one_step
 
 from madry_cifar.attacks.steps import random_start
 from madry_cifar.cli.errors import UsageError
-from madry_cifar.randomness import draw_seed, uniform
+from madry_cifar.randomness import Draws, draw_seed, uniform
 from rvs_tf.defenses.adv_vertex import AdvVertex, AdvVertexOptions
 
 
@@ -21,7 +21,7 @@ def test_a_step(classes, scale):
     images, labels = batch(6, classes)
     defense = make(classes, vertex_scale=scale)
     mirror = Mirror(defense.classifier)
-    start = random_start(tf.constant(images), 8, draw_seed(3, 0, "attack start")).numpy()
+    start = random_start(tf.constant(images), 8, Draws(draw_seed(3, 0, "attack start"))).numpy()
     one = np.eye(classes)[labels]
     attacked = ascend(
         images,

@@ -6,7 +6,7 @@ import tensorflow as tf
 from two_layers import Mirror, TwoLayers, ascend, batch, one_step
 
 from madry_cifar.attacks.steps import noisy
-from madry_cifar.randomness import draw_seed
+from madry_cifar.randomness import Draws, draw_seed
 from rvs_tf.defenses.bilateral import Bilateral, BilateralOptions
 from rvs_tf.labels import bilateral_labels
 
@@ -65,7 +65,7 @@ def test_a_step(classes, steps, step_size):
     defense = make(classes, attack_steps=steps, attack_step_size=step_size)
     mirror = Mirror(defense.classifier)
     targets = np.eye(classes)[[confusing(*pair) for pair in zip(mirror.logits(images), labels, strict=True)]]
-    start = noisy(tf.constant(images), 8, draw_seed(3, 0, "attack start")).numpy()
+    start = noisy(tf.constant(images), 8, Draws(draw_seed(3, 0, "attack start"))).numpy()
     assert 0 < abs(start - images).max() <= 8
     adversarial = ascend(
         images,

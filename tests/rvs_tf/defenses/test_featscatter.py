@@ -7,7 +7,7 @@ from two_layers import Mirror, TwoLayers, ascend, batch, one_step
 
 from madry_cifar.attacks.steps import noisy
 from madry_cifar.cli.errors import UsageError
-from madry_cifar.randomness import draw_seed
+from madry_cifar.randomness import Draws, draw_seed
 from rvs_tf.defenses.featscatter import FeatScatter, FeatScatterOptions
 from rvs_tf.labels import smooth_labels
 
@@ -57,7 +57,7 @@ def test_a_step(scattered, threshold, steps):
     of, back = {"logits": (mirror.logits, mirror.from_logits), "features": (mirror.features, mirror.from_features)}[
         scattered
     ]
-    start = noisy(tf.constant(images), 8, draw_seed(3, 0, "attack start")).numpy()
+    start = noisy(tf.constant(images), 8, Draws(draw_seed(3, 0, "attack start"))).numpy()
     uphill = ascend(
         images,
         start,
