@@ -24,6 +24,9 @@ IMAGES = 16
 FILE = f"diagnosis_ckpt-7_test-{IMAGES}_eps-8_step-2_seed-0"
 
 
+DEFENSES = {"target": "natural", "other": "at"}  # what the runs say that they are
+
+
 @pytest.fixture(scope="module")
 def saved(trained, digits, tmp_path_factory):
     """The folders of two runs: a trained network, and the same one with other weights. Not to be written to."""
@@ -32,7 +35,7 @@ def saved(trained, digits, tmp_path_factory):
         variable.assign(source * (1 + 0.1 * draws.normal(size=source.shape)))
     folder = tmp_path_factory.mktemp("saved")
     for name, network in (("target", trained), ("other", other)):
-        sizes = {"depth": 10, "width": 1, "num_classes": 10, "dataset": "digits", "defense": name, "seed": 0}
+        sizes = {"depth": 10, "width": 1, "num_classes": 10, "dataset": "digits", "defense": DEFENSES[name], "seed": 0}
         run_folder.create(folder / name, sizes, digits.provenance)
         Checkpoints(folder / name, {"classifier": network}, {}).save(7)
     return folder
@@ -77,7 +80,7 @@ def test_everything(run, runs, digits, tmp_path):
     )
     assert status == 0, err
     content = json.loads(output.read_text())
-    [own] = (runs / "target" / "results").glob(f"{FILE.replace('eps-8_step-2', 'eps-32_step-8')}_from-other-*.json")
+    [own] = (runs / "target" / "results").glob(f"{FILE.replace('eps-8_step-2', 'eps-32_step-8')}_from-at-*.json")
     assert json.loads(own.read_text()) == content | {"surface": own.with_suffix(".png").name}
     assert content["surface"] == "diagnosis.png"
     assert out.splitlines()[-4:] == [str(path) for file in (own, output) for path in (file, file.with_suffix(".png"))]
@@ -96,7 +99,7 @@ def test_everything(run, runs, digits, tmp_path):
         "seed": 0,
     }
     assert content | settings == content
-    assert content["surrogate"]["defense"] == "other"
+    assert content["surrogate"]["defense"] == "at"
     assert [check["name"] for check in content["checks"]] == list(diagnosis.CHECKS)
     for check in content["checks"]:
         assert set(check) == {"name", "question", "verdict", "evidence", "numbers"}
@@ -163,7 +166,7 @@ def test_the_sheet(trained, digits):
 
 def test_without_matplotlib(diagnose, runs, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.delitem(sys.modules, "rvs_tf.diagnosis.plot")
+    monkeypatch.delitem(sys.modules, "madry_cifar.evaluation.diagnosis.plot")
     monkeypatch.delattr(diagnosis, "plot")
     status, out, err = diagnose()
     assert status == 0, err
@@ -188,7 +191,7 @@ def test_nothing_is_left_half_written(diagnose, runs, monkeypatch, error):
 @pytest.mark.parametrize(
     ("arguments", "status", "told"),
     [
-        (("--train_dir=",), 2, "--train_dir=: say which run"),
+        (("--train_dir=",), 2, "--train_dir=: required: folder of the run"),
         (("--train_dir={runs}/none",), 2, "no such folder"),
         (("--checkpoint=8",), 2, "--checkpoint=8"),
         (("--epsilon=0",), 2, "--epsilon=0: must be above 0"),

@@ -18,7 +18,8 @@ class UsageError(ValueError):
     """
 
     def __init__(self, flag: str | None, value: Any, reason: str):
-        super().__init__(reason if flag is None else f"--{flag}={text(value)}: {reason}")
+        shown = f"{value:g}" if isinstance(value, float) else text(value)
+        super().__init__(reason if flag is None else f"--{flag}={shown}: {reason}")
         self.flag, self.value, self.reason = flag, value, reason
 
     def renamed(self, **flags: str) -> "UsageError":
