@@ -244,7 +244,7 @@ def test_what_was_evaluated_is_not_evaluated_again(invoke, copied_run):
         ("--defense=rsv", "--defense=rsv: unknown; did you mean 'rvs'"),
         ("--defense=featscater", "--defense=featscater: unknown; did you mean 'featscatter'"),
         ("--defense=bilateral --beta=3", "--beta=3.0: does not apply to --defense=bilateral"),
-        ("--defense=bilateral --target=next", "--target=next: must be one of mc, mosa, mix, random"),
+        ("--defense=bilateral --target=next", "--target=next: unknown; Known: mc, mix, mosa, random"),
         (
             "--defense=featscatter --label_smoothing=0.9",
             "--label_smoothing=0.9: must be below 0.9, or the true one of 10",
@@ -254,7 +254,10 @@ def test_what_was_evaluated_is_not_evaluated_again(invoke, copied_run):
         ("--input_scaling=singed", "--input_scaling=singed: unknown; did you mean 'signed'"),
         ("--crop_padding=4", "--crop_padding=4: images of digits are not cropped; leave it out"),
         ("--epochs=2 --steps=3", "--epochs=2: in place of --steps, which is given too; leave one of them out"),
-        ("--learning_rate_epochs=1", "--learning_rates, --learning_rate_epochs: 3 learning rates need 2 boundaries"),
+        (
+            "--learning_rate_epochs=1",
+            "--learning_rates=0.1,0.01,0.001: with --learning_rate_epochs=1: 3 learning rates need 2 boundaries",
+        ),
         ("--eval_attacks=natural,pdg-7", "--eval_attacks=pdg-7: unknown; did you mean 'pgd-7'"),
         ("--depth=12", "--depth=12: must be 6n + 4"),
         ("--depth=4", "--depth=4: must be 6n + 4"),
@@ -275,8 +278,8 @@ def test_what_was_evaluated_is_not_evaluated_again(invoke, copied_run):
         ("--momentum=3", "--momentum=3.0: must be at most 1"),
         ("--learning_rates=0.1", "--learning_rates"),
         ("--learning_rates=0.1,b,0.2", "--learning_rates=0.1,b,0.2"),
-        ("--generator_loss=mse", "--generator_loss=mse: must be one of ot, xent"),
-        ("--latent_draws=3", "--latent_draws=3: must be one of 1, 2"),
+        ("--generator_loss=mse", "--generator_loss=mse: unknown; "),
+        ("--latent_draws=3", "--latent_draws=3: unknown; Known: 1, 2"),
         ("--sinkhorn_regularization=0", "--sinkhorn_regularization=0"),
         ("--jit_compile=perhaps", "--jit_compile=perhaps: must be auto, true or false"),
         (
@@ -396,7 +399,7 @@ def test_a_network_that_has_diverged(invoke, copied_run):
     flags = (f"--train_dir={copied_run}", "--attacks=natural", "--max_images=5")
     status, _, err = invoke(rvs_tf.evaluate.command, *flags)
     assert status == 1
-    assert "natural: logits that are not finite among images 0 to 4" in error_line(err)
+    assert "natural: logits that are not finite at image 0" in error_line(err)
     assert not (copied_run / "results").exists()
 
 

@@ -11,6 +11,7 @@ import signal
 
 import numpy as np
 import pytest
+from linear import run_attack
 
 import rvs_tf.evaluate
 import rvs_tf.train_advgan
@@ -385,7 +386,8 @@ def test_transfer(evaluate, runs, trained, other, digits, name):
     status, out, err = evaluate(f"--attacks=natural,{name}", f"--surrogate_dir={runs}/surrogate")
     assert status == 0, err
     chosen = attacks.attack(name)
-    adversarial, labels = by_batch(digits, lambda images, labels, first: chosen.run(other, images, labels, (0, first)))
+    images, labels = digits.test.images[:IMAGES].astype(np.float32), digits.test.labels[:IMAGES]
+    adversarial = run_attack(chosen, other, images, labels)
     predictions, accuracy = accuracy_of(trained, adversarial, labels)
     sha = as_predictor(other).fingerprint()
     content, arrays = results(runs / "target", suffix=f"_from-natural-{sha[:8]}")
@@ -585,9 +587,9 @@ def test_a_full_disk(evaluate, runs, name):
     ("arguments", "named"),
     [
         ("--epsilon=", "--epsilon=: must be a number"),
-        ("--epsilon=8,x", "--epsilon=8,x: must be a number"),
+        ("--epsilon=8,x", "--epsilon=8,x: must be numbers (float) with commas"),
         ("--epsilon=8,-1", "--epsilon=-1.0: must be from 0 to 255"),
-        ("--epsilon=nan", "--epsilon=nan: must be from 0 to 255"),
+        ("--epsilon=nan", "--epsilon=nan: must be a finite number"),
         ("--surrogate_dir=/none", "--surrogate_dir=/none: no such folder"),
         ("--surrogate_dir={tmp}", "--surrogate_dir={tmp}: holds no run"),
         ("--surrogate_dir={runs}/target", "--surrogate_dir={runs}/target: checkpoint 7 is the network evaluated"),

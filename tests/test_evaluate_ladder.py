@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import rvs_tf.evaluate
+from madry_cifar.attacks import autoattack as versions
 from madry_cifar.attacks import square
-from madry_cifar.evaluation import autoattack as versions
 from madry_cifar.evaluation.evaluator import Evaluator
 from madry_cifar.runs import run_folder
 from madry_cifar.runs.checkpoints import Checkpoints

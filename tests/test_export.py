@@ -166,9 +166,10 @@ def test_a_network_that_has_diverged(export, copied_run, out):
 def test_what_differs_when_loaded_again_is_removed(export, out, monkeypatch, name):
     original = formats.plain if name == "keras" else formats._inference
 
-    def altered(classifier, *rest):
-        classifier.norm_last.gamma.assign(1.01 * classifier.norm_last.gamma)
-        return original(classifier, *rest)
+    def altered(given, *rest):
+        gamma = getattr(given, "network", given).norm_last.gamma  # the predictor, or its network
+        gamma.assign(1.01 * gamma)
+        return original(given, *rest)
 
     monkeypatch.setattr(formats, original.__name__, altered)
     status, shown, err = export(*exported(name, out))
