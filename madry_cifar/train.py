@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from madry_cifar import attacks, data
 from madry_cifar.cli import flags
-from madry_cifar.cli.errors import UsageError
+from madry_cifar.cli.errors import UsageError, unknown
 from madry_cifar.evaluation.evaluator import Evaluator
 from madry_cifar.networks.layers import synchronize
 from madry_cifar.networks.wide_resnet import name_of
@@ -36,6 +36,8 @@ def define_flags(default_defense: str | None, **changes: Any) -> None:
 def main() -> None:
     """Trains as the flags say."""
     settings = flags.read(TrainSettings)
+    if settings.defense not in registry.REGISTRY:  # whose options are not among the flags, though it may be installed
+        raise unknown("defense", settings.defense, registry.REGISTRY)
     strategy = strategies.make(settings.strategy)
     options = flags.given_options(registry.find(settings.defense))
     jit_compile, evaluation_attacks = check(settings, options)

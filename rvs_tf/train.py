@@ -11,10 +11,12 @@ Watch it with: tensorboard --logdir runs
 
 from madry_cifar import train
 from madry_cifar.cli import flags
+from madry_cifar.training import registry
 
 
 def command() -> None:
     """Entry point."""
+    registry.installed()  # those of other packages are values of --defense too
     train.define_flags("rvs")
     flags.run(train.main, __doc__)
 
