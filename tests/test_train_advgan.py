@@ -225,7 +225,7 @@ def test_other_settings_or_another_target_are_refused(again, copied, finished, t
         ("--epsilon=256", "--epsilon=256.0: must be at most 255"),
         ("--epsilon=nan", "--epsilon=nan: must be a finite number"),
         ("--generator_width=0", "--generator_width=0: must be at least 1"),
-        ("--adversarial_loss=xent", "--adversarial_loss=xent: must be one of probabilities, logits"),
+        ("--adversarial_loss=xent", "--adversarial_loss=xent: unknown; Known: logits, probabilities"),
         ("--gan_weight=-1", "--gan_weight=-1.0: must be at least 0"),
         ("--perturbation_bound=inf", "--perturbation_bound=inf: must be a finite number"),
         ("--max_train_images=-5", "--max_train_images=-5"),
