@@ -194,7 +194,7 @@ def test_nothing_is_left_half_written(diagnose, runs, monkeypatch, error):
         (("--train_dir=",), 2, "--train_dir=: required: folder of the run"),
         (("--train_dir={runs}/none",), 2, "no such folder"),
         (("--checkpoint=8",), 2, "--checkpoint=8"),
-        (("--epsilon=0",), 2, "--epsilon=0: must be above 0"),
+        (("--epsilon=0",), 2, "--epsilon=0.0: must be above 0"),
         (("--epsilon=300",), 2, "--epsilon=300"),
         (("--max_images=-1",), 2, "max_images"),
         (("--split=train",), 2, "--split=train"),

@@ -18,8 +18,7 @@ class UsageError(ValueError):
     """
 
     def __init__(self, flag: str | None, value: Any, reason: str):
-        shown = f"{value:g}" if isinstance(value, float) else text(value)
-        super().__init__(reason if flag is None else f"--{flag}={shown}: {reason}")
+        super().__init__(reason if flag is None else f"--{flag}={text(value)}: {reason}")
         self.flag, self.value, self.reason = flag, value, reason
 
     def renamed(self, **flags: str) -> "UsageError":

@@ -14,9 +14,10 @@ from madry_cifar.cli.errors import RunError, UsageError
 from madry_cifar.export import train_step as step_module
 from madry_cifar.export.formats import FORMATS
 from madry_cifar.export.plain_keras import plain
-from madry_cifar.export.train_step import TrainStep, batch, rebuild
+from madry_cifar.export.train_step import TrainStep, batch
 from madry_cifar.runs.checkpoints import Checkpoints
 from madry_cifar.training import registry
+from madry_cifar.training.construction import build as rebuild
 from madry_cifar.training.method import Defense
 from madry_cifar.training.optimizers import Momentum
 
