@@ -15,9 +15,10 @@ from madry_cifar.export import train_step as step_module
 from madry_cifar.export.formats import FORMATS
 from madry_cifar.export.plain_keras import plain
 from madry_cifar.export.train_step import TrainStep, batch
+from madry_cifar.predictor import as_predictor
 from madry_cifar.runs.checkpoints import Checkpoints
 from madry_cifar.training import registry
-from madry_cifar.training.construction import build as rebuild
+from madry_cifar.training.construction import build
 from madry_cifar.training.method import Defense
 from madry_cifar.training.optimizers import Momentum
 
@@ -54,7 +55,7 @@ def written(network, tmp_path_factory):
     def written(name):
         if name not in paths:
             paths[name] = folder / f"network{FORMATS[name].ending}"
-            FORMATS[name].write(network, paths[name], 5)
+            FORMATS[name].write(as_predictor(network), paths[name], 5)
         return paths[name]
 
     return written
@@ -132,7 +133,7 @@ def test_a_tensorflow_that_cannot_write_stablehlo_is_named(monkeypatch, network,
     function = type(tf.function(lambda: 0))
     monkeypatch.setattr(function, "experimental_get_compiler_ir", lambda *args, **kwargs: as_in_2_16)
     with pytest.raises(UsageError, match=f"--format=stablehlo: TensorFlow {tf.__version__} cannot write it"):
-        FORMATS["stablehlo"].write(network, tmp_path / "network.stablehlo", 5)
+        FORMATS["stablehlo"].write(as_predictor(network), tmp_path / "network.stablehlo", 5)
 
 
 class LastLayer(Defense):
@@ -230,7 +231,7 @@ def test_a_file_that_computes_something_else_is_told(last_layer, tmp_path, chang
 @needs_stablehlo
 @pytest.mark.parametrize("name", ["natural", "at", "rvs"])
 def test_every_defence_has_all_its_variables_in_the_files(images, tmp_path, name):
-    training = rebuild(SETTINGS | {"defense": name, "learning_rates": [0.3, 0.03], "learning_rate_boundaries": [5]})
+    training = build(SETTINGS | {"defense": name, "learning_rates": [0.3, 0.03], "learning_rate_boundaries": [5]})
     assert (training.seed, training.options.learning_rates) == (3, (0.3, 0.03))
     assert training.options.momentum == 0.9  # what the settings do not have
     TrainStep(training, images, np.arange(5), 0).write(tmp_path / "s.stablehlo", {})
@@ -244,21 +245,21 @@ def test_every_defence_has_all_its_variables_in_the_files(images, tmp_path, name
 
 
 def test_a_run_in_bfloat16_is_rebuilt_so():
-    training = rebuild(SETTINGS | {"defense": "natural", "precision": "bfloat16"})
+    training = build(SETTINGS | {"defense": "natural", "precision": "bfloat16"})
     assert (training.classifier.compute_dtype, training.classifier.variable_dtype) == ("bfloat16", "float32")
 
 
 def test_restoring_a_step(images, tmp_path):
     saved = registry.find("natural")(scatter(WideResNet(10, 1, 10)))
     path = Checkpoints(tmp_path, saved.networks, saved.optimizers).save(4)
-    step = TrainStep(rebuild(SETTINGS | {"defense": "natural"}), images, np.arange(5), 4)
+    step = TrainStep(build(SETTINGS | {"defense": "natural"}), images, np.arange(5), 4)
     step.restore(path)
     for variable in saved.classifier.variables:
         name = "classifier." + variable.path.split("/", 1)[1].replace("/", ".")
         np.testing.assert_array_equal(step.variables[name], variable)
     for other in ({"defense": "rvs"}, {"defense": "natural", "width": 2}):
         with pytest.raises(RunError, match="ckpt-4: of another network or training"):
-            TrainStep(rebuild(SETTINGS | other), images, np.arange(5), 4).restore(path)
+            TrainStep(build(SETTINGS | other), images, np.arange(5), 4).restore(path)
 
 
 def test_the_batch_is_that_of_the_training(digits):
