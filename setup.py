@@ -45,7 +45,11 @@ setup(
             "adv_interp = rvs_tf.defenses:AdvInterp",
             "adv_vertex = rvs_tf.defenses:AdvVertex",
             "bilateral = rvs_tf.defenses:Bilateral",
+            "direct = rvs_tf.defenses:Direct",
             "featscatter = rvs_tf.defenses:FeatScatter",
+            "l2l = rvs_tf.defenses:L2L",
+            "l2l_da = rvs_tf.defenses:L2LDA",
+            "learn2perturb = rvs_tf.defenses:Learn2Perturb",
             "trades = rvs_tf.defenses:Trades",
         ],
         "console_scripts": [

@@ -25,7 +25,8 @@ from benchmarks.turns import Contender, take_turns
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.cli.settings import like, option
-from madry_cifar.networks.wide_resnet import PRECISIONS, WideResNet
+from madry_cifar.networks.architectures import PRECISIONS
+from madry_cifar.networks.wide_resnet import WideResNet
 
 
 class IterationWork:

@@ -75,16 +75,19 @@ class Predictor(abc.ABC):
 class NetworkPredictor(Predictor):
     """A network that is called as `network(images)` and returns `.logits`, in its mode for evaluation.
 
-    So the networks of this package are: batch norm uses its running statistics unless it is told otherwise.
+    So the networks of this package are: batch norm uses its running statistics unless it is told otherwise. With
+    `batch_norm="frozen"` it uses those of each batch: then an image's outputs depend on the others, against what is
+    expected of a predictor, and the diagnosis says so.
     """
 
-    def __init__(self, network):
-        self.network = network
+    def __init__(self, network, batch_norm: str = "eval"):
+        self.network, self.batch_norm = network, batch_norm
         self.num_classes = getattr(network, "num_classes", None)
         self.image_shape = getattr(network, "image_shape", None)
 
     def __call__(self, images, draw=0):
-        outputs = self.network(images)
+        mode = {} if self.batch_norm == "eval" else {"batch_norm": self.batch_norm}  # other networks have no modes
+        outputs = self.network(images, **mode)
         return Outputs(getattr(outputs, "features", None), outputs.logits)
 
     def variables(self):
@@ -92,7 +95,8 @@ class NetworkPredictor(Predictor):
 
     def settings(self):
         defaults = getattr(self.network, "DEFAULTS", {})
-        values = {name: getattr(self.network, name) for name in defaults}
+        values = {"batch_norm": self.batch_norm} | {name: getattr(self.network, name) for name in defaults}
+        defaults = {"batch_norm": "eval"} | defaults
         return {name: value for name, value in values.items() if value != defaults[name]}
 
 

@@ -14,8 +14,8 @@ from madry_cifar import attacks, data
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError, unknown
 from madry_cifar.evaluation.evaluator import Evaluator
+from madry_cifar.networks.architectures import name_of
 from madry_cifar.networks.layers import synchronize
-from madry_cifar.networks.wide_resnet import name_of
 from madry_cifar.runs import checkpoints, run_folder
 from madry_cifar.training import registry, strategies
 from madry_cifar.training.construction import build, start_from

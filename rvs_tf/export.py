@@ -26,7 +26,7 @@ from madry_cifar.cli.settings import Checkpoint, Download, like, option, require
 from madry_cifar.evaluation.run_evaluation import EvaluatedRun
 from madry_cifar.export.formats import FORMATS
 from madry_cifar.export.train_step import TrainStep, batch
-from madry_cifar.networks.wide_resnet import name_of
+from madry_cifar.networks.architectures import name_of
 from madry_cifar.runs import checkpoints
 from madry_cifar.runs.files import naming
 from madry_cifar.runs.run_folder import SCHEMA_VERSION

@@ -18,6 +18,7 @@ import pathlib
 import types
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from madry_cifar import data
@@ -25,7 +26,7 @@ from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.cli.settings import Checkpoint, Download, Seed, Settings, like, option, required
 from madry_cifar.evaluation.evaluator import Evaluator
-from madry_cifar.networks.wide_resnet import WideResNet, name_of
+from madry_cifar.networks.architectures import name_of
 from madry_cifar.predictor import as_predictor
 from madry_cifar.runs import checkpoints, files, run_folder
 from madry_cifar.training.construction import load_classifier
@@ -104,7 +105,7 @@ def main() -> None:
     print(accuracies.summary([steps_per_epoch * epoch for epoch in range(1, options.epochs + 1)]))
 
 
-def load_target(settings: AdvGANSettings) -> tuple[dict[str, Any], int, WideResNet]:
+def load_target(settings: AdvGANSettings) -> tuple[dict[str, Any], int, keras.Model]:
     """The flags of the target's run, the step of its checkpoint and its classifier."""
     try:
         target_flags = run_folder.read_flags(settings.target_dir)

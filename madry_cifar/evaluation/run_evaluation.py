@@ -13,7 +13,7 @@ from madry_cifar.cli.settings import Download
 from madry_cifar.evaluation import results
 from madry_cifar.evaluation.evaluator import Evaluator, Task, skipping
 from madry_cifar.evaluation.settings import EvaluationSettings, Images, Surrogate
-from madry_cifar.networks.wide_resnet import name_of
+from madry_cifar.networks.architectures import name_of
 from madry_cifar.predictor import Predictor
 from madry_cifar.runs import checkpoints, run_folder
 from madry_cifar.runs.files import alone

@@ -30,14 +30,15 @@ class BatchNorm(keras.layers.Layer):
     Args:
       decay: what is kept of the running statistics per update (released code: 0.9).
       epsilon: added to the variance (released code: 0.001).
+      affine: whether the result is scaled and shifted by learned numbers.
 
     Attributes:
       synchronized: whether "the batch" is that of all replicas; see `synchronize`.
     """
 
-    def __init__(self, decay: float = 0.9, epsilon: float = 1e-3, **kwargs):
+    def __init__(self, decay: float = 0.9, epsilon: float = 1e-3, affine: bool = True, **kwargs):
         super().__init__(**kwargs)
-        self.decay, self.epsilon = decay, epsilon
+        self.decay, self.epsilon, self.affine = decay, epsilon, affine
         self.synchronized = False
 
     def build(self, input_shape):
@@ -46,7 +47,8 @@ class BatchNorm(keras.layers.Layer):
                 name=name, shape=input_shape[-1:], initializer=initializer, trainable=trainable, autocast=False
             )
 
-        self.gamma, self.beta = weight("gamma", "ones", True), weight("beta", "zeros", True)
+        if self.affine:
+            self.gamma, self.beta = weight("gamma", "ones", True), weight("beta", "zeros", True)
         self.moving_mean = weight("moving_mean", "zeros", False)
         self.moving_variance = weight("moving_variance", "ones", False)
 
@@ -68,13 +70,15 @@ class BatchNorm(keras.layers.Layer):
     def _normalize(self, inputs, mean=None, variance=None):
         """Returns the outputs and the mean and (unbiased) variance of the batch; uses the given ones instead if any."""
         use_batch = mean is None
+        ones = tf.ones([inputs.shape[-1]], self.variable_dtype)
+        scale, offset = (self.gamma.value, self.beta.value) if self.affine else (ones, tf.zeros_like(ones))
         if inputs.dtype == tf.float64 or (use_batch and self.synchronized and replicas.count() > 1):
-            return self._normalize_unfused(inputs, mean, variance)
+            return self._normalize_unfused(inputs, mean, variance, scale, offset)
         empty = tf.zeros([0], tf.float32)
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=inputs,
-            scale=self.gamma.value,
-            offset=self.beta.value,
+            scale=scale,
+            offset=offset,
             mean=empty if use_batch else mean,
             variance=empty if use_batch else variance,
             epsilon=self.epsilon,
@@ -82,7 +86,7 @@ class BatchNorm(keras.layers.Layer):
         )
         return outputs, mean, variance
 
-    def _normalize_unfused(self, inputs, mean, variance):
+    def _normalize_unfused(self, inputs, mean, variance, scale, offset):
         wide = tf.cast(inputs, self.variable_dtype)
         count = tf.cast(tf.size(inputs) // tf.shape(inputs)[-1], wide.dtype)
         if mean is None:
@@ -92,11 +96,11 @@ class BatchNorm(keras.layers.Layer):
                 mean = tf.reduce_mean(means, axis=0)
                 variance = tf.reduce_mean(variances + tf.math.squared_difference(means, mean), axis=0)
                 count *= replicas.count()
-        outputs = tf.nn.batch_normalization(wide, mean, variance, self.beta.value, self.gamma.value, self.epsilon)
+        outputs = tf.nn.batch_normalization(wide, mean, variance, offset, scale, self.epsilon)
         return tf.cast(outputs, inputs.dtype), mean, variance * count / tf.maximum(count - 1, 1)
 
     def get_config(self):
-        return super().get_config() | {"decay": self.decay, "epsilon": self.epsilon}
+        return super().get_config() | {"decay": self.decay, "epsilon": self.epsilon, "affine": self.affine}
 
 
 def synchronize(network: keras.Model) -> None:
@@ -107,7 +111,7 @@ def synchronize(network: keras.Model) -> None:
 
 
 class Conv(keras.layers.Layer):
-    """A convolution with "SAME" padding and no bias; its kernel is [size, size, in, out].
+    """A convolution with "SAME" padding; its kernel is [size, size, in, out]. By default it has no bias.
 
     With `transposed=True` the transposed one, whose kernel is [size, size, out, in] and which multiplies height and
     width by `stride`. With `symmetric=True` as many zeros are added before as behind, as in PyTorch; "SAME" adds those
@@ -115,18 +119,30 @@ class Conv(keras.layers.Layer):
     """
 
     def __init__(
-        self, filters: int, size: int = 3, stride: int = 1, transposed: bool = False, symmetric: bool = False, **kwargs
+        self,
+        filters: int,
+        size: int = 3,
+        stride: int = 1,
+        transposed: bool = False,
+        symmetric: bool = False,
+        use_bias: bool = False,
+        **kwargs,
     ):
         super().__init__(**kwargs)
         self.filters, self.size, self.stride, self.transposed = filters, size, stride, transposed
-        self.symmetric = symmetric
+        self.symmetric, self.use_bias = symmetric, use_bias
 
     def build(self, input_shape):
         ends = (self.filters, input_shape[-1]) if self.transposed else (input_shape[-1], self.filters)
         self.kernel = self.add_weight(name="kernel", shape=(self.size, self.size, *ends), initializer="zeros")
+        if self.use_bias:
+            self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer="zeros")
 
     def call(self, inputs):
-        kernel = tf.cast(self.kernel.value, inputs.dtype)
+        outputs = self._convolve(inputs, tf.cast(self.kernel.value, inputs.dtype))
+        return outputs + tf.cast(self.bias.value, inputs.dtype) if self.use_bias else outputs
+
+    def _convolve(self, inputs, kernel):
         if not self.transposed:
             zeros = [self.size // 2] * 2
             padding = [[0, 0], zeros, zeros, [0, 0]] if self.symmetric else "SAME"
@@ -138,7 +154,7 @@ class Conv(keras.layers.Layer):
         return tf.ensure_shape(outputs, [None, height * self.stride, width * self.stride, self.filters])
 
     def get_config(self):
-        names = ("filters", "size", "stride", "transposed", "symmetric")
+        names = ("filters", "size", "stride", "transposed", "symmetric", "use_bias")
         return super().get_config() | {name: getattr(self, name) for name in names}
 
 

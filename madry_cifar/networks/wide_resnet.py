@@ -1,22 +1,17 @@
 """Wide residual networks: that of the MadryLab code, which the RvS release uses unchanged, and the standard one."""
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import ClassVar
 
 import keras
 import tensorflow as tf
 
 from madry_cifar.cli.errors import UsageError
-from madry_cifar.networks.layers import BatchNorm, Conv, Dense, initialize, standardize
+from madry_cifar.networks.layers import BatchNorm, Conv, Dense, initialize
+from madry_cifar.networks.scaling import SCALINGS
 from madry_cifar.predictor import Outputs
 
 LEAKINESS = {"madry": 0.1, "standard": 0.0}  # of the activations, by architecture
-PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # of the convolutions, and Keras's names of them
-SCALINGS = {  # of pixels in [0, 255], inside the network
-    "standardize": standardize,  # each image to mean 0 and deviation 1
-    "signed": lambda images: images / 127.5 - 1,
-    "unit": lambda images: images / 255,
-}
 
 
 class ResidualUnit(keras.layers.Layer):
@@ -96,11 +91,14 @@ class WideResNet(keras.Model):
         shortcuts that are 1×1 convolutions where the width changes, PyTorch's padding), that of TRADES, FeatScatter
         and Adv-interp.
       input_scaling: of the pixels, inside the network: "standardize" (each image by itself; MadryLab), "signed" (to
-        [-1, 1]) or "unit" (to [0, 1]).
+        [-1, 1]), "unit" (to [0, 1]), or by the channels' mean and deviation in "imagenet" or "cifar10".
       batch_norm_epsilon: added to the variance in batch norm: 1e-3 in MadryLab's code, 1e-5 in PyTorch.
       seed: of the initial weights.
       dtype: "float32"; "mixed_bfloat16" for convolutions in bfloat16, with weights, batch norm's statistics, features
         and logits in float32; or "float64" for numerical comparisons.
+
+    Attributes:
+      map_shapes: (H, W, C) of the feature maps that noise can be added to.
 
     Raises:
       ValueError: for a depth, width or number of classes that no such network has, or an unknown name.
@@ -154,48 +152,39 @@ class WideResNet(keras.Model):
         batch, height, width, _ = input_shape
         self.init_conv.build(input_shape)
         shape = (batch, height, width, 16)
+        self.map_shapes = [shape[1:]]
         for unit in self.units:
             unit.build(shape)
             shape = (batch, shape[1] // unit.stride, shape[2] // unit.stride, unit.filters)
+            self.map_shapes.append(shape[1:])
         self.norm_last.build(shape)
         self.logits.build((batch, shape[-1]))
         self.built = True
 
-    def call(self, images, batch_norm: str = "eval", updates: int = 1) -> Outputs:
+    def call(
+        self, images, batch_norm: str = "eval", updates: int = 1, noise: Sequence[tf.Tensor] | None = None
+    ) -> Outputs:
         """Features and logits of `images` [B, 32, 32, 3], pixels in [0, 255].
 
-        `batch_norm` is "eval" (running statistics), "train" (batch statistics; the running ones are moved, `updates`
-        times) or "frozen" (batch statistics; the running ones are kept).
+        Args:
+          batch_norm: "eval" (running statistics), "train" (batch statistics; the running ones are moved, `updates`
+            times) or "frozen" (batch statistics; the running ones are kept).
+          noise: added to the feature maps after the first convolution and after each unit; each [H, W, C], of
+            `map_shapes`, or one for each image.
         """
         scaled = SCALINGS[self.input_scaling](tf.cast(images, self.variable_dtype))
         outputs = self.init_conv(tf.cast(scaled, self.compute_dtype))
-        for unit in self.units:
-            outputs = unit(outputs, mode=batch_norm, updates=updates)
+        for index, unit in enumerate([None, *self.units]):
+            outputs = unit(outputs, mode=batch_norm, updates=updates) if unit else outputs
+            outputs = outputs if noise is None else outputs + tf.cast(noise[index], outputs.dtype)
         outputs = self.norm_last(outputs, mode=batch_norm, updates=updates)
         outputs = tf.nn.leaky_relu(outputs, LEAKINESS[self.architecture])
         features = tf.reduce_mean(tf.cast(outputs, self.variable_dtype), axis=[1, 2])
         return Outputs(features, self.logits(features))
 
     def get_config(self):
-        return super().get_config() | {name: getattr(self, name) for name in (*SETTINGS, "seed")}
-
-
-SETTINGS = ("depth", "width", "num_classes", "architecture", "input_scaling", "batch_norm_epsilon")
-
-
-def network_of(settings: Mapping[str, Any], **kwargs) -> WideResNet:
-    """The network that a run's settings describe, with its first weights; what they leave out is as by default.
-
-    Raises:
-      ValueError: as `WideResNet`.
-    """
-    return WideResNet(**{name: settings[name] for name in SETTINGS if name in settings}, **kwargs)
-
-
-def name_of(settings: Mapping[str, Any]) -> str:
-    """What the network that a run's settings describe is called: WRN-28-10; the standard one says so."""
-    prefix = "standard " if settings.get("architecture") == "standard" else ""
-    return f"{prefix}WRN-{settings['depth']}-{settings['width']}"
+        names = ("depth", "width", "num_classes", "architecture", "input_scaling", "batch_norm_epsilon", "seed")
+        return super().get_config() | {name: getattr(self, name) for name in names}
 
 
 def _check_choice(name, value, choices):

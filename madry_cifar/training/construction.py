@@ -5,10 +5,11 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 
 from madry_cifar.cli.errors import UsageError
-from madry_cifar.networks.wide_resnet import PRECISIONS, WideResNet, network_of
+from madry_cifar.networks.architectures import PRECISIONS, network_of
 from madry_cifar.predictor import Predictor
 from madry_cifar.runs import checkpoints
 from madry_cifar.runs.run_folder import read_flags
@@ -20,8 +21,8 @@ def build(settings: Mapping[str, Any], seed: int | None = None, dtype: str | Non
     """The defence that the settings of a run describe, its networks with their first weights.
 
     Args:
-      settings: "defense", of the network what `networks.wide_resnet.network_of` takes, "seed", "precision", and options
-        of the defence; what is left out is as by default.
+      settings: "defense", of the network what `networks.architectures.network_of` takes, "seed", "precision", and
+        options of the defence; what is left out is as by default.
       seed: of the weights and of every draw [that of the settings, else 0].
       dtype: of the networks, as `WideResNet` takes it [that of the settings' precision].
 
@@ -90,7 +91,7 @@ def start_from(defense: Defense, folders: Sequence[str]) -> None:
             variable.assign(stored[flat])
 
 
-def load_classifier(train_dir: str | os.PathLike, checkpoint: int | str | None = None) -> WideResNet:
+def load_classifier(train_dir: str | os.PathLike, checkpoint: int | str | None = None) -> keras.Model:
     """The classifier of a run, a `keras.Model`, with the weights of its latest or the given checkpoint (step or path).
 
     Raises:

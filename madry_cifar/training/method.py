@@ -12,7 +12,6 @@ import tensorflow as tf
 
 from madry_cifar import attacks, replicas
 from madry_cifar.networks.layers import kernels
-from madry_cifar.networks.wide_resnet import WideResNet
 from madry_cifar.predictor import NetworkPredictor, Predictor
 from madry_cifar.randomness import Draws, draw_seed
 from madry_cifar.training.optimizers import Momentum, Optimizer, clip_by_global_norm
@@ -36,7 +35,7 @@ class Method(abc.ABC):
     Options: type[TrainingOptions]
     watched_batch_norm: str
 
-    def __init__(self, classifier: WideResNet, options: TrainingOptions | None = None, seed: int = 0):
+    def __init__(self, classifier: keras.Model, options: TrainingOptions | None = None, seed: int = 0):
         self.classifier, self.seed = classifier, seed
         self.options = self.Options() if options is None else options
         self.networks: dict[str, keras.Model] = {}
@@ -112,7 +111,7 @@ class Defense(Method):
     watched_batch_norm = "frozen"  # the batch's own statistics, as in training
     starts_from: tuple[str, ...] = ()  # the methods whose runs it may take its first weights from, if it needs any
 
-    def __init__(self, classifier: WideResNet, options: Options | None = None, seed: int = 0):
+    def __init__(self, classifier: keras.Model, options: Options | None = None, seed: int = 0):
         super().__init__(classifier, options, seed)
         self.networks["classifier"] = classifier
         self.optimizers["classifier"] = self.optimizer(classifier, self.options.schedule())

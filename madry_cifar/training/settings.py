@@ -2,7 +2,8 @@
 
 from madry_cifar.cli.settings import Checkpoint, Download, Seed, Settings, like, option
 from madry_cifar.data.datasets import PADDING
-from madry_cifar.networks.wide_resnet import LEAKINESS, PRECISIONS, SCALINGS, check_size
+from madry_cifar.networks.architectures import ARCHITECTURES, PRECISIONS, check_size
+from madry_cifar.networks.scaling import SCALINGS
 
 
 class DataSettings(Settings):
@@ -31,18 +32,21 @@ class DataSettings(Settings):
 class NetworkSettings(Settings):
     """The classifier. Raises UsageError for one that there is not."""
 
-    depth: int = option(34, "6n + 4 layers: 28 in the paper's text, 34 in the released code")
+    depth: int = option(
+        34, "6n + 4 layers: 28 in the paper's text, 34 in the released code; of other architectures 6n + 2 or 8n + 2"
+    )
     width: int = option(10, "widening factor", minimum=1)
     architecture: str = option(
         "madry",
-        "madry (LeakyReLU, shortcuts without weights; released code), or standard (ReLU, shortcuts of 1×1 "
-        "convolutions; TRADES, FeatScatter, Adv-interp)",
-        choices=LEAKINESS,
+        "of wide ResNets madry (LeakyReLU, shortcuts without weights; released code) or standard (ReLU, shortcuts of "
+        "1×1 convolutions; TRADES, FeatScatter, Adv-interp, L2L); of post-activation ResNets resnet_pad (L2L-DA), "
+        "resnet_project (Direct), resnet_append or resnet18 (Learn2Perturb), which differ in their shortcuts",
+        choices=ARCHITECTURES,
     )
     input_scaling: str = option(
         "standardize",
-        "of pixels, inside the network: standardize (each image; released code), signed (to [-1, 1]) or unit "
-        "(to [0, 1])",
+        "of pixels, inside the network: standardize (each image; released code), signed (to [-1, 1]), unit "
+        "(to [0, 1]), or imagenet or cifar10 (by the mean and deviation of the channels there)",
         choices=SCALINGS,
     )
     batch_norm_epsilon: float = option(
@@ -57,7 +61,7 @@ class NetworkSettings(Settings):
 
     def __post_init__(self):
         super().__post_init__()
-        check_size(self.depth, self.width, 2)
+        check_size(self.architecture, self.depth, self.width, 2)
 
 
 class Identity(Settings):

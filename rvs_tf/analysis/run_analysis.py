@@ -9,7 +9,7 @@ import numpy as np
 from madry_cifar import data
 from madry_cifar.cli.errors import RunError, UsageError
 from madry_cifar.cli.settings import Checkpoint, Download, Seed, Settings, like, option, required
-from madry_cifar.networks.wide_resnet import name_of
+from madry_cifar.networks.architectures import name_of
 from madry_cifar.predictor import as_predictor
 from madry_cifar.runs import checkpoints, run_folder
 from madry_cifar.training.construction import build

@@ -3,7 +3,11 @@
 from rvs_tf.defenses.adv_interp import AdvInterp
 from rvs_tf.defenses.adv_vertex import AdvVertex
 from rvs_tf.defenses.bilateral import Bilateral
+from rvs_tf.defenses.direct import Direct
 from rvs_tf.defenses.featscatter import FeatScatter
+from rvs_tf.defenses.l2l import L2L
+from rvs_tf.defenses.l2l_da import L2LDA
+from rvs_tf.defenses.learn2perturb import Learn2Perturb
 from rvs_tf.defenses.trades import Trades
 
-DEFENSES = (AdvInterp, AdvVertex, Bilateral, FeatScatter, Trades)
+DEFENSES = (AdvInterp, AdvVertex, Bilateral, Direct, FeatScatter, L2L, L2LDA, Learn2Perturb, Trades)

@@ -45,7 +45,7 @@ class AdvInterp(OnExamples):
             )
 
     def examples(self, images, labels, step):
-        partners, partner_labels = (self._reversed(batch) for batch in (images, labels))
+        partners, partner_labels = reversed_batch(images), reversed_batch(labels)
         aim = tf.math.l2_normalize(self._features(partners), axis=1)
 
         def closeness(images):
@@ -67,5 +67,7 @@ class AdvInterp(OnExamples):
     def _features(self, images):
         return self.classifier(images).features
 
-    def _reversed(self, batch):
-        return replicas.own(replicas.gather(batch)[::-1])
+
+def reversed_batch(batch: tf.Tensor) -> tf.Tensor:
+    """The partners of a batch [B, …]: it in reversed order, over all replicas."""
+    return replicas.own(replicas.gather(batch)[::-1])

@@ -16,7 +16,7 @@ from released import DATA, is_running, probe_error, weight
 import rvs_tf  # noqa: F401 (registers the defences)
 from madry_cifar import train
 from madry_cifar.cli import flags
-from madry_cifar.networks.wide_resnet import network_of
+from madry_cifar.networks.architectures import network_of
 from madry_cifar.runs.checkpoints import flat_state
 from madry_cifar.training import registry
 from madry_cifar.training.settings import NetworkSettings
