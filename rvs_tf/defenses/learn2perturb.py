@@ -44,6 +44,12 @@ class Learn2PerturbOptions(Options):
         "the released code divides and stops; or shifted: e - noise_epoch + 1",
         choices=("released", "shifted"),
     )
+    sigma_gradient: str = option(
+        "released",
+        "of σ⊙n in the blocks: released (n + σ, as in the numbers of the authors' code, where n seems to be a copy of "
+        "σ that is overwritten) or exact (n, as of the first map's)",
+        choices=("released", "exact"),
+    )
     first_sigma: float = option(0.25, "σ of all noise at first", minimum=LEAST)
     shared_noise: bool = option(
         True, "in training, one draw for all images of a batch (released code); off: each image has its own"
@@ -150,6 +156,9 @@ class Learn2Perturb(Defense):
             self.draw(step, forward, index, [tf.shape(images)[0], *shape])
             for index, shape in enumerate(self.classifier.map_shapes)
         ]
+        if self.options.sigma_gradient == "released":  # in value the same
+            first, *others = zip(draws, self.noise.sigmas, strict=True)
+            draws = [first[0], *(draw + sigma.value - tf.stop_gradient(sigma.value) for draw, sigma in others)]
         noise = self.noise.scaled(draws)
         return self.classifier(images, batch_norm=batch_norm, updates=updates, noise=noise).logits
 
