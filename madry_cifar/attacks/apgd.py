@@ -12,6 +12,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from madry_cifar.attacks.losses import cross_entropy, is_wrong, lead, logit_gap
+from madry_cifar.attacks.pgd import EOT
 from madry_cifar.attacks.registry import Attack, Sizes, linf, register
 from madry_cifar.attacks.restarts import first_error, nearest_classes, put, rows_of, take
 from madry_cifar.attacks.steps import averaged, gradient_of, per_image, project, random_start, where
@@ -23,7 +24,6 @@ STEPS = 100
 MOMENTUM = 0.75  # share of the new step; the rest is the last move
 RISING = 0.75  # share of steps that must raise the loss between two checkpoints
 TARGETS = 9  # classes aimed at, those ranked next to the true one
-EOT = 20  # gradients averaged at each point, for networks whose outputs are random
 
 
 def difference_of_logits_ratio(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:

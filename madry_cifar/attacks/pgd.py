@@ -9,7 +9,7 @@ import tensorflow as tf
 from madry_cifar.attacks.losses import LOSSES
 from madry_cifar.attacks.registry import Attack, linf, register
 from madry_cifar.attacks.restarts import first_error, take
-from madry_cifar.attacks.steps import climb, gradient_of, random_start, scalar
+from madry_cifar.attacks.steps import averaged, climb, gradient_of, random_start, scalar
 from madry_cifar.predictor import as_predictor
 from madry_cifar.randomness import Draws
 
@@ -75,11 +75,12 @@ def _pgd(model, images, labels, seed, *args):
 _compiled_pgd = tf.function(_pgd, autograph=False)
 
 
-def run_pgd(predictor, images, labels, draws, epsilon, step_size, steps, loss, is_random):
-    """PGD from one start, for an `Attack`."""
+def run_pgd(predictor, images, labels, draws, epsilon, step_size, steps, loss, is_random, eot=1):
+    """PGD from one start, for an `Attack`; each step follows the mean gradient of `eot` draws of the predictor."""
     function, predict = LOSSES.get(loss, loss), predictor.differentiable()
+    estimate = gradient_of(lambda point, number: function(predict(point, draws.query(number)).logits, labels))
     return climb(
-        gradient_of(lambda point, number: function(predict(point, draws.query(number)).logits, labels)),
+        averaged(estimate, eot),
         images,
         random_start(images, epsilon, draws) if is_random else images,
         epsilon,
@@ -122,6 +123,16 @@ def _fgsm(match, sizes):
     is_random = bool(match[1])
     protocol = linf(**settings, random_start=is_random)
     return Attack(match[0], run_pgd, protocol, settings | {"is_random": is_random})
+
+
+EOT = 20  # gradients averaged at each point, for networks whose outputs are random
+
+
+@register(r"eot-(pgd|cw)-([1-9]\d*)", "eot-pgd-20")
+def _averaged_steps(match, sizes):
+    settings = {"epsilon": sizes.epsilon, "step_size": sizes.step_size, "steps": int(match[2]), "eot": EOT}
+    settings |= {"loss": {"pgd": "xent", "cw": "cw"}[match[1]]}
+    return Attack(match[0], run_pgd, linf(**settings, random_start=True), settings | {"is_random": True})
 
 
 @register(r"(pgd|cw)-([1-9]\d*)", "pgd-7", "pgd-20", "pgd-100", "pgd-100x10", "cw-20", "cw-100", restarts=True)

@@ -77,18 +77,19 @@ def gradient_of(loss: Callable) -> Callable[[tf.Tensor, tf.Tensor], Estimate]:
     return estimate
 
 
-def averaged(estimate: Callable, samples: int) -> Callable[[tf.Tensor, tf.Tensor], Estimate]:
+def averaged(estimate: Callable, samples) -> Callable[[tf.Tensor, tf.Tensor], Estimate]:
     """Expectation over transformation (EOT): the mean of an estimate over `samples` queries, number·samples + i.
 
     What else the loss returns is that of the last query.
     """
-    if samples == 1:
+    if isinstance(samples, int) and samples == 1:
         return estimate
 
     def mean(point, number):
         def share(index):
             loss, gradient, extra = estimate(point, number * samples + index)
-            return Estimate(loss / samples, gradient / samples, extra)
+            count = scalar(samples, gradient.dtype)
+            return Estimate(loss / count, gradient / count, extra)
 
         def add(index, so_far):
             new = share(index)

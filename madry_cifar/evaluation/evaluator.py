@@ -18,6 +18,7 @@ from madry_cifar.predictor import Predictor, as_predictor
 from madry_cifar.randomness import Draws
 
 JUDGED = -1  # the number of the query by which images are judged; an attack's own are others
+REDRAWN = range(-13, -3)  # those by which images are judged again, where the predictor is stochastic
 
 
 def skipping(attack: Attack) -> Attack:
@@ -110,7 +111,9 @@ class Evaluator:
         ) as bar:
             for first in range(0, len(left), self.batch_size):
                 started, rows, later = time.monotonic(), *np.split(left[first:], [self.batch_size])
-                moved, so_far.predictions[rows], compiled = self._run_batch(attack, split, rows, seed)
+                moved, so_far.predictions[rows], redrawn, compiled = self._run_batch(attack, split, rows, seed)
+                if self.predictor.stochastic:
+                    so_far.redrawn[rows] = redrawn
                 if self.keep_adversarial:
                     so_far.adversarial[rows] = moved
                 linf = float(np.abs(moved - split.images[rows]).max())
@@ -125,27 +128,29 @@ class Evaluator:
         """The outcome for all images, as far as it is known, to be filled in place; and the images left to attack."""
         predictions = np.empty(len(split), np.int16)
         adversarial = np.empty(split.images.shape, np.float32) if self.keep_adversarial else None
+        redrawn = np.empty((len(split), len(REDRAWN)), np.int16) if self.predictor.stochastic else None
         left = np.arange(len(split)) if earlier is None else np.flatnonzero(earlier.predictions == split.labels)
         for known in filter(None, (earlier, before)):
             predictions[: len(known.labels)] = known.predictions
             if self.keep_adversarial:
                 adversarial[: len(known.labels)] = known.adversarial
+            if self.predictor.stochastic:
+                redrawn[: len(known.labels)] = known.redrawn
         if before is not None:
             left = left[left >= len(before.labels)]
         outcome = before or Outcome(attack, predictions, split.labels)
-        return dataclasses.replace(
-            outcome, attack=attack, predictions=predictions, labels=split.labels, adversarial=adversarial
-        ), left
+        arrays = {"predictions": predictions, "labels": split.labels, "adversarial": adversarial, "redrawn": redrawn}
+        return dataclasses.replace(outcome, attack=attack, **arrays), left
 
     def _run_batch(self, attack, split, rows, seed):
-        """The adversarial images and predictions of some rows of the split, and whether a function was compiled."""
+        """Of some rows of the split the adversarial images and predictions, and whether a function was compiled."""
         padded = np.pad(rows, (0, self.batch_size - len(rows)), mode="edge")
         labels = split.labels[padded]
         if attack.protocol.get("stops_at_error"):
             labels[len(rows) :] = -1  # never right: so no work is done on the copies
         function = self._function(attack.run)
         traced = function.experimental_get_tracing_count()
-        adversarial, predictions, finite = (
+        adversarial, predictions, redrawn, finite = (
             output.numpy()[: len(rows)]
             for output in function(split.images[padded], labels, *_draws(seed, padded), **_as_tensors(attack.settings))
         )
@@ -155,7 +160,7 @@ class Evaluator:
                 f"{attack.name}: logits that are not finite at image {rows[np.argmin(finite)]}: the network has "
                 "diverged; evaluate an older checkpoint"
             )
-        return adversarial, predictions, function.experimental_get_tracing_count() > traced
+        return adversarial, predictions, redrawn, function.experimental_get_tracing_count() > traced
 
     def _function(self, run):
         """The compiled function for an attack's `run`."""
@@ -167,7 +172,10 @@ class Evaluator:
         images, draws = tf.cast(images, tf.float32), Draws(seed, place)
         adversarial = run(self.attacked, images, labels, draws, **settings)
         logits = self.predictor(adversarial, draws.query(JUDGED)).logits
-        return adversarial, tf.argmax(logits, axis=1), tf.reduce_all(tf.math.is_finite(logits), axis=1)
+        predictions, others = tf.argmax(logits, axis=1), REDRAWN if self.predictor.stochastic else ()
+        redrawn = [tf.argmax(self.predictor(adversarial, draws.query(number)).logits, axis=1) for number in others]
+        redrawn = tf.stack(redrawn, axis=1) if redrawn else predictions[:, tf.newaxis]
+        return adversarial, predictions, redrawn, tf.reduce_all(tf.math.is_finite(logits), axis=1)
 
 
 def _draws(seed, place):

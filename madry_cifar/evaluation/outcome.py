@@ -25,6 +25,7 @@ class Outcome:
       seconds: wall time of their batches, with compilation.
       compiled_images, compiled_seconds: what of it was in batches for which a function was compiled first.
       adversarial: [N, 32, 32, 3] float32, if they were to be kept.
+      redrawn: [N, D] int16, of a stochastic predictor: the classes predicted on the same images with other draws.
     """
 
     attack: Attack
@@ -36,6 +37,7 @@ class Outcome:
     compiled_images: int = 0
     compiled_seconds: float = 0.0
     adversarial: np.ndarray | None = None
+    redrawn: np.ndarray | None = None
 
     @property
     def accuracy(self) -> float:
@@ -51,14 +53,16 @@ class Outcome:
     def after(self, earlier: "Outcome") -> "Outcome":
         """As if only the images that were still classified correctly in `earlier` had been attacked."""
         is_left = earlier.predictions == earlier.labels
-        return dataclasses.replace(self, predictions=np.where(is_left, self.predictions, earlier.predictions))
+        known = {"predictions": np.where(is_left, self.predictions, earlier.predictions)}
+        if self.redrawn is not None:
+            known["redrawn"] = np.where(is_left[:, np.newaxis], self.redrawn, earlier.redrawn)
+        return dataclasses.replace(self, **known)
 
     def first(self, images: int) -> "Outcome":
         """Of the first so many images alone; the numbers are kept."""
-        kept = None if self.adversarial is None else self.adversarial[:images]
-        return dataclasses.replace(
-            self, predictions=self.predictions[:images], labels=self.labels[:images], adversarial=kept
-        )
+        names = ("predictions", "labels", "adversarial", "redrawn")
+        arrays = {name: array[:images] for name in names if (array := getattr(self, name)) is not None}
+        return dataclasses.replace(self, **arrays)
 
     def and_a_batch(self, images: int, linf: float, seconds: float, compiled: bool) -> "Outcome":
         """With the numbers of a further batch, whose function was `compiled` first or not, but without its images."""
@@ -73,7 +77,10 @@ class Outcome:
 
     def as_dict(self) -> dict:
         """For the results file."""
-        rate = self.images_per_second
+        rate, spread = self.images_per_second, {}
+        if self.redrawn is not None:
+            each = [accuracy(predictions, self.labels) for predictions in self.redrawn.T]
+            spread = {"draws": {"number": len(each), "mean": float(np.mean(each)), "std": float(np.std(each, ddof=1))}}
         return {
             "accuracy": self.accuracy,
             "images": len(self.labels),
@@ -83,6 +90,7 @@ class Outcome:
             "seconds": round(self.seconds, 3),
             "compiled_seconds": round(self.compiled_seconds, 3),
             "images_per_second": rate and round(rate, 3),
+            **spread,
         }
 
 

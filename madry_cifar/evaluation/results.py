@@ -60,7 +60,13 @@ def outcome(path: pathlib.Path, about: Mapping, attack: Attack) -> Outcome | Non
     if entry is None or entry["protocol"] != attack.protocol:
         return None
     numbers = {name: entry[name] for name in NUMBERS if name in entry}
-    return Outcome(attack, arrays[attack.name], arrays["labels"], **numbers)
+    redrawn = arrays.get(_redrawn(attack.name)) if "draws" in entry else None
+    return Outcome(attack, arrays[attack.name], arrays["labels"], redrawn=redrawn, **numbers)
+
+
+def _redrawn(name):
+    """Under which name the predictions with other draws are kept."""
+    return f"{name}.redrawn"
 
 
 def worst_case(path: pathlib.Path, about: Mapping, names: Iterable[str]) -> dict | None:
@@ -96,7 +102,7 @@ def _read(path, about):
 
 def _fault(name, entry, arrays):
     """What is wrong with an attack's entry; None if it is whole and that of its predictions."""
-    if name not in arrays:
+    if name not in arrays or ("draws" in entry and _redrawn(name) not in arrays):
         return f"no predictions of {name}"
     if {"accuracy", "images", "protocol", "linf", "seconds"} - set(entry):
         return f"{name} is incomplete"
@@ -125,6 +131,7 @@ def write(path: pathlib.Path, outcomes: Mapping[str, Outcome], about: Mapping) -
     before, arrays, _ = _read(path, about)
     arrays |= {"labels": next(iter(outcomes.values())).labels}
     arrays |= {name: outcome.predictions for name, outcome in outcomes.items()}
+    arrays |= {_redrawn(name): outcome.redrawn for name, outcome in outcomes.items() if outcome.redrawn is not None}
     content = {
         "schema_version": SCHEMA_VERSION,
         "numbers": "measured",
@@ -178,7 +185,8 @@ class Partial:
             done = slice(len(content["predictions"]))
             adversarial = self._read_images(split.images[done].shape) if self.images_path else None
             numbers = {name: content[name].item() for name in NUMBERS}
-            return Outcome(self.attack, content["predictions"], split.labels[done], adversarial=adversarial, **numbers)
+            arrays = {"adversarial": adversarial, "redrawn": content.get("redrawn")}
+            return Outcome(self.attack, content["predictions"], split.labels[done], **arrays, **numbers)
         except Exception as error:  # as in `_read`
             warn(f"{self.path}: cannot be gone on from ({_reason(error)}); measured from the first image")
             return None
@@ -199,6 +207,7 @@ class Partial:
                     file.write(outcome.adversarial[self._images :].tobytes())
             self._images = len(outcome.adversarial)
         arrays = {name: getattr(outcome, name) for name in ("predictions", *NUMBERS)}
+        arrays |= {} if outcome.redrawn is None else {"redrawn": outcome.redrawn}
         write_array(self.path, np.savez, key=self._key, **arrays)
 
     def remove(self) -> None:

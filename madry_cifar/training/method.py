@@ -81,6 +81,14 @@ class Method(abc.ABC):
           The losses by name; "total" is what the classifier minimised, or the attack on it.
         """
 
+    def watched_logits(self, images: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+        """Logits [B, K] of the classifier as it is watched in training; changes no state."""
+        return self.classifier(images, batch_norm=self.watched_batch_norm).logits
+
+    def histograms(self) -> Mapping[str, tf.Tensor]:
+        """What is shown as histograms in TensorBoard, by name: nothing, if a method does not say otherwise."""
+        return {}
+
     def adversarial_images(self, images: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> tf.Tensor | None:
         """What `train_step` would make of `images`, for showing; changes no state. None: it leaves them as they are."""
         return None

@@ -139,7 +139,7 @@ def inspect(method: Method, images: tf.Tensor, labels: tf.Tensor, step: tf.Tenso
     """
 
     def accuracy(batch):
-        logits = method.classifier(batch, batch_norm=method.watched_batch_norm).logits
+        logits = method.watched_logits(batch, step)
         return 100 * tf.reduce_mean(tf.cast(tf.argmax(logits, axis=1, output_type=labels.dtype) == labels, tf.float32))
 
     seen = {"batch/natural_accuracy": accuracy(images)}

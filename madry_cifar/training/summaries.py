@@ -24,6 +24,12 @@ class Summaries:
             for tag, value in values.items():
                 tf.summary.scalar(tag, value)
 
+    def histograms(self, step: int, values: Mapping[str, tf.Tensor]) -> None:
+        """The distribution of the elements of each named tensor."""
+        with self.writer.as_default(step):
+            for tag, value in values.items():
+                tf.summary.histogram(tag, value)
+
     def images(self, step: int, images: tf.Tensor, adversarial: tf.Tensor | None = None) -> None:
         """A row of training images and, below, of their perturbations (grey is none) and the adversarial images.
 

@@ -165,6 +165,7 @@ class Trainer:
         step = self.step - 1
         _, shown = self.steps.inspect(self.batches(step), step)
         self.summaries.images(self.step, *shown)
+        self.summaries.histograms(self.step, self.method.histograms())
 
     def _evaluate(self):
         outcomes = self.evaluator(self.held_out, seed=self.method.seed)

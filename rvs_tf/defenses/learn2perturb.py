@@ -180,5 +180,11 @@ class Learn2Perturb(Defense):
         start = attacks.random_start(images, options.epsilon, self.start_draws(step))
         return climb(gradient_of(loss), images, start, options.epsilon, options.attack_step_size, options.attack_steps)
 
+    def watched_logits(self, images, step):
+        return self.logits(images, step, 0, batch_norm=self.watched_batch_norm)
+
+    def histograms(self):
+        return {f"sigma/{index}": sigma.value for index, sigma in enumerate(self.noise.sigmas)}
+
     def adversarial_images(self, images, labels, step):
         return self.attack(images, labels, step)
