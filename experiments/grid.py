@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import pathlib
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from typing import Any
 
 from experiments import presets
 from experiments.parts import PARTS
-from experiments.rows import COLUMNS, SURROGATES, row_of
+from experiments.rows import COLUMNS, STARTS, SURROGATES, row_of, with_variants
 from madry_cifar import data
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError, text, unknown
@@ -88,6 +89,7 @@ class Request(GridSettings, GridData):
 
 
 COMMON = {field.name for field in dataclasses.fields(TrainingSettings)} - {"dataset", "data_dir", "download"}
+NETWORK = {field.name for field in dataclasses.fields(NetworkSettings)}
 SHARED = {field.name for field in dataclasses.fields(Options)} | {"epsilon"}  # options that mean the same everywhere
 
 
@@ -132,7 +134,7 @@ def configuration(parts: list[str], request: Request, given: Mapping[str, str]) 
       UsageError: for a value that cannot be used, before anything is run.
     """
     _check(request, given)
-    compared = list(dict.fromkeys(request.defenses)) or list(defenses())
+    compared = with_variants(dict.fromkeys(request.defenses or defenses()))
     rows = {name: list(part.rows) or compared for name, part in PARTS.items()}
     datasets = list(dict.fromkeys(request.dataset))
     attacks = {name: list(part.attacks) for name, part in PARTS.items() if part.attacks}
@@ -186,6 +188,7 @@ def _runs(parts, rows, datasets, request, given):
     trained = [row for part in parts for row in [*rows[part], *(SURROGATES if part == "table3" else ())]]
     trained = list(dict.fromkeys(trained))
     runs = [run for dataset in datasets for row in trained for run in runs_of(dataset, row, request, given)]
+    runs = list({run["id"]: run for run in itertools.chain(*([*run.pop("starts"), run] for run in runs))}.values())
     unused = given.keys() - set().union(*(_settable(row_of(row).defense, request.defense) for row in trained))
     if unused:
         raise UsageError(min(unused), given[min(unused)], f"applies to none of {', '.join(trained)}")
@@ -201,23 +204,43 @@ def _settable(defense, preset_of):
     return COMMON | (options if preset_of in (None, defense) else options & SHARED)
 
 
-def runs_of(dataset: str, row: str, request: Request, given: Mapping[str, str]) -> list[dict[str, Any]]:
+def runs_of(dataset: str, row: str, request: Request, given: Mapping[str, str], **last: str) -> list[dict[str, Any]]:
     """The trainings of a row, one for each seed: their identities, and the flags of `rvs_tf.train` for them.
 
     The settings of a row are, each before the next: the preset of its defence for the data set; what the grid needs
-    (checkpoints spread over the training, all kept); those given, as far as the defence has them; what makes the row.
+    (checkpoints spread over the training, all kept); those given, as far as the defence has them; what makes the row;
+    the `last`. "starts" are the runs whose weights it starts from; "needs" says which must be trained before, "copy_of"
+    which one it shares, if any.
     """
-    defense = row_of(row).defense
+    defense, base = row_of(row).defense, row_of(row).trained_as
     settable = _settable(defense, request.defense)
     settings = preset(dataset, defense) | {name: given[name] for name in given.keys() & settable}
-    settings |= row_of(row).settings
+    settings |= row_of(row).settings | last
     steps = int(settings.get("steps", registry.find(defense).Options().steps))
     settings = {"checkpoint_every": str(max(1, steps // request.checkpoints)), "keep": "0"} | settings
-    changed = _changed(dataset, defense, settings)
-    digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:8]
-    run = {"id": f"{dataset}/{row}-{digest}/seed-", "dataset": dataset, "row": row, "seed": 0}
-    run["flags"] = [f"--defense={defense}", *(f"--{name}={value}" for name, value in sorted(settings.items()))]
-    return [run | {"id": f"{run['id']}{seed}", "seed": seed} for seed in range(request.seeds)]
+    starts = _starts_of(dataset, defense, settings, request, given)
+    bases = runs_of(dataset, base, request, given) if base else []
+    runs = []
+    for seed in range(request.seeds):
+        own = settings | ({"starts_from": f"runs/{starts[seed]['id']}"} if starts else {})
+        changed = _changed(dataset, defense, settings | ({"starts_from": starts[0]["id"]} if starts else {}))
+        digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:8]
+        run = {"id": f"{dataset}/{row}-{digest}/seed-{seed}", "dataset": dataset, "row": row, "seed": seed}
+        run["flags"] = [f"--defense={defense}", *(f"--{name}={value}" for name, value in sorted(own.items()))]
+        run["needs"] = [other[seed]["id"] for other in (starts, bases) if other]
+        run |= {"copy_of": bases[seed]["id"]} if bases else {}
+        runs.append(run | {"starts": starts[seed : seed + 1]})
+    return runs
+
+
+def _starts_of(dataset, defense, settings, request, given):
+    """The trainings, by seed, whose weights a defence needs first: a row's, or with another network one not shown."""
+    needed = registry.find(defense).starts_from
+    if not needed:
+        return []
+    network = {name: settings[name] for name in NETWORK & settings.keys()}
+    shown, own = (runs_of(dataset, needed[0], request, given, **last) for last in ({}, network))
+    return shown if shown == own else runs_of(dataset, STARTS[needed[0]], request, given, **network)
 
 
 def preset(dataset: str, defense: str) -> dict[str, str]:

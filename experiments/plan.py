@@ -123,7 +123,7 @@ class Clock:
         options = kind.Options.parse({name: flags[name] for name in names & flags.keys()})
         done = max(saved_steps(self.work / "runs" / run["id"]), default=0)
         per_image = self._training_step(kind, options, *self._network(run))
-        return max(0, options.steps - done) * options.batch_size * per_image
+        return 0.0 if "copy_of" in run else max(0, options.steps - done) * options.batch_size * per_image
 
     def _train_advgan(self, run, output):
         options = AdvGAN.Options(generator_width=int(output.parent.name.removeprefix("x")))

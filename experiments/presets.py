@@ -16,12 +16,20 @@ from experiments import published
 from experiments.rows import DATASETS, WHITE_BOX, column_of
 from madry_cifar.cli import flags
 from madry_cifar.runs.files import replacing
+from madry_cifar.training import registry
 
 FOLDER = Path(__file__).with_name("presets")
+DIRECT = {"direct": "learning_rates=0.1,0.01 weight_decay=1e-5 epsilon=7.96875"}
 DEPENDENT = {
-    "cifar10": {"rates": "0.1,0.01,0.001", "fourth": "0.0001", "generator": "0.01", "released": "201000"},
-    "cifar100": {"rates": "0.1,0.01,0.001", "fourth": "0.0001", "generator": "0.01", "released": "300000"},
-    "svhn_cropped": {"rates": "0.01,0.001,0.0001", "fourth": "1e-05", "generator": "0.0001", "released": "179000"},
+    "cifar10": {"rates": "0.1,0.01,0.001", "fourth": "0.0001", "generator": "0.01", "released": "201000", **DIRECT},
+    "cifar100": {"rates": "0.1,0.01,0.001", "fourth": "0.0001", "generator": "0.01", "released": "300000", **DIRECT},
+    "svhn_cropped": {
+        "rates": "0.01,0.001,0.0001",
+        "fourth": "1e-05",
+        "generator": "0.0001",
+        "released": "179000",
+        "direct": "learning_rates=0.01,0.001 weight_decay=1e-4 epsilon=12.75",
+    },
 }
 MADRYLAB = "depth=34 width=10 steps=80000 batch_size=128 learning_rates={rates} learning_rate_boundaries=40000,60000 "
 RVS = "batch_size=64 learning_rates={rates} learning_rate_boundaries=60000,90000 epsilon=8 keep=0 "
@@ -31,6 +39,11 @@ PYTORCH = "architecture=standard batch_norm_epsilon=1e-5 weight_decay_on=all cro
 BILATERAL = "attack_steps=1 attack_step_size=8 target=mc label_ratio=9 label_gamma=0.01"
 FEATSCATTER = "attack_steps=1 attack_step_size=8 label_smoothing=0.5"
 ADV_VERTEX = "attack_steps=10 attack_step_size=2 attack_batch_norm=frozen vertex_scale=2 lambda1=1 lambda2=0.1"
+L2L = "attacker_gradient=true attacker_steps=2"
+L2L_DA = "attacker_steps=10 diversity_weight=0.5 clip_norm=1"
+DIRECT_GAN = "generator_updates=5 gradient_term=released gradient_weight=0.01 finite_difference=0.01"
+LEARN2PERTURB = "attack_steps=7 attack_step_size=2.55 noise_weight=1e-4"
+RESNET = "batch_norm_epsilon=1e-5 depth=20 width=1 "
 KINDS = {  # flags, and hours on an A100 for CIFAR-10, CIFAR-100 and SVHN
     "natural": (MADRYLAB, (2, 2, 2)),
     "at": (MADRYLAB + "epsilon=8 attack_steps=7 attack_step_size=2 attack_batch_norm=train", (10, 10, 10)),
@@ -68,6 +81,31 @@ KINDS = {  # flags, and hours on an A100 for CIFAR-10, CIFAR-100 and SVHN
         "architecture=madry batch_norm_epsilon=1e-5 " + MADRYLAB + "epsilon=8 " + ADV_VERTEX,
         (14, 14, 14),
     ),
+    "l2l_rvs": (FOOTING + L2L, (10, 17, 10)),
+    "l2l_original": (
+        PYTORCH + "depth=34 width=10 input_scaling=unit epochs=76 batch_size=128 learning_rates={rates} "
+        "learning_rate_epochs=29,59 epsilon=7.905 weight_decay=2e-4 " + L2L,
+        (5, 5, 7),
+    ),
+    "l2l_da_rvs": (FOOTING + L2L_DA, (36, 60, 36)),
+    "l2l_da_original": (
+        "architecture=resnet_pad input_scaling=imagenet crop_padding=4 " + RESNET + "steps=100000 batch_size=100 "
+        "learning_rates=0.01,0.001 learning_rate_boundaries=49998 epsilon=8 weight_decay=1e-5 " + L2L_DA,
+        (2, 2, 2),
+    ),
+    "direct_rvs": (FOOTING + DIRECT_GAN, (12, 21, 12)),
+    "direct_original": (
+        "architecture=resnet_project input_scaling=signed crop_padding=2 " + RESNET + "steps=200000 batch_size=64 "
+        "learning_rate_boundaries=99999 {direct} test_batch_norm=frozen " + DIRECT_GAN,
+        (2, 2, 2),
+    ),
+    "learn2perturb_rvs": (FOOTING + LEARN2PERTURB, (13, 22, 13)),
+    "learn2perturb_original": (
+        "architecture=resnet18 input_scaling=cifar10 batch_norm_epsilon=1e-5 crop_padding=4 depth=18 width=1 "
+        "epochs=350 batch_size=128 learning_rates={rates} learning_rate_epochs=150,250 epsilon=8 weight_decay=3e-4 "
+        + LEARN2PERTURB,
+        (3, 3, 4),
+    ),
 }
 TITLES = {  # {} for the data set
     "natural": "Natural training on {} with MadryLab's settings",
@@ -79,6 +117,10 @@ TITLES = {  # {} for the data set
     "featscatter": "Feature Scattering on {}",
     "adv_interp": "Adversarial interpolation on {}",
     "adv_vertex": "Adversarial vertex mixup (AVmixup) on {}",
+    "l2l": "L2L (two steps, without interpolation) on {}",
+    "l2l_da": "L2L-DA on {}",
+    "direct": "Direct on {}",
+    "learn2perturb": "Learn2Perturb on {}",
     "_original": " with the settings of its authors' code",
     "_rvs": " with RvS's network, batch, ε and number of steps, to be compared with it",
     "smoke": "A minute of RvS on {}, to see that everything works. Not a result",
@@ -103,6 +145,17 @@ REMARKS = {  # and the presets that they are about
         "svhn_bilateral_original"
     ),
     "The first rate for SVHN is 0.01, as the RvS paper says.": "svhn_featscatter_original",
+    "Its code trains on CIFAR-10 alone: these settings are those.": "cifar100_l2l_original cifar100_l2l_da_original",
+    "Its code trains on CIFAR-10 alone: the rates for SVHN are our choice.": "svhn_l2l_original svhn_l2l_da_original",
+    "Its code has no SVHN: the rates for it are our choice.": "svhn_learn2perturb_original",
+    "Its code for CIFAR-100 is not public: these settings are those of CIFAR-10.": "cifar100_direct_original",
+    "Its code for SVHN has other networks, another optimizer of the generator and more images: not repeated here.": (
+        "svhn_direct_original"
+    ),
+    "RUN is a natural training of the same network: natural.flags of this data set with --depth, --width, "
+    "--architecture, --input_scaling and --batch_norm_epsilon from below.": " ".join(
+        f"{dataset}_l2l_da_{kind}" for dataset in ("cifar10", "cifar100", "svhn") for kind in ("original", "rvs")
+    ),
 }
 GPU = "one GPU of 16 GiB or more; about {} h on an A100 ({})"
 ESTIMATE = "estimate: FLOPs at 40 % of its 156 TFLOP/s in TF32; not measured"
@@ -160,11 +213,12 @@ def _file(dataset, kind, title, hardware, expected, defense, values):
     preset = f"{dataset.removesuffix('_cropped')}_{kind}"
     remarks = [text for text, presets in REMARKS.items() if preset in presets.split()]
     download = "" if dataset == "digits" else "--download "
+    start = "--starts_from=RUN " if registry.find(defense).starts_from else ""
     flagfile = f"--flagfile=experiments/presets/{preset}.flags"
     lines = [
         f"{title.format(DATASETS[dataset].label)}.",
         *remarks,
-        f"Command:   python -m rvs_tf.train {flagfile} {download}--train_dir=runs/{preset}",
+        f"Command:   python -m rvs_tf.train {flagfile} {download}{start}--train_dir=runs/{preset}",
         f"Hardware:  {hardware}",
         f"Expected:  {NO_ROW.get(preset, expected)}",
         "Written by python -m experiments.presets: changes belong into its table.",

@@ -5,7 +5,7 @@ TensorFlow is imported: the Snakefile reads this too.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 
@@ -20,6 +20,7 @@ class Row:
       ablation: the label in Table IV, where it is another.
       variant_of: the defence that it is a variant of, or "".
       settings: the flags of training that make the variant, as text.
+      trained_as: the row whose trainings it shares, as it differs in its evaluation alone, or "".
     """
 
     name: str
@@ -30,15 +31,17 @@ class Row:
     ablation: str = ""
     variant_of: str = ""
     settings: Mapping[str, str] = field(default_factory=dict)
+    trained_as: str = ""
 
     @property
     def defense(self) -> str:
         """The defence that is trained for it."""
         return self.variant_of or self.name
 
-    def variant(self, name: str, label: str, **settings: str) -> "Row":
+    def variant(self, name: str, label: str, *, same_training: bool = False, **settings: str) -> "Row":
         """The row of a variant."""
-        return replace(self, name=name, label=label, ablation="", variant_of=self.name, settings=settings)
+        own = {"name": name, "label": label, "ablation": "", "variant_of": self.name, "settings": settings}
+        return replace(self, **own, trained_as=self.name if same_training else "")
 
 
 RVS = Row(  # what the paper calls "Ours" is RvS here, so that nobody takes it for ours
@@ -49,6 +52,8 @@ RVS = Row(  # what the paper calls "Ours" is RvS here, so that nobody takes it f
     link="https://arxiv.org/abs/2108.09713",
     ablation="OT-Reg + OT (RvS)",
 )
+DIRECT = Row("direct", "Direct")
+NATURAL = Row("natural", "Natural", title="Standardly trained model", authors="")
 AT = Row(
     "at",
     "AT",
@@ -59,7 +64,8 @@ AT = Row(
 ROWS = {
     row.name: row
     for row in (
-        Row("natural", "Natural", title="Standardly trained model", authors=""),
+        NATURAL,
+        NATURAL.variant("natural_start", "Natural (start of another training)"),
         AT,
         Row("trades", "TRADES"),
         Row("bilateral", "Bilateral"),
@@ -68,7 +74,10 @@ ROWS = {
         Row("adv_vertex", "Adv-vertex"),
         Row("l2l_da", "L2L-DA"),
         Row("l2l", "L2L"),
-        Row("direct", "Direct"),
+        DIRECT,
+        DIRECT.variant(
+            "direct_batch", "Direct (batch statistics at test)", same_training=True, test_batch_norm="frozen"
+        ),
         Row("learn2perturb", "Learn2Perturb"),
         RVS,
         RVS.variant("noreg_ot", "noReg + OT", ot_regularizer="false"),
@@ -77,6 +86,15 @@ ROWS = {
     )
 }
 SURROGATES = ("natural", "at")  # rows whose networks the black-box attacks are made on
+
+
+STARTS = {"natural": "natural_start"}  # rows of trainings that others start from, where no table shows them
+
+
+def with_variants(names: Iterable[str]) -> list[str]:
+    """The rows of these names, each followed by those that show the same trainings in another way."""
+    shared = {row.name: row.trained_as for row in ROWS.values() if row.trained_as}
+    return [each for name in names for each in (name, *(other for other, base in shared.items() if base == name))]
 
 
 def row_of(name: str) -> Row:

@@ -168,9 +168,8 @@ def table(contents: Sequence[Mapping]) -> Table:
             if content is first or "epsilon" in entry["protocol"]:  # what has no ε is told once
                 result.add_row(name, *_row(entry))
             if draws := entry.get("draws"):
-                result.add_row(
-                    f"  {draws['number']} other draws", f"{draws['mean']:.2f}", f"{draws['std']:.2f} std", style="dim"
-                )
+                mean, deviation = f"{draws['mean']:.2f}", f"{draws['std']:.2f}"
+                result.add_row(f"  {draws['number']} other draws: mean, std", mean, deviation, style="dim")
             for stage, accuracy in entry["protocol"].get("accuracy_after", {}).items():
                 result.add_row(f"  after {stage}", f"{accuracy:.2f}", style="dim")
         if worst := content.get("worst_case"):

@@ -44,18 +44,28 @@ class ConditionalUNet(keras.Model):
     Args:
       num_classes: K.
       latent_dim: length of z.
+      width: channels of the first layer.
       seed: of the initial weights.
     """
 
-    def __init__(self, num_classes: int = 10, latent_dim: int = 8, *, seed: int = 0, name: str = "generator", **kwargs):
+    def __init__(
+        self,
+        num_classes: int = 10,
+        latent_dim: int = 8,
+        width: int = 64,
+        *,
+        seed: int = 0,
+        name: str = "generator",
+        **kwargs,
+    ):
         super().__init__(name=name, **kwargs)
-        self.num_classes, self.latent_dim, policy = num_classes, latent_dim, self.dtype_policy
+        self.num_classes, self.latent_dim, self.width, policy = num_classes, latent_dim, width, self.dtype_policy
         self.encoders = [Dense(latent_dim, name=f"encoder{i}", dtype=policy) for i in (1, 2)]
-        self.down0 = Conv(64, name="down0", dtype=policy)
-        self.down1 = Conv(64, 4, 2, name="down1", dtype=policy)
-        self.down2 = Conv(128, 4, 2, name="down2", dtype=policy)
-        self.up2 = Conv(64, 4, 2, transposed=True, name="up2", dtype=policy)
-        self.up1 = Conv(64, 4, 2, transposed=True, name="up1", dtype=policy)
+        self.down0 = Conv(width, name="down0", dtype=policy)
+        self.down1 = Conv(width, 4, 2, name="down1", dtype=policy)
+        self.down2 = Conv(2 * width, 4, 2, name="down2", dtype=policy)
+        self.up2 = Conv(width, 4, 2, transposed=True, name="up2", dtype=policy)
+        self.up1 = Conv(width, 4, 2, transposed=True, name="up1", dtype=policy)
         self.last = Conv(3, name="last", dtype=policy)
         self.norm_down1, self.norm_up2, self.norm_up1 = (
             ConditionalBatchNorm(num_classes, name=f"norm_{place}", dtype=policy) for place in ("down1", "up2", "up1")
@@ -70,7 +80,7 @@ class ConditionalUNet(keras.Model):
             gamma[-1].assign(gamma[-1] + 1)
 
     def build(self, input_shape):
-        latent, (_, height, width, channels) = self.latent_dim, input_shape
+        own, latent, (_, height, width, channels) = self.width, self.latent_dim, input_shape
         for encoder in self.encoders:
             encoder.build((None, latent))
 
@@ -78,14 +88,14 @@ class ConditionalUNet(keras.Model):
             return (None, height // scale, width // scale, channels)
 
         self.down0.build(shape(1, channels + latent))
-        self.down1.build(shape(1, 64 + latent))
-        self.norm_down1.build(shape(2, 64))
-        self.down2.build(shape(2, 64 + latent))
-        self.up2.build(shape(4, 128))
-        self.norm_up2.build(shape(2, 64))
-        self.up1.build(shape(2, 128))
-        self.norm_up1.build(shape(1, 64))
-        self.last.build(shape(1, 128))
+        self.down1.build(shape(1, own + latent))
+        self.norm_down1.build(shape(2, own))
+        self.down2.build(shape(2, own + latent))
+        self.up2.build(shape(4, 2 * own))
+        self.norm_up2.build(shape(2, own))
+        self.up1.build(shape(2, 2 * own))
+        self.norm_up1.build(shape(1, own))
+        self.last.build(shape(1, 2 * own))
         self.built = True
 
     def call(self, inputs, labels, latent, batch_norm: str = "eval"):

@@ -50,19 +50,20 @@ class Block(keras.layers.Layer):
 class WideAttacker(keras.Model):
     """A: images in [0, 1], with a gradient of each beside it or not, → perturbations in ±1, [B, 32, 32, 3].
 
-    A convolution to 64 channels, four blocks of 128, 256, 128 and 64, and a convolution to three; 1.75 M weights.
+    A convolution to w channels, four blocks of 2w, 4w, 2w and w, and a convolution to three; 1.75 M weights for w = 64.
 
     Args:
       channels: of the input: 6 with a gradient, 3 without.
+      width: w.
       seed: of the initial weights.
     """
 
-    def __init__(self, channels: int = 6, *, seed: int = 0, name: str = "attacker", **kwargs):
+    def __init__(self, channels: int = 6, width: int = 64, *, seed: int = 0, name: str = "attacker", **kwargs):
         super().__init__(name=name, **kwargs)
-        self.channels, policy = channels, self.dtype_policy
-        self.first = Conv(64, name="first", dtype=policy)
+        self.channels, self.width, policy = channels, width, self.dtype_policy
+        self.first = Conv(width, name="first", dtype=policy)
         self.norm_first = BatchNorm(name="norm_first", dtype=policy)
-        self.blocks = [Block(filters, name=f"block_{i}", dtype=policy) for i, filters in enumerate((128, 256, 128, 64))]
+        self.blocks = [Block(factor * width, name=f"block_{i}", dtype=policy) for i, factor in enumerate((2, 4, 2, 1))]
         self.norm_last = BatchNorm(epsilon=EPSILON, affine=False, name="norm_last", dtype=policy)
         self.last = Conv(3, use_bias=True, name="last", dtype=policy)
         self.build((None, 32, 32, channels))
@@ -74,7 +75,7 @@ class WideAttacker(keras.Model):
 
     def build(self, input_shape):
         self.first.build(input_shape)
-        shape = (*input_shape[:-1], 64)
+        shape = (*input_shape[:-1], self.width)
         self.norm_first.build(shape)
         for block in self.blocks:
             block.build(shape)

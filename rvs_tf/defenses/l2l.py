@@ -27,6 +27,7 @@ class L2LOptions(Options):
     attacker_steps: int = option(1, "calls of the attacker, each at the image that it made; 2: two-step L2L", minimum=1)
     attacker_learning_rate: float = option(1e-3, "of the attacker's Adam, constant", minimum=0)
     attacker_weight_decay: float = option(2e-4, "of the attacker, added to its gradients", minimum=0)
+    attacker_width: int = option(64, "channels of the attacker's first layer", minimum=1)
     attacker_batch_norm: str = option(
         "train",
         "batch norm in the attacker's own update: train, or first: its running statistics from the second step on "
@@ -60,7 +61,8 @@ class L2L(Defense):
         super().__init__(classifier, options, seed)
         options = self.options
         channels = 6 if options.attacker_gradient else 3
-        self.attacker = WideAttacker(channels, seed=seed + 1, dtype=classifier.dtype_policy)
+        policy = classifier.dtype_policy
+        self.attacker = WideAttacker(channels, options.attacker_width, seed=seed + 1, dtype=policy)
         self.networks["attacker"] = self.attacker
         self.optimizers["attacker"] = PyTorchAdam(
             [variable.value for variable in self.attacker.trainable_variables],

@@ -30,6 +30,7 @@ class L2LDAOptions(Options):
     attacker_steps: int = option(10, "steps of the generator, through all of which it is trained", minimum=1)
     diversity_weight: float = option(0.5, "λ of the distance between images of two random vectors", minimum=0)
     generator_learning_rate: float = option(0.01, "of the generator, constant", minimum=0)
+    generator_width: int = option(64, "channels of the generator's first layer", minimum=1)
     clip_norm: float = option(1.0, "largest norm of a network's gradients; larger ones are scaled to it", minimum=1e-6)
 
 
@@ -48,7 +49,8 @@ class L2LDA(Defense):
 
     def __init__(self, classifier, options=None, seed=0):
         super().__init__(classifier, options, seed)
-        self.generator = ConditionalUNet(classifier.num_classes, seed=seed + 1, dtype=classifier.dtype_policy)
+        sizes, policy = {"width": self.options.generator_width}, classifier.dtype_policy
+        self.generator = ConditionalUNet(classifier.num_classes, **sizes, seed=seed + 1, dtype=policy)
         self.networks["generator"] = self.generator
         rate = PiecewiseConstant([self.options.generator_learning_rate])
         self.optimizers["generator"] = self.optimizer(self.generator, rate)

@@ -142,8 +142,7 @@ class Learn2Perturb(Defense):
         self.apply("noise", of_sigmas, step)
         for sigma in sigmas:
             tf.raw_ops.AssignVariableOp(resource=sigma.handle, value=tf.maximum(sigma, LEAST))
-        mean = tf.reduce_mean(tf.concat([tf.reshape(sigma, [-1]) for sigma in sigmas], axis=0))
-        return {"total": total, "natural": natural_loss, "adversarial": adversarial_loss, "mean_sigma": mean}
+        return {"total": total, "natural": natural_loss, "adversarial": adversarial_loss}
 
     def _harmonic(self, epoch, dtype):
         """H = 1 + 1/2 + … + 1/n of the epoch."""
