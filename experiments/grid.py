@@ -1,6 +1,7 @@
 """From settings to the configuration of the grid: which networks are trained how, and what is measured on them."""
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -110,14 +111,17 @@ def read_flags(**values: Any) -> tuple[Request, dict[str, str]]:
     Raises:
       UsageError: for a value that a flag does not take.
     """
-    profile = flags.read(GridSettings, **values).profile
-    if profile != "full":
-        flags.give(flags.read_flagfile(HERE / "profiles" / f"{profile}.flags"))
+    flags.give(_profile(flags.read(GridSettings, **values).profile))
     given = {}
     for settings in (*SECTIONS.values(), *(kind.Options for kind in defenses().values())):
         given |= flags.given(settings)
     names = given.keys() - {"dataset", "data_dir", "download"}
     return flags.read(Request, **values), {name: _as_text(given[name]) for name in names}
+
+
+def _profile(name):
+    """The flags of a profile by name, as text."""
+    return {} if name == "full" else flags.read_flagfile(HERE / "profiles" / f"{name}.flags")
 
 
 def _as_text(value):
@@ -189,7 +193,8 @@ def _runs(parts, rows, datasets, request, given):
     trained = list(dict.fromkeys(trained))
     runs = [run for dataset in datasets for row in trained for run in runs_of(dataset, row, request, given)]
     runs = list({run["id"]: run for run in itertools.chain(*([*run.pop("starts"), run] for run in runs))}.values())
-    unused = given.keys() - set().union(*(_settable(row_of(row).defense, request.defense) for row in trained))
+    used = set().union(*(_settable(row_of(row).defense, request.defense) for row in trained))
+    unused = given.keys() - used - _profile(request.profile).keys()
     if unused:
         raise UsageError(min(unused), given[min(unused)], f"applies to none of {', '.join(trained)}")
     return runs
@@ -210,7 +215,7 @@ def runs_of(dataset: str, row: str, request: Request, given: Mapping[str, str], 
     The settings of a row are, each before the next: the preset of its defence for the data set; what the grid needs
     (checkpoints spread over the training, all kept); those given, as far as the defence has them; what makes the row;
     the `last`. "starts" are the runs whose weights it starts from; "needs" says which must be trained before, "copy_of"
-    which one it shares, if any.
+    which one it shares, "stochastic" that its outputs are random, if so.
     """
     defense, base = row_of(row).defense, row_of(row).trained_as
     settable = _settable(defense, request.defense)
@@ -223,12 +228,14 @@ def runs_of(dataset: str, row: str, request: Request, given: Mapping[str, str], 
     runs = []
     for seed in range(request.seeds):
         own = settings | ({"starts_from": f"runs/{starts[seed]['id']}"} if starts else {})
-        changed = _changed(dataset, defense, settings | ({"starts_from": starts[0]["id"]} if starts else {}))
+        of_first = settings | ({"starts_from": starts[0]["id"]} if starts else {})
+        changed, stochastic = _changed(dataset, defense, of_first)
         digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:8]
         run = {"id": f"{dataset}/{row}-{digest}/seed-{seed}", "dataset": dataset, "row": row, "seed": seed}
         run["flags"] = [f"--defense={defense}", *(f"--{name}={value}" for name, value in sorted(own.items()))]
         run["needs"] = [other[seed]["id"] for other in (starts, bases) if other]
         run |= {"copy_of": bases[seed]["id"]} if bases else {}
+        run |= {"stochastic": True} if stochastic else {}
         runs.append(run | {"starts": starts[seed : seed + 1]})
     return runs
 
@@ -254,13 +261,23 @@ def preset(dataset: str, defense: str) -> dict[str, str]:
 
 
 def _changed(dataset, defense, settings):
-    """What of the settings differs from the defaults and decides what is trained; raises UsageError for bad ones."""
+    """What of the settings differs from the defaults and decides what is trained; whether outputs are random.
+
+    Raises:
+      UsageError: for bad settings.
+    """
     kind = registry.find(defense).Options
     common = TrainingSettings.parse({name: value for name, value in settings.items() if name in COMMON})
     options = kind.parse({name: value for name, value in settings.items() if name not in COMMON})
     data.check_crop(dataset, common.crop_padding, common.crop_fill)
-    smallest = {"depth": 10, "width": 1, "num_classes": data.NUM_CLASSES[dataset]}
-    build({"defense": defense, **smallest, **options.as_dict()})  # its own checks
+    stochastic = _is_stochastic(defense, data.NUM_CLASSES[dataset], options)
     chosen = {name: value for name, value in common.as_dict().items() if name not in MAY_CHANGE} | options.as_dict()
     default = TrainingSettings().as_dict() | kind().as_dict()
-    return {name: value for name, value in chosen.items() if value != default[name]}
+    return {name: value for name, value in chosen.items() if value != default[name]}, stochastic
+
+
+@functools.cache
+def _is_stochastic(defense, num_classes, options):
+    """Whether its outputs are random. Raises UsageError for options that do not go together."""
+    smallest = {"depth": 10, "width": 1, "generator_width": 1, "attacker_width": 1, "num_classes": num_classes}
+    return build({"defense": defense, **options.as_dict(), **smallest}).predictor().stochastic

@@ -34,6 +34,14 @@ def surrogate_of(config: dict, run: dict, row: str) -> dict:
     return next(r for r in config["runs"] if r["row"] == row and (r["dataset"], r["seed"]) == same)
 
 
+def attacks_on(config: dict, run: dict, part: str) -> list[str]:
+    """The white-box attacks of a table on a run; in Table II those for random outputs, where it has such."""
+    attacks = config["attacks"][part]
+    if part != "table2" or not run.get("stochastic"):
+        return attacks
+    return ["eot-pgd-20", *("autoattack-rand" if name == "autoattack" else name for name in attacks)]
+
+
 def measured(config: dict, part: str) -> list[str]:
     """The measured files that a table or figure is made of."""
     files = []

@@ -133,7 +133,7 @@ class Clock:
         return int(flags["epochs"]) * images * per_image
 
     def _evaluate(self, run, output):
-        return self._attacks(run, self.config["attacks"][output.stem.removeprefix("white-box-")])
+        return self._attacks(run, layout.attacks_on(self.config, run, output.stem.removeprefix("white-box-")))
 
     def _transfer(self, run, output):
         return self._attacks(run, self.config["attacks"]["table3"])

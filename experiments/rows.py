@@ -128,6 +128,12 @@ FAMILIES = {
         Family("fgsm-rs", in_paper=True),
         Family("pgd", in_paper=True),
         Family("cw", in_paper=True),
+        Family(
+            "eot-pgd",
+            "EOT-PGD-{}",
+            note="EOT-PGD: for rows whose outputs are random; each step follows the mean gradient of 20 draws. Their "
+            "numbers under attacks without it count one draw a step, and are no match for those of other rows.",
+        ),
         Family("advgan", "AdvGAN", in_paper=True),
         Family(
             "multitargeted", "MultiTargeted", note="MultiTargeted: PGD's steps of 2/255 toward each of nine classes."

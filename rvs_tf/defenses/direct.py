@@ -22,12 +22,9 @@ GREY = 127.5  # grey levels in 1 of the released code, whose pixels are in [-1, 
 
 
 class DirectOptions(Options):
-    """Defaults: the released settings for CIFAR-10, with ε = 8 (released: 0.0625 of [-1, 1], that is 7.97)."""
+    """Defaults: as released for CIFAR-10, but ε = 8 (released: 0.0625 of [-1, 1], that is 7.97), and the presets'
+    schedule."""
 
-    batch_size: int = like(Options, "batch_size", default=64)
-    steps: int = like(Options, "steps", default=200_000)
-    learning_rates: tuple[float, ...] = like(Options, "learning_rates", default=(0.1, 0.01))
-    learning_rate_boundaries: tuple[int, ...] = like(Options, "learning_rate_boundaries", default=(99_999,))
     weight_decay: float = option(1e-5, "factor of the sum of weight²/2 in the loss of each network", minimum=0)
     weight_decay_on: str = like(Options, "weight_decay_on", choices=("kernels",))
     epsilon: float = option(8.0, "radius of the L∞ ball, in grey levels of 255", minimum=0)

@@ -18,12 +18,8 @@ STEP = 0.25  # of ε: the most that one step of the generator moves a pixel
 
 
 class L2LDAOptions(Options):
-    """Defaults: the released settings for CIFAR-10."""
+    """Defaults: as released for CIFAR-10, but for the schedule, which is in the presets."""
 
-    batch_size: int = like(Options, "batch_size", default=100)
-    steps: int = like(Options, "steps", default=100_000)
-    learning_rates: tuple[float, ...] = like(Options, "learning_rates", default=(0.01, 0.001))
-    learning_rate_boundaries: tuple[int, ...] = like(Options, "learning_rate_boundaries", default=(49_998,))
     weight_decay: float = option(1e-5, "of both networks, added to their clipped gradients", minimum=0)
     weight_decay_on: str = like(Options, "weight_decay_on", default="all", choices=("all",))
     epsilon: float = option(8.0, "radius of the L∞ ball, in grey levels of 255", minimum=0)

@@ -45,8 +45,8 @@ def settings(config, row):
 
 def test_rows_have_the_presets_of_their_defence(configure):
     config = configure("--dataset=cifar10")
-    assert sorted(run["row"] for run in config["runs"]) == sorted(REGISTRY)
-    for name in ("trades", "bilateral", "featscatter", "adv_interp", "adv_vertex"):  # on RvS's footing
+    assert sorted(run["row"] for run in config["runs"]) == sorted([*REGISTRY, "direct_batch", "natural_start"])
+    for name in sorted(REGISTRY.keys() - {"natural", "at", "rvs"}):  # on RvS's footing
         expected = {"defense": name, "depth": "28", "steps": "179000", "batch_size": "64"}
         assert settings(config, name).items() >= expected.items()
     assert (
@@ -274,3 +274,39 @@ def test_bad_flags_are_told_before_anything_runs(configure, given, message):
     with pytest.raises(UsageError) as error:
         configure(*SMALL, *given)
     assert message in str(error.value)
+
+
+def test_what_starts_from_another_training(configure):
+    """L2L-DA from natural training with its own network: that of the tables where it is the same, or one not shown."""
+    config = configure("--dataset=cifar10")
+    (run,) = (run for run in config["runs"] if run["row"] == "l2l_da")
+    (start,) = (run for run in config["runs"] if run["row"] == "natural_start")
+    assert run["needs"] == [start["id"]]
+    assert settings(config, "l2l_da")["starts_from"] == f"runs/{start['id']}"
+    assert (settings(config, "natural")["depth"], settings(config, "natural_start")["depth"]) == ("34", "28")
+    same = ("depth", "width", "architecture", "input_scaling", "batch_norm_epsilon")
+    for name in same:
+        assert settings(config, "natural_start").get(name) == settings(config, "l2l_da").get(name)
+    assert all("natural_start" not in rows for rows in config["rows"].values())
+
+    config = configure("--dataset=cifar10", "--depth=10", "--seeds=2")
+    rows = [run["row"] for run in config["runs"]]
+    assert "natural_start" not in rows
+    runs = {(run["row"], run["seed"]): run for run in config["runs"]}
+    for seed in range(2):
+        assert runs["l2l_da", seed]["needs"] == [runs["natural", seed]["id"]]
+    ids = [runs["l2l_da", seed]["id"] for seed in range(2)]
+    assert ids[0].replace("seed-0", "") == ids[1].replace("seed-1", "")
+    config = configure("--dataset=cifar10", "--depth=10", "--steps=100", "--learning_rate_boundaries=50,60")
+    assert config["runs"][rows.index("l2l_da") // 2]["id"] not in ids  # another natural training
+
+
+def test_a_row_that_shares_the_trainings_of_another(configure):
+    config = configure("--dataset=cifar10", "--defenses=direct,rvs")
+    assert config["rows"]["table2"] == ["direct", "direct_batch", "rvs"]
+    (direct,) = (run for run in config["runs"] if run["row"] == "direct")
+    (shared,) = (run for run in config["runs"] if run["row"] == "direct_batch")
+    assert shared["copy_of"] == direct["id"]
+    assert shared["needs"] == [direct["id"]]
+    assert "copy_of" not in direct
+    assert settings(config, "direct_batch") == settings(config, "direct") | {"test_batch_norm": "frozen"}
