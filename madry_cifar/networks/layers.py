@@ -53,13 +53,18 @@ class BatchNorm(keras.layers.Layer):
         self.moving_variance = weight("moving_variance", "ones", False)
 
     def call(self, inputs, mode: str = "eval", updates: int = 1):
-        """Normalises `inputs` [B, H, W, C]; in mode "train" moves the running statistics `updates` times."""
+        """Normalises `inputs` [B, H, W, C]; in mode "train" moves the running statistics `updates` times.
+
+        `updates` may be a scalar tensor.
+        """
         if mode not in BATCH_NORM_MODES:
             raise ValueError(f"batch_norm must be one of {BATCH_NORM_MODES}. Received: batch_norm={mode!r}")
         if mode == "eval":
             return self._normalize(inputs, self.moving_mean.value, self.moving_variance.value)[0]
         outputs, mean, variance = self._normalize(inputs)
         if mode == "train":
+            if tf.is_tensor(updates):  # which Keras has cast to what the layer computes in
+                updates = tf.cast(updates, self.variable_dtype)
             moved = 1.0 - self.decay**updates  # `updates` moves by 1 - decay towards the same value
             for running, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
                 # Of this replica's copy alone, unlike `assign_sub`: they are averaged at the end of a step.
