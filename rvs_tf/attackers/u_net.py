@@ -77,7 +77,7 @@ class ConditionalUNet(keras.Model):
         norms = [layer.gamma.value for layer in (self.norm_down1, self.norm_up2, self.norm_up1)]
         initializers.fill(norms, seed + 2, initializers.deviation(DEVIATION))
         for gamma in norms:
-            gamma[-1].assign(gamma[-1] + 1)
+            gamma.assign(gamma + tf.one_hot(num_classes, num_classes + 1, dtype=gamma.dtype)[:, tf.newaxis])
 
     def build(self, input_shape):
         own, latent, (_, height, width, channels) = self.width, self.latent_dim, input_shape

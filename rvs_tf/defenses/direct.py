@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from madry_cifar import attacks, replicas
 from madry_cifar.attacks.steps import PIXEL_RANGE
+from madry_cifar.cli.errors import UsageError
 from madry_cifar.networks.layers import kernels
 from madry_cifar.predictor import NetworkPredictor
 from madry_cifar.training.method import Defense
@@ -104,13 +105,15 @@ class Direct(Defense):
 
     def _perturbed_gradients(self, images, labels):
         """F after the generator's updates; its gradient in the classifier's weights; that of the gradient term."""
+        if self.options.gradient_term == "penalty" and replicas.count() > 1:
+            raise UsageError("gradient_term", "penalty", "on one device alone: leave out --strategy")
         theta, phi = (self.optimizers[name].variables for name in ("classifier", "generator"))
         with self._watching("classifier") as outer:
             with self._watching("classifier", "generator") as tape:
                 loss = self._cross_entropy(self.perturb(images, "train"), labels, "train")
             if self.options.gradient_term == "penalty":
                 of_theta, of_phi = tape.gradient(loss, (theta, phi))
-                penalty = tf.add_n([tf.nn.l2_loss(gradient) for gradient in replicas.mean(of_phi)])
+                penalty = tf.add_n([tf.nn.l2_loss(gradient) for gradient in of_phi])
         if self.options.gradient_term == "penalty":
             return loss, of_theta, outer.gradient(penalty, theta, unconnected_gradients=ZERO)
         of_theta, of_phi = tape.gradient(loss, (theta, phi))
