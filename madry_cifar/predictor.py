@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from madry_cifar.cli.errors import UsageError
 from madry_cifar.networks.layers import flat_variables
 
 
@@ -52,6 +53,16 @@ class Predictor(abc.ABC):
 
     def differentiable(self) -> "Predictor":
         """What attacks take gradients of: itself or, where it has no useful gradient, a stand-in for it (BPDA)."""
+        return self
+
+    def noiseless(self) -> "Predictor":
+        """Itself; of one with noise inside, the predictor without it.
+
+        Raises:
+          UsageError: of a stochastic one that is nothing without its noise.
+        """
+        if self.stochastic:
+            raise UsageError("noise", "off", "this predictor is not known without its noise; --noise=draw exports it")
         return self
 
     def variables(self) -> dict[str, tf.Variable]:

@@ -6,8 +6,10 @@
   python -m rvs_tf.export --train_dir=runs/rvs --format=stablehlo --batch_size=64 --output=rvs.stablehlo
   python -m rvs_tf.export --train_dir=runs/rvs --what=train_step --format=stablehlo --output=step.stablehlo
 
-A classifier takes images [B, 32, 32, 3] float32 of pixels in [0, 255] to logits [B, K]. What was written is loaded
-again and compared with the network on test images; if it differs, it is removed. All of it on the CPU.
+A classifier takes images [B, 32, 32, 3] float32 of pixels in [0, 255] to logits [B, K]. One with random outputs
+(Learn2Perturb) is written without its noise or, with --noise=draw, with a number of the draw as its second input. What
+was written is loaded again and compared with the network on test images; if it differs, it is removed. All of it on the
+CPU.
 """
 
 import contextlib
@@ -33,6 +35,7 @@ from madry_cifar.runs.run_folder import SCHEMA_VERSION
 from madry_cifar.training.construction import build
 
 IMAGES = 64  # to compare on, at least
+DRAW = 7  # of a stochastic predictor, to compare with
 LOGITS_TOLERANCE = 1e-3  # of the largest logit
 STEP_TOLERANCES = {  # of a loss, and of the change of a variable
     "float32": (1e-4, 1e-2),
@@ -56,6 +59,11 @@ class ExportSettings(Checkpoint):
         "images that a stablehlo program takes [classifier: 1; train_step: as the run was trained]",
         minimum=1,
     )
+    noise: str = option(
+        "off",
+        "of a classifier with random outputs: off, or draw: the number of the draw (int64) is a second input",
+        choices=("off", "draw"),
+    )
     check: bool = option(
         True, "load and run what was written; for a train_step at full size that takes minutes and memory"
     )
@@ -65,6 +73,9 @@ class ExportSettings(Checkpoint):
         super().__post_init__()
         if self.what == "train_step" and self.format != "stablehlo":
             raise UsageError("format", self.format, "a training iteration is written as --format=stablehlo alone")
+        if self.noise == "draw" and not FORMATS[self.format].takes_draw:
+            able = ", ".join(name for name, each in FORMATS.items() if each.takes_draw)
+            raise UsageError("noise", self.noise, f"cannot be written as {self.format}; --format={able} can")
         if self.batch_size and FORMATS[self.format].any_batch:
             raise UsageError(
                 "batch_size", self.batch_size, f"--format={self.format} takes batches of any size; leave it out"
@@ -118,18 +129,21 @@ def _export_classifier(subject: EvaluatedRun, settings: ExportSettings, output: 
     about, batch_size, chosen = subject.load(settings.checkpoint), settings.batch_size or 1, FORMATS[settings.format]
     images, shown = _test_images(subject, settings.data_dir)
     images = np.resize(images, [-(-max(IMAGES, batch_size) // batch_size) * batch_size, *images.shape[1:]])
-    predict = tf.function(lambda images: subject.predictor(images).logits, autograph=False)
+    predictor = subject.predictor.noiseless() if settings.noise == "off" else subject.predictor
+    if settings.noise == "draw" and not predictor.stochastic:
+        raise UsageError("noise", settings.noise, f"a classifier of {subject.flags['defense']} has no random outputs")
+    predict = tf.function(lambda images: predictor(images, DRAW).logits, autograph=False)
     expected = np.concatenate([predict(images[first : first + IMAGES]) for first in range(0, len(images), IMAGES)])
     if not np.all(np.isfinite(expected)):
         raise RunError(f"checkpoint {about['checkpoint']}: logits that are not finite: the network has diverged")
     batches = [images[:1], images[1:]] if chosen.any_batch else np.split(images, len(images) // batch_size)
     with _whole_or_not_at_all(output) as path:
-        chosen.write(subject.predictor, path, batch_size)
+        chosen.write(predictor, path, batch_size)
         said = f"{about['network']}, step {about['checkpoint']}, {_megabytes(path)}"
         said += "" if chosen.any_batch else f", batches of {batch_size}"
         if not settings.check:
             return f"{said}; not checked"
-        classify = chosen.load(path)
+        classify = chosen.load(path, DRAW) if predictor.stochastic else chosen.load(path)
         logits = np.concatenate([classify(part) for part in batches])
         return f"{said}; loaded again, on {len(images)} {shown}: {_compare(logits, expected, settings.format)}"
 

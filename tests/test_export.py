@@ -11,7 +11,8 @@ import pytest
 import tensorflow as tf
 
 import rvs_tf.export
-from madry_cifar import load_classifier
+import rvs_tf.train
+from madry_cifar import load_classifier, load_predictor
 from madry_cifar.export import formats
 from madry_cifar.export.formats import FORMATS
 from madry_cifar.runs.checkpoints import Checkpoints
@@ -228,3 +229,39 @@ def test_a_random_batch_where_the_data_set_is_not_at_hand(export, copied_run, tm
     assert "8 random images (the data set is not at hand)" in shown
     with np.load(out / "m.npz") as stored:
         assert set(stored["labels"]) <= set(range(10))
+
+
+@pytest.fixture
+def noisy_run(invoke, tiny, tmp_path):
+    """The folder of a Learn2Perturb run of one step, its noise on."""
+    flags = (*tiny, "--defense=learn2perturb", "--steps=1", "--noise_epoch=0", "--eval_every=0", "--image_every=0")
+    assert invoke(rvs_tf.train.command, *flags, f"--train_dir={tmp_path}/noisy")[0] == 0
+    return tmp_path / "noisy"
+
+
+@pytest.mark.parametrize("name", ["savedmodel", pytest.param("stablehlo", marks=needs_stablehlo)])
+def test_a_classifier_with_noise(invoke, noisy_run, digits, out, name):
+    """Without its noise, or with the number of the draw as an input: the numbers of the predictor."""
+    predictor, images = load_predictor(noisy_run), digits.test.images[:1].astype(np.float32)
+    files = [out / f"{which}{FORMATS[name].ending}" for which in ("quiet", "drawn")]
+    for file, more in zip(files, ([], ["--noise=draw"]), strict=True):
+        given = (f"--train_dir={noisy_run}", f"--format={name}", *more, f"--output={file}")
+        status, _, err = invoke(rvs_tf.export.command, *given)
+        assert status == 0, err
+    quiet = FORMATS[name].load(files[0])(images)
+    np.testing.assert_allclose(quiet, predictor.noiseless()(images).logits, rtol=0, atol=1e-4)
+    for draw in (0, 3):
+        expected = predictor(images, draw).logits
+        np.testing.assert_allclose(FORMATS[name].load(files[1], draw)(images), expected, rtol=0, atol=1e-4)
+        assert np.abs(expected - quiet).max() > 1e-3
+
+
+def test_noise_that_cannot_be_written(invoke, noisy_run, rvs_run, out):
+    for folder, name, named in (
+        (noisy_run, "tflite", "cannot be written as tflite; --format=savedmodel, stablehlo can"),
+        (rvs_run, "savedmodel", "a classifier of rvs has no random outputs"),
+    ):
+        given = (f"--train_dir={folder}", f"--format={name}", "--noise=draw", f"--output={out}/m{FORMATS[name].ending}")
+        status, _, err = invoke(rvs_tf.export.command, *given)
+        assert (status, named in err.splitlines()[-1]) == (2, True), err
+        assert not list(out.glob("*"))

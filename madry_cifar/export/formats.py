@@ -26,23 +26,31 @@ class Format:
 
     Attributes:
       write: write(predictor, path, batch_size) writes images [B, H, W, C] float32 in [0, 255] → logits [B, K].
-      load: load(path) returns that function of arrays, from what is in `path` alone.
+      load: load(path, draw=None) returns that function of arrays, from what is in `path` alone, with the number of the
+        draw for what takes one.
       ending: of the file's name; "" for a folder.
       any_batch: whether B is free; otherwise it is `batch_size`, which is not used where it is free.
+      takes_draw: whether a stochastic predictor can be written, with the number of its draw as a second input.
     """
 
     write: Callable[[Predictor, pathlib.Path, int], None]
-    load: Callable[[pathlib.Path], Classify]
+    load: Callable[..., Classify]
     ending: str
     any_batch: bool = True
+    takes_draw: bool = True
 
 
 def _inference(predictor: Predictor, batch_size: int | None = None):
-    """The concrete function images → logits, with what has to be kept alive for it."""
+    """The concrete function images → logits, with what has to be kept alive for it.
 
-    @tf.function(input_signature=[tf.TensorSpec([batch_size, *predictor.image_shape], name="images")], autograph=False)
-    def infer(images):
-        return {"logits": predictor(images).logits}
+    Of a stochastic predictor it takes the number of the draw too, an int64.
+    """
+    signature = [tf.TensorSpec([batch_size, *predictor.image_shape], name="images")]
+    signature += [tf.TensorSpec([], tf.int64, name="draw")] * predictor.stochastic
+
+    @tf.function(input_signature=signature, autograph=False)
+    def infer(images, *draw):
+        return {"logits": predictor(images, *draw).logits}
 
     module = tf.Module()
     module.variables_used = list(predictor.variables().values())
@@ -55,9 +63,10 @@ def _write_savedmodel(predictor, path, batch_size):
     tf.saved_model.save(module, str(path), signatures={"serving_default": function})
 
 
-def _load_savedmodel(path):
+def _load_savedmodel(path, draw=None):
     model = tf.saved_model.load(str(path))  # kept by the function below, as its variables are
-    return lambda images: model.signatures["serving_default"](images=tf.constant(images))["logits"].numpy()
+    others = {} if draw is None else {"draw": tf.constant(draw, tf.int64)}
+    return lambda images: model.signatures["serving_default"](images=tf.constant(images), **others)["logits"].numpy()
 
 
 def _write_keras(predictor, path, batch_size):
@@ -67,7 +76,7 @@ def _write_keras(predictor, path, batch_size):
     plain(network).save(path)
 
 
-def _load_keras(path):
+def _load_keras(path, draw=None):
     model = keras.models.load_model(path)
     return lambda images: keras.ops.convert_to_numpy(model(images, training=False))
 
@@ -78,7 +87,7 @@ def _write_tflite(predictor, path, batch_size):
     path.write_bytes(tf.lite.TFLiteConverter.from_concrete_functions([function], module).convert())
 
 
-def _load_tflite(path):
+def _load_tflite(path, draw=None):
     with hold_back_stderr(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it has moved to ai_edge_litert, which has no other
         interpreter = tf.lite.Interpreter(str(path))
@@ -90,18 +99,20 @@ def _load_tflite(path):
 def _write_stablehlo(predictor, path, batch_size):
     function, _ = _inference(predictor, batch_size)
     constant = convert_variables_to_constants_v2(function)  # the weights are in the program, not among its inputs
-    compiled = tf.function(lambda images: constant(images), jit_compile=True, autograph=False)
-    path.write_bytes(stablehlo.lower(compiled, tf.TensorSpec([batch_size, *predictor.image_shape]))[0])
+    compiled = tf.function(lambda *inputs: constant(*inputs), jit_compile=True, autograph=False)
+    specs = [tf.TensorSpec(value.shape, value.dtype) for value in constant.inputs]
+    path.write_bytes(stablehlo.lower(compiled, *specs)[0])
 
 
-def _load_stablehlo(path):
+def _load_stablehlo(path, draw=None):
     call = stablehlo.load(path.read_bytes(), [tf.TensorSpec([None, None])])
-    return lambda images: call(images)[0].numpy()
+    others = () if draw is None else (np.int64(draw),)
+    return lambda images: call(images, *others)[0].numpy()
 
 
 FORMATS = {
     "savedmodel": Format(_write_savedmodel, _load_savedmodel, ""),
-    "keras": Format(_write_keras, _load_keras, ".keras"),
-    "tflite": Format(_write_tflite, _load_tflite, ".tflite"),
+    "keras": Format(_write_keras, _load_keras, ".keras", takes_draw=False),
+    "tflite": Format(_write_tflite, _load_tflite, ".tflite", takes_draw=False),  # it has no such bit operations
     "stablehlo": Format(_write_stablehlo, _load_stablehlo, ".stablehlo", any_batch=False),
 }

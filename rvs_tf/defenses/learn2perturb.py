@@ -91,6 +91,9 @@ class NoisyPredictor(NetworkPredictor):
         ]
         return self.network(images, noise=self.noise.scaled(draws))
 
+    def noiseless(self):
+        return NetworkPredictor(self.network)
+
     def variables(self):
         return super().variables() | flat_variables("noise", self.noise)
 
