@@ -34,7 +34,8 @@ def count(function: tf.types.experimental.ConcreteFunction) -> int:
     """Operations (a multiplication and an addition are two) of all convolutions and matrix products in a call.
 
     Elementwise work is not counted, nor operations whose result nothing uses (TensorFlow prunes them before it runs
-    the graph). A loop's body counts as often as its `maximum_iterations` says, or once.
+    the graph). A loop's body counts as often as its `maximum_iterations` says, or once; of two branches counts the one
+    with more convolutions and products.
     """
     products = sum(times * _product(op) for op, times in _operations(function.graph) if op.type == "MatMul")
     return products + sum(times * each.flops for each, times in convolutions(function).items())
@@ -53,6 +54,10 @@ def _operations(graph) -> Iterator[tuple[tf.Operation, int]]:
     """The operations that are done in a call, each with how often."""
     for op in _used(graph):
         called, times = None, 1
+        if op.type in ("If", "StatelessIf"):
+            branches = [_function(graph, op.get_attr(f"{which}_branch").name) for which in ("then", "else")]
+            yield from max((list(_operations(branch)) for branch in branches), key=_weight)
+            continue
         if op.type in ("While", "StatelessWhile"):
             maximum = tf.get_static_value(op.inputs[1])
             called, times = op.get_attr("body").name, 1 if maximum is None else int(maximum)
@@ -62,6 +67,11 @@ def _operations(graph) -> Iterator[tuple[tf.Operation, int]]:
             yield op, 1
         else:
             yield from ((inner, times * often) for inner, often in _operations(_function(graph, called)))
+
+
+def _weight(operations):
+    """How many convolutions and products there are among operations with how often."""
+    return sum(times for op, times in operations if op.type in (*CONVOLUTIONS, "MatMul"))
 
 
 def _used(graph):

@@ -59,3 +59,18 @@ def test_rvs_costs_eight_forward_passes_and_its_generator():
     unused_logits = 5 * 2 * 64 * 10  # of two of the three forward passes, and their gradients
     per_image = 8 * forward_flops(1) - 2 * first_layer - unused_logits + generator
     assert count(lambda: step(*batch())) == BATCH * per_image
+
+
+def test_of_two_branches_the_one_with_more_work_counts():
+    """Four products where the condition holds, three of them in a loop, else one."""
+    weights = tf.ones([4, 4])
+
+    def much(values):
+        start = (0, values @ weights)
+        return tf.while_loop(lambda i, _: i < 3, lambda i, v: (i + 1, v @ weights), start, maximum_iterations=3)[1]
+
+    @tf.function(input_signature=[tf.TensorSpec([2, 4]), tf.TensorSpec([], tf.bool)], autograph=False)
+    def choose(values, condition):
+        return tf.cond(condition, lambda: much(values), lambda: values @ weights)
+
+    assert flops.count(choose.get_concrete_function()) == 4 * 2 * 2 * 4 * 4
