@@ -1,6 +1,7 @@
 """What all tests share: a small trained network, a finished run, and commands run here or as processes of their own."""
 
 import collections
+import gc
 import os
 import pathlib
 import signal
@@ -24,6 +25,8 @@ from madry_cifar.training.trainer import Schedule, Trainer
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TINY = ("--depth=10", "--width=1", "--batch_size=8")
 PATIENCE = 3600  # seconds after which a process hangs: far beyond what any takes on a slow and busy machine
+
+gc.freeze()  # of the million objects of the imports none is garbage; looking for it takes a while, again and again
 
 settings.register_profile("tests", deadline=None, print_blob=True)
 settings.load_profile("tests")
