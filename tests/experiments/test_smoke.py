@@ -16,7 +16,7 @@ from experiments import layout, plan
 ROOT = pathlib.Path(__file__).parents[2]
 SMOKE = (
     "--profile=smoke",
-    "--defenses=natural,rvs",  # of eight: others are only more rows (AT is trained too, as a surrogate and for Figure 2)
+    "--defenses=natural,rvs",  # of eight: others are only more rows. AT is a surrogate, and in Figure 2
     # Smaller yet than the profile: the same commands, files and tables, whatever the networks have learned.
     "--batch_size=16",
     "--steps=8",

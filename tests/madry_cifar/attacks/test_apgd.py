@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from hypothesis import strategies as st
-from linear import run_attack
+from linear import compiled, run_attack
 
 from madry_cifar import attacks
 from madry_cifar.attacks import apgd, multitargeted
@@ -189,12 +189,12 @@ def test_an_image_does_not_depend_on_the_rest_of_its_batch(trained, digits, monk
     monkeypatch.setattr(multitargeted, "STEPS", 20)
     monkeypatch.setitem(apgd.apgd.__kwdefaults__, "steps", 20)
     images, labels = digits.test.images[:32].astype(np.float32), digits.test.labels[:32]
-    attack = attacks.attack(name, epsilon=2.0)
-    whole = run_attack(attack, trained, images, labels, seed=3)
+    attack = compiled(attacks.attack(name, epsilon=2.0), trained)
+    whole = attack(images, labels, seed=3)
     for rows in (np.r_[8:24], np.r_[8:24, 0:16]):
-        part = run_attack(attack, trained, images[rows], labels[rows], place=rows, seed=3)
+        part = attack(images[rows], labels[rows], place=rows, seed=3)
         np.testing.assert_array_equal(part, whole[rows])
-    assert not np.array_equal(run_attack(attack, trained, images, labels, seed=4), whole)
+    assert not np.array_equal(attack(images, labels, seed=4), whole)
 
 
 class NoisyGradient(Predictor):
