@@ -32,6 +32,34 @@ settings.register_profile("tests", deadline=None, print_blob=True)
 settings.load_profile("tests")
 
 
+# The files that take longest, the longest first: then workers, which take a file at a time, end at about the same time
+LONGEST = (
+    "experiments/test_smoke.py",
+    "madry_cifar/test_replicas.py",
+    "test_evaluate.py",
+    "test_commands.py",
+    "test_evaluate_ladder.py",
+    "experiments/test_killed.py",
+    "test_diagnose.py",
+    "experiments/test_demo.py",
+    "rvs_tf/defenses/test_all.py",
+    "madry_cifar/attacks/test_apgd.py",
+    "rvs_tf/test_golden.py",
+    "rvs_tf/test_peers.py",
+    "rvs_tf/test_diversity.py",
+    "rvs_tf/test_latent_space.py",
+    "test_export.py",
+    "test_train_advgan.py",
+    "sinkhorn_tf/test_distance.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Sorts the files, and nothing within one."""
+    places = {ROOT / "tests" / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
 @pytest.fixture(scope="session")
 def digits():
     return data.load("digits")
