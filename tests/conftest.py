@@ -1,6 +1,7 @@
 """What all tests share: a small trained network, a finished run, and commands run here or as processes of their own."""
 
 import collections
+import gc
 import os
 import pathlib
 import signal
@@ -25,8 +26,38 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 TINY = ("--depth=10", "--width=1", "--batch_size=8")
 PATIENCE = 3600  # seconds after which a process hangs: far beyond what any takes on a slow and busy machine
 
+gc.freeze()  # of the million objects of the imports none is garbage; looking for it takes a while, again and again
+
 settings.register_profile("tests", deadline=None, print_blob=True)
 settings.load_profile("tests")
+
+
+# The files that take longest, the longest first: then workers, which take a file at a time, end at about the same time
+LONGEST = (
+    "experiments/test_smoke.py",
+    "madry_cifar/test_replicas.py",
+    "test_evaluate.py",
+    "test_commands.py",
+    "test_evaluate_ladder.py",
+    "experiments/test_killed.py",
+    "test_diagnose.py",
+    "experiments/test_demo.py",
+    "rvs_tf/defenses/test_all.py",
+    "madry_cifar/attacks/test_apgd.py",
+    "rvs_tf/test_golden.py",
+    "rvs_tf/test_peers.py",
+    "rvs_tf/test_diversity.py",
+    "rvs_tf/test_latent_space.py",
+    "test_export.py",
+    "test_train_advgan.py",
+    "sinkhorn_tf/test_distance.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Sorts the files, and nothing within one."""
+    places = {ROOT / "tests" / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 @pytest.fixture(scope="session")

@@ -36,12 +36,30 @@ class Linear(Predictor):
         return np.nanmin(distances, axis=1)
 
 
+def compiled(attack, model):
+    """run(images, labels, place=None, seed=0): what an attack makes of images, compiled once for each shape.
+
+    `place`: of each image in its split, those of a batch by default.
+    """
+    predictor = as_predictor(model)
+    function = tf.function(
+        lambda images, labels, place, seed: attack.run(
+            predictor, images, labels, Draws(seed, place), **attack.settings
+        ),
+        autograph=False,
+    )
+
+    def run(images, labels, place=None, seed=0) -> np.ndarray:
+        place = range(len(images)) if place is None else place
+        arguments = tf.constant(images), tf.constant(labels), tf.constant(place, tf.int64)
+        return function(*arguments, tf.constant([seed, 0], tf.int64)).numpy()
+
+    return run
+
+
 def run_attack(attack, model, images, labels, place=None, seed=0) -> np.ndarray:
-    """What an attack makes of images, compiled; `place`: of each image in its split, those of a batch by default."""
-    place = range(len(images)) if place is None else place
-    draws = Draws(tf.constant([seed, 0], tf.int64), tf.constant(place, tf.int64))
-    arguments = as_predictor(model), tf.constant(images), tf.constant(labels), draws
-    return tf.function(lambda: attack.run(*arguments, **attack.settings), autograph=False)().numpy()
+    """The same, once."""
+    return compiled(attack, model)(images, labels, place, seed)
 
 
 def halfway(distances) -> float:

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections import Counter
 
+import few_checks
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -117,7 +118,7 @@ def test_a_diagnosis_that_was_killed_goes_on(signalled, invoke, runs, saved, tmp
     flags = (f"--max_images={IMAGES}", "--batch_size=8", "--epsilon=32")
     killed, whole = runs / "target", shutil.copytree(saved / "target", tmp_path / "whole")
     batch = "madry_cifar.evaluation.evaluator:Evaluator._run_batch"
-    signalled(signal.SIGKILL, batch, 8, "rvs_tf.diagnose", f"--train_dir={killed}", *flags)
+    signalled(signal.SIGKILL, batch, 8, "tests.few_checks", f"--train_dir={killed}", *flags)
     kept = sum(int(np.load(path)["attacked"]) for path in (killed / "results").glob(".*.npz"))
 
     attacked, run_batch = Counter(), Evaluator._run_batch
@@ -127,6 +128,7 @@ def test_a_diagnosis_that_was_killed_goes_on(signalled, invoke, runs, saved, tmp
         return run_batch(evaluator, attack, split, rows, *settings)
 
     monkeypatch.setattr(Evaluator, "_run_batch", counting)
+    monkeypatch.setattr(diagnosis, "diagnose", functools.partial(diagnosis.diagnose, checks=few_checks.CHECKS))
     found = {}
     for where in (killed, whole):
         status, out, err = invoke(rvs_tf.diagnose.command, f"--train_dir={where}", *flags)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import rvs_tf.evaluate
+from madry_cifar.attacks import apgd, square
 from madry_cifar.attacks import autoattack as versions
-from madry_cifar.attacks import square
 from madry_cifar.evaluation.evaluator import Evaluator
 from madry_cifar.runs import run_folder
 from madry_cifar.runs.checkpoints import Checkpoints
@@ -29,8 +29,9 @@ def folder(trained, digits, tmp_path):
 
 @pytest.fixture
 def evaluate(invoke, folder, monkeypatch):
-    """evaluate(*arguments) calls the command, where AutoAttack has two stages and Square 50 queries."""
+    """evaluate(*arguments) calls the command, where AutoAttack has two stages, of 20 steps and 50 queries."""
     monkeypatch.setattr(versions, "STAGES", {"standard": STAGES})
+    monkeypatch.setitem(apgd.apgd.__kwdefaults__, "steps", 20)
     monkeypatch.setattr(square.square, "__kwdefaults__", {"queries": 50})
 
     def evaluate(*arguments):

@@ -7,13 +7,15 @@ alone (of sums in another order) grows to 0.1 within 20 steps at these learning 
 import dataclasses
 import json
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 import rvs_tf  # noqa: F401 (registers the defences)
 from madry_cifar import data, replicas
-from madry_cifar.networks.layers import synchronize
-from madry_cifar.networks.wide_resnet import WideResNet
+from madry_cifar.networks.layers import BatchNorm, Conv, Dense, initialize, standardize, synchronize
+from madry_cifar.networks.wide_resnet import Outputs, WideResNet
+from madry_cifar.runs.checkpoints import flat_state
 from madry_cifar.training import registry, strategies
 from madry_cifar.training.adversarial import Natural
 from madry_cifar.training.optimizers import PiecewiseConstant, PyTorchAdam
@@ -21,25 +23,65 @@ from madry_cifar.training.steps import Steps
 from tests import two_layers
 
 STEPS, BATCH_SIZE, SEED = {"rvs": 20, "at": 3, "featscatter": 2, "adv_interp": 2, "adv_vertex": 2}, 8, 1
+SEVERAL = 5  # steps of a call
+OPTIONS = {name: {"attack_steps": 3} for name in ("at", "adv_vertex")}  # on replicas each one is traced on its own
 
 
-def train(name, digits, strategy, sync_bn=False, steps_per_call=1):
-    """The losses after each call, and for each variable its value on each replica at the end."""
-    kind = registry.find(name)
-    with strategy.scope():
-        subject = kind(WideResNet(10, 1, dtype="float64"), kind.Options(batch_size=BATCH_SIZE), SEED)
-    if sync_bn:
-        for network in subject.networks.values():
-            synchronize(network)
-    batches = data.Batches(len(digits.train), BATCH_SIZE, SEED)
-    steps = Steps(subject, digits, strategy=strategy, steps_per_call=steps_per_call)
-    losses = {}
-    for step in range(0, STEPS[name], steps_per_call):
-        rows = np.stack([batches(step + k) for k in range(steps_per_call)])
-        _, seen, _ = steps.train(rows, step)
-        losses[step + steps_per_call] = np.array([loss.numpy() for loss in seen.values()])
-    variables = [v.value for network in subject.networks.values() for v in network.variables]
-    return losses, [[copy.numpy() for copy in strategy.experimental_local_results(v)] for v in variables]
+class Small(keras.Model):
+    """The layers of a wide ResNet once each: what replicas share, or do not, is the same in any number of them."""
+
+    def __init__(self):
+        super().__init__(dtype="float64", autocast=False)
+        self.num_classes = 10
+        self.conv, self.norm = Conv(8, stride=2, dtype="float64"), BatchNorm(dtype="float64")
+        self.logits = Dense(10, dtype="float64")
+        self.build((None, 32, 32, 3))
+        initialize(self, SEED)
+
+    def build(self, input_shape):
+        self.conv.build(input_shape)
+        self.norm.build((None, 16, 16, 8))
+        self.logits.build((None, 8))
+        self.built = True
+
+    def call(self, images, batch_norm="eval", updates=1):
+        outputs = self.norm(self.conv(standardize(images)), mode=batch_norm, updates=updates)
+        features = tf.reduce_mean(tf.nn.leaky_relu(outputs, 0.1), axis=[1, 2])
+        return Outputs(features, self.logits(features))
+
+
+def wide():
+    """The network that is trained by RvS, which has a second one."""
+    return WideResNet(10, 1, dtype="float64")
+
+
+class Training:
+    """A defence on a strategy, which can be trained from the same first values again."""
+
+    def __init__(self, name, digits, strategy, network=Small, sync_bn=False):
+        self.name, self.count, self.strategy, kind = name, len(digits.train), strategy, registry.find(name)
+        with strategy.scope():
+            subject = kind(network(), kind.Options(batch_size=BATCH_SIZE, **OPTIONS.get(name, {})), SEED)
+        if sync_bn:
+            for part in subject.networks.values():
+                synchronize(part)
+        self.steps = Steps(subject, digits, strategy=strategy, steps_per_call=SEVERAL)
+        self.variables = [v.value for part in subject.networks.values() for v in part.variables]
+        self.state = flat_state(subject.networks, subject.optimizers).values()
+        self.first = [variable.numpy() for variable in self.state]
+
+    def run(self, steps_per_call=1):
+        """The losses after each call, and for each variable its value on each replica at the end."""
+        for variable, value in zip(self.state, self.first, strict=True):
+            variable.assign(value)
+        self.steps.steps_per_call = steps_per_call  # one step and several are the same compiled function
+        batches, losses = data.Batches(self.count, BATCH_SIZE, SEED), {}
+        for step in range(0, STEPS[self.name], steps_per_call):
+            rows = np.stack([batches(step + k) for k in range(steps_per_call)])
+            _, seen, _ = self.steps.train(rows, step)
+            losses[step + steps_per_call] = np.array([loss.numpy() for loss in seen.values()])
+        local = self.strategy.experimental_local_results
+        return losses, [[copy.numpy() for copy in local(variable)] for variable in self.variables]
 
 
 def train_by_adam(strategy):
@@ -84,11 +126,11 @@ def main():
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     one, two = tf.distribute.get_strategy(), strategies.make("mirrored")
     digits = dataclasses.replace(data.load("digits"), augmented=True)
-    found = {"rvs": compare(train("rvs", digits, two, sync_bn=True), alone := train("rvs", digits, one))}
-    found["rvs, five steps a call"] = compare(train("rvs", digits, two, sync_bn=True, steps_per_call=5), alone)
-    found["rvs, statistics of each replica"] = compare(train("rvs", digits, two), alone)
+    alone, both = Training("rvs", digits, one, wide).run(), Training("rvs", digits, two, wide, sync_bn=True)
+    found = {"rvs": compare(both.run(), alone), "rvs, five steps a call": compare(both.run(SEVERAL), alone)}
+    found["rvs, statistics of each replica"] = compare(Training("rvs", digits, two, wide).run(), alone)
     for name in ("at", "featscatter", "adv_interp", "adv_vertex"):  # two look at the whole batch; the last one draws
-        found[name] = compare(train(name, digits, two, sync_bn=True), train(name, digits, one))
+        found[name] = compare(Training(name, digits, two, sync_bn=True).run(), Training(name, digits, one).run())
     found["adam"] = compare(train_by_adam(two), train_by_adam(one))
     print(json.dumps(found))
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from hypothesis import strategies as st
-from linear import run_attack
+from linear import compiled, run_attack
 
 from madry_cifar import attacks
 from madry_cifar.attacks import apgd, multitargeted
@@ -183,16 +183,18 @@ def test_saturated_gradients_fool_cross_entropy_and_not_the_ratio(trained, digit
 
 @pytest.mark.parametrize("name", ["apgd-ce", "apgd-dlrx2", "apgd-t", "multitargeted"])
 def test_an_image_does_not_depend_on_the_rest_of_its_batch(trained, digits, monkeypatch, name):
-    """Bit for bit: in a batch of 32, and among others in batches of 16 and 32."""
-    monkeypatch.setattr(apgd, "TARGETS", 2)
-    monkeypatch.setattr(multitargeted, "TARGETS", 2)
+    """Bit for bit: in a batch of 32, and among others in batches of 16 and 32. Of few steps and targets."""
+    for module in (apgd, multitargeted):
+        monkeypatch.setattr(module, "TARGETS", 2)
+    monkeypatch.setattr(multitargeted, "STEPS", 20)
+    monkeypatch.setitem(apgd.apgd.__kwdefaults__, "steps", 20)
     images, labels = digits.test.images[:32].astype(np.float32), digits.test.labels[:32]
-    attack = attacks.attack(name, epsilon=2.0)
-    whole = run_attack(attack, trained, images, labels, seed=3)
+    attack = compiled(attacks.attack(name, epsilon=2.0), trained)
+    whole = attack(images, labels, seed=3)
     for rows in (np.r_[8:24], np.r_[8:24, 0:16]):
-        part = run_attack(attack, trained, images[rows], labels[rows], place=rows, seed=3)
+        part = attack(images[rows], labels[rows], place=rows, seed=3)
         np.testing.assert_array_equal(part, whole[rows])
-    assert not np.array_equal(run_attack(attack, trained, images, labels, seed=4), whole)
+    assert not np.array_equal(attack(images, labels, seed=4), whole)
 
 
 class NoisyGradient(Predictor):

@@ -1,0 +1,24 @@
+"""What an import of TensorFlow does to the garbage collector."""
+
+import gc
+
+import pytest
+
+from madry_cifar.cli.quiet import without_garbage
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_garbage_is_not_looked_for_and_then_as_before(enabled):
+    (gc.enable if enabled else gc.disable)()
+    try:
+        before = gc.get_freeze_count()
+        with without_garbage():
+            assert not gc.isenabled()
+            made = [[] for _ in range(1000)]
+        assert gc.isenabled() == enabled
+        assert gc.get_freeze_count() >= before + len(made)
+        with pytest.raises(ImportError), without_garbage():
+            raise ImportError
+        assert gc.isenabled() == enabled
+    finally:
+        gc.enable()
