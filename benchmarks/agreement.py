@@ -107,7 +107,7 @@ def measure(subject: peers.Subject, split: Split, names: list[str], packages: li
     """`agreement`: a row for each attack of ours and peer; `peers`: what these ran; and the images in dispute."""
     judge = Judge(subject.network, split, subject.batch_size)
     evaluator = Evaluator(subject.network, batch_size=subject.batch_size, keep_adversarial=True)
-    rows, told, disputed = [], [], {}
+    rows, compared, disputed = [], [], {}
     for name in names:
         attack = attacks.attack(name, epsilon=subject.epsilon, step_size=subject.step_size)
         against = [peer for peer in (*peers.find(name), _again(evaluator, attack, split)) if peer.package in packages]
@@ -126,10 +126,10 @@ def measure(subject: peers.Subject, split: Split, names: list[str], packages: li
             theirs = judge.broken(theirs, *ball(attack.protocol))
             both = {"attack": name, "peer": peer.package}
             rows.append(both | compare(judge.right, mine, theirs) | {"seconds": seconds, "peers_seconds": others})
-            told.append(both | {"runs": peer.settings, "differs_from_ours": peer.differs or "nothing known"})
+            compared.append(both | {"runs": peer.settings, "differs_from_ours": peer.differs or "nothing known"})
             sides = (("ours", mine & ~theirs), ("peer", theirs & ~mine))
             disputed[f"{name}, {peer.package}"] = {side: np.flatnonzero(which).tolist() for side, which in sides}
-    return {"agreement": rows, "peers": told, "disputed": disputed}
+    return {"agreement": rows, "peers": compared, "disputed": disputed}
 
 
 def _nothing():

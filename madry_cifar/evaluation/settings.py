@@ -9,8 +9,8 @@ class Attacks(Settings):
     train_dir: str = like(Checkpoint, "train_dir")
     attacks: tuple[str, ...] = option(
         ("natural", "fgsm", "pgd-7", "pgd-20", "cw-20"),
-        "what to run: natural, fgsm, fgsm-rs (from a random start), pgd-N, cw-N; in rvs_tf.evaluate also apgd-ce, "
-        "apgd-dlr, apgd-t, fab-t, square, multitargeted, cw-l2, autoattack; see docs/evaluation.md",
+        "what to run: natural, fgsm, fgsm-rs (from a random start), pgd-N, cw-N, eot-pgd-N (random outputs), apgd-ce, "
+        "apgd-dlr, apgd-t, fab-t, square, multitargeted, cw-l2, autoattack (-plus, -rand); see docs/evaluation.md",
     )
     epsilon: tuple[float, ...] = option((8.0,), "radius of the L∞ ball, in grey levels of 255; or several, with commas")
     step_size: float = option(2.0, "size of a step of PGD and CW, in grey levels")
@@ -32,7 +32,7 @@ class Images(Settings):
     split: str = option("test", "test or validation (with --validation_size, as the run was trained)")
     max_images: int = option(0, "of the split, from its beginning; 0 is all", minimum=0)
     seed: int = like(Seed, "seed", help="of the random starts")
-    batch_size: int = option(200, "images attacked at once; random starts depend on it", minimum=1)
+    batch_size: int = option(200, "images attacked at once", minimum=1)
 
 
 class EvaluationSettings(Images, Surrogate, Attacks):

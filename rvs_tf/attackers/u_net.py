@@ -1,4 +1,4 @@
-"""L2L-DA's generator: a U-Net on image, gradient and perturbation so far, told the class and a random vector.
+"""L2L-DA's generator: a U-Net on image, gradient and perturbation so far, given the class and a random vector.
 
 Released code: YunseokJANG/l2l-da `adv_defence/models.py` (NoiseGenerator).
 """
@@ -104,16 +104,16 @@ class ConditionalUNet(keras.Model):
         for encoder in self.encoders:
             code = tf.nn.relu(encoder(code))
 
-        def told(features):  # with the code at every pixel
+        def with_code(features):  # at every pixel
             shape = [*tf.unstack(tf.shape(features)[:3]), self.latent_dim]
             return tf.concat([features, tf.broadcast_to(code[:, tf.newaxis, tf.newaxis], shape)], axis=3)
 
         def leaky(features):
             return tf.nn.leaky_relu(features, LEAKINESS)
 
-        down0 = leaky(self.down0(told(inputs)))
-        down1 = leaky(self.norm_down1(self.down1(told(down0)), labels, mode=batch_norm))
-        down2 = leaky(self.down2(told(down1)))
+        down0 = leaky(self.down0(with_code(inputs)))
+        down1 = leaky(self.norm_down1(self.down1(with_code(down0)), labels, mode=batch_norm))
+        down2 = leaky(self.down2(with_code(down1)))
         up2 = tf.nn.relu(self.norm_up2(self.up2(down2), labels, mode=batch_norm))
         up1 = tf.nn.relu(self.norm_up1(self.up1(tf.concat([up2, down1], axis=3)), labels, mode=batch_norm))
         return tf.tanh(tf.cast(self.last(tf.concat([up1, down0], axis=3)), self.variable_dtype))

@@ -28,7 +28,20 @@ def compared():
 
 
 @pytest.mark.parametrize(
-    "training", ["rvs", "rvs, five steps a call", "at", "featscatter", "adv_interp", "adv_vertex", "adam"]
+    "training",
+    [
+        "rvs",
+        "rvs, five steps a call",
+        "at",
+        "featscatter",
+        "adv_interp",
+        "adv_vertex",
+        "l2l",
+        "l2l_da",
+        "direct",
+        "learn2perturb",
+        "adam",
+    ],
 )
 def test_with_synchronized_batch_norm_replicas_train_as_one_device(compared, training):
     """The same images, draws, statistics, transport distance and updates: all but rounding, in float64."""

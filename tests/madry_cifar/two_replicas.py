@@ -22,9 +22,18 @@ from madry_cifar.training.optimizers import PiecewiseConstant, PyTorchAdam
 from madry_cifar.training.steps import Steps
 from tests import two_layers
 
-STEPS, BATCH_SIZE, SEED = {"rvs": 20, "at": 3, "featscatter": 2, "adv_interp": 2, "adv_vertex": 2}, 8, 1
+GENERATIVE = ("l2l", "l2l_da", "direct", "learn2perturb")  # all of whose steps look at the whole batch, or draw for it
+BATCH_SIZE, SEED = 8, 1
+STEPS = {"rvs": 20, "at": 3, "featscatter": 2, "adv_interp": 2, "adv_vertex": 2, **dict.fromkeys(GENERATIVE, 2)}
 SEVERAL = 5  # steps of a call
-OPTIONS = {name: {"attack_steps": 3} for name in ("at", "adv_vertex")}  # on replicas each one is traced on its own
+OPTIONS = {  # on replicas each step of an attack is traced on its own
+    "at": {"attack_steps": 3},
+    "adv_vertex": {"attack_steps": 3},
+    "l2l": {"attacker_width": 2},
+    "l2l_da": {"attacker_steps": 2, "generator_width": 2},
+    "direct": {"generator_updates": 1, "generator_width": 1},
+    "learn2perturb": {"attack_steps": 2, "noise_epoch": 0, "attack_epoch": 0, "shared_noise": False},
+}
 
 
 class Small(keras.Model):
@@ -39,13 +48,14 @@ class Small(keras.Model):
         initialize(self, SEED)
 
     def build(self, input_shape):
+        self.map_shapes = [(16, 16, 8)]
         self.conv.build(input_shape)
         self.norm.build((None, 16, 16, 8))
         self.logits.build((None, 8))
         self.built = True
 
-    def call(self, images, batch_norm="eval", updates=1):
-        outputs = self.norm(self.conv(standardize(images)), mode=batch_norm, updates=updates)
+    def call(self, images, batch_norm="eval", updates=1, noise=(0.0,)):
+        outputs = self.norm(self.conv(standardize(images)), mode=batch_norm, updates=updates) + noise[0]
         features = tf.reduce_mean(tf.nn.leaky_relu(outputs, 0.1), axis=[1, 2])
         return Outputs(features, self.logits(features))
 
@@ -129,7 +139,7 @@ def main():
     alone, both = Training("rvs", digits, one, wide).run(), Training("rvs", digits, two, wide, sync_bn=True)
     found = {"rvs": compare(both.run(), alone), "rvs, five steps a call": compare(both.run(SEVERAL), alone)}
     found["rvs, statistics of each replica"] = compare(Training("rvs", digits, two, wide).run(), alone)
-    for name in ("at", "featscatter", "adv_interp", "adv_vertex"):  # two look at the whole batch; the last one draws
+    for name in ("at", "featscatter", "adv_interp", "adv_vertex", *GENERATIVE):
         found[name] = compare(Training(name, digits, two, sync_bn=True).run(), Training(name, digits, one).run())
     found["adam"] = compare(train_by_adam(two), train_by_adam(one))
     print(json.dumps(found))

@@ -117,12 +117,12 @@ def surface(case: Case) -> Finding:
     median = float(np.median(rough)) if len(rough) else None
     limit = Difference(int((rough > ROUGHNESS).sum()), 0, max(len(rough), 1))
     verdict = worst([lower.verdict(RANDOM_TOLERANCE), limit.verdict(50.0)])
-    told = "flat everywhere" if median is None else f"roughness {median:.2f} (1 is a steady rise)"
+    in_words = "flat everywhere" if median is None else f"roughness {median:.2f} (1 is a steady rise)"
     medians = {"rise_along_gradient": float(np.median(rise)), "rise_along_random": float(np.median(chance))}
     evidence = (
         f"over ε the loss rises by {medians['rise_along_gradient']:.3g} along the gradient's sign, by "
         f"{medians['rise_along_random']:.3g} along random signs (medians), in {lower.more} of {lower.images} "
-        f"images by less than that; {told}"
+        f"images by less than that; {in_words}"
     )
     numbers = medians | {"roughness": median, "share_rough": limit.points}
     curve = {

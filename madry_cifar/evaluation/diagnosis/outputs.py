@@ -44,10 +44,11 @@ def batch_dependence(case: Case) -> Finding:
     largest, spread = {name: float(np.abs(values).max()) for name, values in changes.items()}, _spread(reference)
     how = max(largest, key=largest.get)
     numbers = {"images": len(images), "largest_difference": largest, "logits_std": spread}
-    told = f"an image's logits differ by up to {largest[how]:.2g} ({how}; their standard deviation is {spread:.2g})"
+    evidence = f"an image's logits differ by up to {largest[how]:.2g} ({how}; their standard deviation is {spread:.2g})"
     if largest[how] <= ROUNDING * spread:
-        return Finding(OK, f"{told}: no more than rounding", numbers)
-    return Finding(SUSPECT, f"{told}: they depend on the rest of the batch (batch statistics at test time?)", numbers)
+        return Finding(OK, f"{evidence}: no more than rounding", numbers)
+    evidence += ": they depend on the rest of the batch (batch statistics at test time?)"
+    return Finding(SUSPECT, evidence, numbers)
 
 
 def _images(case):

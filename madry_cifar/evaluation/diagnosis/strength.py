@@ -44,7 +44,7 @@ def _accuracies(case, *names):
     return {name: case.accuracy(name) for name in names}
 
 
-def _told(case, *names):
+def _in_words(case, *names):
     return ", ".join(f"{_title(name)} {case.accuracy(name):.1f} %" for name in names)
 
 
@@ -113,7 +113,7 @@ def steps(case: Case) -> Finding:
     """Between 20 and 100 steps accuracy must have come to rest; and one step of ε must not do better than 20."""
     fall, one = difference(case, MANY, FEW), difference(case, "fgsm", FEW)
     verdict = worst([fall.verdict(STEPS_TOLERANCE), one.verdict(0)])
-    evidence = f"{_told(case, FEW, MANY)}: {fall} less"
+    evidence = f"{_in_words(case, FEW, MANY)}: {fall} less"
     if one.verdict(0) != OK:
         evidence += f"; FGSM, one step, breaks {one} more than PGD-20"
     curve = _accuracies(case, *(f"pgd-{steps}" for steps in STEPS))
@@ -169,7 +169,7 @@ restarts_trials = named("pgd-20", "pgd-20x5")
 def restarts(case: Case) -> Finding:
     """Where a start matters much, one start tells little."""
     gain = difference(case, "pgd-20x5", "pgd-20")
-    evidence = f"{_told(case, 'pgd-20', 'pgd-20x5')}: five starts instead of one break {gain} more"
+    evidence = f"{_in_words(case, 'pgd-20', 'pgd-20x5')}: five starts instead of one break {gain} more"
     numbers = {"accuracy": _accuracies(case, "pgd-20", "pgd-20x5")} | gain.numbers(RESTARTS_TOLERANCE)
     return Finding(gain.verdict(RESTARTS_TOLERANCE), evidence, numbers)
 
@@ -221,10 +221,10 @@ def margin_trials(case: Case) -> dict[str, Trial]:
 def margin(case: Case) -> Finding:
     """The same steps along another loss: a margin does not vanish where the softmax saturates or was smoothed."""
     gains = {pair: difference(case, *pair) for pair in _pairs(case)}
-    told = [f"{_told(case, ce, margin)} ({value} less)" for (margin, ce), value in gains.items()]
+    gains_in_words = [f"{_in_words(case, ce, margin)} ({value} less)" for (margin, ce), value in gains.items()]
     names = [name for pair in gains for name in pair]
     numbers = {"accuracy": _accuracies(case, *names)}
     for (stronger, weaker), value in gains.items():
         numbers[f"{stronger} against {weaker}"] = value.numbers(MARGIN_TOLERANCE)
     verdict = worst([value.verdict(MARGIN_TOLERANCE) for value in gains.values()])
-    return Finding(verdict, "; ".join(told), numbers)
+    return Finding(verdict, "; ".join(gains_in_words), numbers)

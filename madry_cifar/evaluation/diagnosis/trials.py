@@ -1,5 +1,6 @@
 """The attacks that a diagnosis needs, each on the images that the network gets right as they are."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -33,9 +34,9 @@ class Trial(NamedTuple):
     @property
     def cost(self) -> float:
         """In gradients of an image; a forward pass is a third of one."""
-        told = self.attack.protocol
-        gradients = told.get("steps", 0) * told.get("restarts", 1) * told.get("targets", 1) * told.get("eot", 1)
-        return gradients + told.get("queries", 0) / 3
+        protocol = self.attack.protocol
+        times = math.prod(protocol.get(name, 1) for name in ("restarts", "targets", "eot"))
+        return protocol.get("steps", 0) * times + protocol.get("queries", 0) / 3
 
 
 class Case:
