@@ -18,6 +18,7 @@ import time
 import warnings
 from collections.abc import Callable
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -29,10 +30,8 @@ from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.cli.settings import Checkpoint, Download, Settings, like, option
 from madry_cifar.data.datasets import Split
-from madry_cifar.networks.wide_resnet import WideResNet, check_size
 from madry_cifar.runs import run_folder
-from madry_cifar.training.adversarial import Natural
-from madry_cifar.training.construction import load_classifier
+from madry_cifar.training.construction import build, load_classifier
 from madry_cifar.training.settings import Schedule
 from madry_cifar.training.trainer import Trainer
 
@@ -92,7 +91,7 @@ def by_batch(perturb: Callable, batch_size: int) -> Attacker:
     return attack
 
 
-def attackers(classifier: WideResNet, sizes: dict, batch_size: int) -> dict[str, Attacker | None]:
+def attackers(classifier: keras.Model, sizes: dict, batch_size: int) -> dict[str, Attacker | None]:
     """By name, each attack on a network; None for a package that is not installed."""
 
     def logits(images, training=False):  # ART says which mode it wants; it is always that of evaluation
@@ -119,7 +118,7 @@ def is_installed(module: str) -> bool:
     return True
 
 
-def measure(classifier: WideResNet, split: Split, sizes: dict, batch_size: int, repeats: int) -> list[dict]:
+def measure(classifier: keras.Model, split: Split, sizes: dict, batch_size: int, repeats: int) -> list[dict]:
     """A row for each attack on all images of `split`, a whole number of batches.
 
     `sizes` are epsilon, step_size (both in grey levels) and steps.
@@ -180,26 +179,24 @@ class SubjectSettings(Settings):
     json: bool = like(Benchmark, "json")
 
 
-def subject(settings: SubjectSettings) -> tuple[WideResNet, data.Dataset]:
+def subject(settings: SubjectSettings) -> tuple[keras.Model, data.Dataset]:
     """The network to attack and its data: of --train_dir, or trained for --train_steps on digits."""
     if settings.train_dir:
         run_flags = run_folder.read_flags(settings.train_dir)
         data_dir = settings.data_dir or run_flags.get("data_dir")
         dataset = data.load(run_flags["dataset"], data_dir=data_dir, train=False)
         return load_classifier(settings.train_dir), dataset
-    check_size(settings.depth, settings.width, 10)
-    classifier, dataset = WideResNet(settings.depth, settings.width), data.load("digits")
-    steps = settings.train_steps
+    steps, dataset = settings.train_steps, data.load("digits")
     rates = {"learning_rates": (0.1, 0.01), "learning_rate_boundaries": (3 * steps // 4,)} if steps > 1 else {}
+    options = {"batch_size": 32, "steps": steps, **rates}
+    natural = build({"defense": "natural", "num_classes": 10} | settings.pick("depth", "width") | options)
     never = Schedule(checkpoint_every=0, log_every=0, image_every=0, eval_every=0)
     with tempfile.TemporaryDirectory() as folder:
-        Trainer(
-            Natural(classifier, Natural.Options(batch_size=32, steps=steps, **rates)), dataset, folder, never
-        ).train()
-    return classifier, dataset
+        Trainer(natural, dataset, folder, never).train()
+    return natural.classifier, dataset
 
 
-def trained(classifier: WideResNet, settings: SubjectSettings) -> dict:
+def trained(classifier: keras.Model, settings: SubjectSettings) -> dict:
     """What the network of `subject` is, for a benchmark's settings."""
     steps = settings.train_dir or f"{settings.train_steps} steps"
     return {"depth": classifier.depth, "width": classifier.width, "trained": steps}

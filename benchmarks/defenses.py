@@ -22,9 +22,9 @@ from benchmarks.iteration import DEFENSES, Network
 from benchmarks.report import Benchmark
 from benchmarks.turns import Contender, take_turns
 from experiments.grid import preset
+from madry_cifar import build
 from madry_cifar.cli import flags
 from madry_cifar.cli.settings import option
-from madry_cifar.networks.wide_resnet import WideResNet
 from madry_cifar.training import registry
 
 BASE = "natural"
@@ -42,7 +42,7 @@ def measure(names: list[str], settings: dict, repeats: int) -> dict:
     """`iterations`: a row for each defence, as the module's head says, the natural one first."""
     chosen = {name: settings | {"defense": name, "options": options_of(name)} for name in dict.fromkeys([BASE, *names])}
     counted = {name: flops.count(iteration.ours(each).get_concrete_function()) for name, each in chosen.items()}
-    classifier = WideResNet(settings["depth"], settings["width"])
+    classifier = build(settings | {"defense": BASE}).classifier
     images, _ = iteration.batch(settings["batch_size"])
     forward = tf.function(lambda: classifier(images).logits, autograph=False)
     of_forward = flops.count(forward.get_concrete_function())

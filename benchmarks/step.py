@@ -22,11 +22,11 @@ from benchmarks.iteration import Iteration
 from benchmarks.rates import Convolutions, MatrixProduct
 from benchmarks.report import Benchmark
 from benchmarks.turns import Contender, take_turns
+from madry_cifar import build
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.cli.settings import like, option
 from madry_cifar.networks.architectures import PRECISIONS
-from madry_cifar.networks.wide_resnet import WideResNet
 
 
 class IterationWork:
@@ -34,7 +34,7 @@ class IterationWork:
 
     def __init__(self, settings: dict):
         function = iteration.ours(settings).get_concrete_function()
-        classifier = WideResNet(settings["depth"], settings["width"], dtype=PRECISIONS[settings["precision"]])
+        classifier = build(settings | {"defense": "natural"}).classifier
         images, _ = iteration.batch(settings["batch_size"])
         forward = tf.function(lambda: classifier(images).logits, autograph=False)
         self.precision, self.flops = settings["precision"], flops.count(function)

@@ -18,7 +18,6 @@ import pathlib
 import types
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from madry_cifar import data
@@ -27,9 +26,9 @@ from madry_cifar.cli.errors import UsageError
 from madry_cifar.cli.settings import Checkpoint, Download, Seed, Settings, like, option, required
 from madry_cifar.evaluation.evaluator import Evaluator
 from madry_cifar.networks.architectures import name_of
-from madry_cifar.predictor import as_predictor
+from madry_cifar.predictor import Predictor
 from madry_cifar.runs import checkpoints, files, run_folder
-from madry_cifar.training.construction import load_classifier
+from madry_cifar.training.construction import load_predictor
 from madry_cifar.training.settings import DataSettings, LoopSettings, Schedule
 from madry_cifar.training.trainer import Trainer
 from rvs_tf.advgan.advgan import AdvGAN, as_attack
@@ -69,7 +68,7 @@ def main() -> None:
     run_flags = settings.as_dict() | {
         "attack": AdvGAN.name,
         "target_checkpoint": target_step,
-        "target_sha256": as_predictor(target).fingerprint(),
+        "target_sha256": target.fingerprint(),
         **{name: target_flags.get(name) for name in ("dataset", "validation_size", "depth", "width", "num_classes")},
         "steps_per_epoch": steps_per_epoch,
         **options.as_dict(),
@@ -105,14 +104,14 @@ def main() -> None:
     print(accuracies.summary([steps_per_epoch * epoch for epoch in range(1, options.epochs + 1)]))
 
 
-def load_target(settings: AdvGANSettings) -> tuple[dict[str, Any], int, keras.Model]:
-    """The flags of the target's run, the step of its checkpoint and its classifier."""
+def load_target(settings: AdvGANSettings) -> tuple[dict[str, Any], int, Predictor]:
+    """The flags of the target's run, the step of its checkpoint and what is evaluated of it."""
     try:
         target_flags = run_folder.read_flags(settings.target_dir)
         if "defense" not in target_flags:
             raise UsageError("train_dir", settings.target_dir, "holds no run of a classifier")
         step, _ = checkpoints.find(settings.target_dir, settings.target_checkpoint)
-        return target_flags, step, load_classifier(settings.target_dir, step)
+        return target_flags, step, load_predictor(settings.target_dir, step)
     except UsageError as error:
         raise error.renamed(train_dir="target_dir", checkpoint="target_checkpoint") from None
 
@@ -141,7 +140,7 @@ class Accuracies:
         self.advgan, self.dataset, self.folder = advgan, dataset, folder
         self.file = folder / "results" / f"accuracy_test-{len(dataset.test)}.json"
         attack = as_attack(advgan.generator, advgan.options)
-        self.evaluator = Evaluator(advgan.classifier, [attack], batch_size=min(200, len(dataset.test)))
+        self.evaluator = Evaluator(advgan.target, [attack], batch_size=min(200, len(dataset.test)))
         self.by_step = {}
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):  # those are measured again
             known = json.loads(self.file.read_text())["accuracy"].items()

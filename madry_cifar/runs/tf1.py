@@ -132,11 +132,11 @@ def _expected(prefix, kind, classifier, shapes):
     )
     faults = {"missing": missing, "unmatched": unmatched, "of another shape": wrong}
     if any(faults.values()):
-        all_faults = "; ".join(f"{len(names)} {what}: {', '.join(names)}" for what, names in faults.items() if names)
+        listed = "; ".join(f"{len(names)} {what}: {', '.join(names)}" for what, names in faults.items() if names)
         raise UsageError(
             "checkpoint",
             prefix,
-            f"its variables are not those of WRN-{classifier.depth}-{classifier.width}: {all_faults}",
+            f"its variables are not those of WRN-{classifier.depth}-{classifier.width}: {listed}",
         )
     return theirs | ({"step": "global_step"} if "global_step" in shapes else {})
 

@@ -19,6 +19,8 @@ from madry_cifar.attacks.losses import lead
 from madry_cifar.attacks.registry import Attack
 from madry_cifar.attacks.steps import PIXEL_RANGE
 from madry_cifar.cli.errors import RunError, UsageError
+from madry_cifar.predictor import as_predictor
+from madry_cifar.randomness import Draws, draw_seed
 from madry_cifar.runs import checkpoints, run_folder
 from madry_cifar.training.method import Method
 from madry_cifar.training.optimizers import Adam, PiecewiseConstant
@@ -78,9 +80,13 @@ class AdvGANOptions(TrainingOptions):
 
 
 class AdvGAN(Method):
-    """The training of a generator against `classifier`, which is frozen: not updated, not saved, batch norm in "eval".
+    """The training of a generator against a predictor, which is neither updated nor saved.
+
+    Args:
+      target: a `Predictor`, or a network of this package.
 
     Attributes:
+      target: the predictor.
       generator, discriminator: the two networks.
     """
 
@@ -88,9 +94,10 @@ class AdvGAN(Method):
     Options = AdvGANOptions
     watched_batch_norm = "eval"
 
-    def __init__(self, classifier, options: AdvGANOptions | None = None, seed: int = 0):
-        super().__init__(classifier, options, seed)
-        policy = classifier.dtype_policy
+    def __init__(self, target, options: AdvGANOptions | None = None, seed: int = 0):
+        self.target = as_predictor(target)
+        super().__init__(self.target.network, options, seed)
+        policy = self.classifier.dtype_policy
         self.generator = AdvGANGenerator(self.options.generator_width, seed=seed, dtype=policy)
         self.discriminator = Discriminator(seed=seed + 1, dtype=policy)
         for network, rate in (
@@ -117,7 +124,7 @@ class AdvGAN(Method):
         self.minimize("discriminator", discriminator, discriminator_tape, step)
 
         with generator_tape:
-            logits = self.classifier(adversarial).logits
+            logits = self.target.differentiable()(adversarial, self._query(images, step)).logits
             scores = logits if options.adversarial_loss == "logits" else tf.nn.softmax(logits)
             leading = adversarial_loss(scores, labels)
             gan = gan_loss(self.discriminator(adversarial))
@@ -131,6 +138,13 @@ class AdvGAN(Method):
             "perturbation": excess,
             "discriminator": discriminator,
         }
+
+    def _query(self, images, step):
+        """The numbers [B] of a step's query, for a target with random outputs."""
+        return Draws(draw_seed(self.seed, step, "target")).of(tf.shape(images)[0]).query(0)
+
+    def watched_logits(self, images, step):
+        return self.target(images, self._query(images, step)).logits
 
     def adversarial_images(self, images, labels, step):
         return perturb(self.generator, images, self.options.epsilon, batch_norm="frozen")[1]
