@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import rvs_tf.evaluate
+import rvs_tf.train
 from madry_cifar import load_classifier
 from madry_cifar.predictor import as_predictor
 from madry_cifar.runs import checkpoints, run_folder
@@ -259,3 +261,22 @@ def test_help(invoke):
     assert (status, err) == (0, "")
     for name in ("train_dir", "target_dir", "epochs", "generator_width", "perturbation_bound"):
         assert re.search(rf"^  --{name}: \w", out, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "defense", [("learn2perturb", "--noise_epoch=0"), ("direct", "--test_batch_norm=frozen", "--generator_width=1")]
+)
+def test_what_it_is_trained_against_is_what_is_evaluated(invoke, tiny, tmp_path, defense):
+    """Of a network with noise inside, or with a batch norm of its own at test, too."""
+    name, *flags = defense
+    run, advgan = tmp_path / "run", tmp_path / "advgan"
+    given = (*tiny, f"--defense={name}", *flags, "--steps=1", "--eval_every=0", "--image_every=0")
+    assert invoke(rvs_tf.train.command, *given, f"--train_dir={run}")[0] == 0
+    short = ("--epochs=1", "--batch_size=16", "--max_train_images=32", "--eval_images=20")
+    status, _, err = invoke(train_advgan.command, f"--target_dir={run}", f"--train_dir={advgan}", *short)
+    assert status == 0, err
+    given = (f"--train_dir={run}", "--attacks=natural", f"--advgan_dir={advgan}", "--max_images=20")
+    status, _, err = invoke(rvs_tf.evaluate.command, *given)
+    assert status == 0, err
+    (file,) = (run / "results").glob("*.json")
+    assert json.loads(file.read_text())["attacks"].keys() == {"natural", "advgan", "advgan-final"}
