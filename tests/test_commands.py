@@ -311,7 +311,7 @@ def test_help_tells_which_defence_has_which_default(invoke):
         "--beta: factor of the divergence between natural and perturbed outputs [trades: 6.0]",
     ):
         assert f"  {line}\n" in out
-    assert "[at, bilateral: 7; adv_vertex, trades: 10; featscatter: 1]" in out
+    assert "[at, bilateral, learn2perturb: 7; adv_vertex, trades: 10; featscatter: 1]" in out
 
 
 def test_data_that_are_not_prepared(invoke, tiny, tmp_path):
