@@ -22,7 +22,7 @@ from madry_cifar.training.optimizers import PiecewiseConstant, PyTorchAdam
 from madry_cifar.training.steps import Steps
 from tests import two_layers
 
-STEPS, BATCH_SIZE, SEED = {"rvs": 20, "at": 3, "featscatter": 2, "adv_interp": 2, "adv_vertex": 2}, 8, 1
+STEPS, BATCH_SIZE, SEED = {"rvs": 10, "at": 3, "featscatter": 2, "adv_interp": 2, "adv_vertex": 2}, 8, 1
 SEVERAL = 5  # steps of a call
 OPTIONS = {name: {"attack_steps": 3} for name in ("at", "adv_vertex")}  # on replicas each one is traced on its own
 
