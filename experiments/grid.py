@@ -270,7 +270,8 @@ def _changed(dataset, defense, settings):
     common = TrainingSettings.parse({name: value for name, value in settings.items() if name in COMMON})
     options = kind.parse({name: value for name, value in settings.items() if name not in COMMON})
     data.check_crop(dataset, common.crop_padding, common.crop_fill)
-    stochastic = _is_stochastic(defense, data.NUM_CLASSES[dataset], options)
+    own = [(name, getattr(options, name)) for name in options.as_dict() if name not in Options.__dataclass_fields__]
+    stochastic = _is_stochastic(defense, data.NUM_CLASSES[dataset], tuple(own))
     chosen = {name: value for name, value in common.as_dict().items() if name not in MAY_CHANGE} | options.as_dict()
     default = TrainingSettings().as_dict() | kind().as_dict()
     return {name: value for name, value in chosen.items() if value != default[name]}, stochastic
@@ -278,6 +279,6 @@ def _changed(dataset, defense, settings):
 
 @functools.cache
 def _is_stochastic(defense, num_classes, options):
-    """Whether its outputs are random. Raises UsageError for options that do not go together."""
+    """Whether its outputs are random; `options` are pairs. Raises UsageError for options that do not go together."""
     smallest = {"depth": 10, "width": 1, "generator_width": 1, "attacker_width": 1, "num_classes": num_classes}
-    return build({"defense": defense, **options.as_dict(), **smallest}).predictor().stochastic
+    return build({"defense": defense, **dict(options), **smallest}).predictor().stochastic

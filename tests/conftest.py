@@ -43,6 +43,8 @@ LONGEST = (
     "test_diagnose.py",
     "experiments/test_demo.py",
     "rvs_tf/defenses/test_all.py",
+    "rvs_tf/defenses/test_generative.py",
+    "rvs_tf/defenses/test_generative_code.py",
     "madry_cifar/attacks/test_apgd.py",
     "rvs_tf/test_golden.py",
     "rvs_tf/test_peers.py",

@@ -18,7 +18,7 @@ from madry_cifar.predictor import Predictor, as_predictor
 from madry_cifar.randomness import Draws
 
 JUDGED = -1  # the number of the query by which images are judged; an attack's own are others
-REDRAWN = range(-13, -3)  # those by which images are judged again, where the predictor is stochastic
+REDRAWN = range(-(10**6), -(10**6) + 10)  # by which they are judged again, if outputs are random; attacks use none
 
 
 def skipping(attack: Attack) -> Attack:
@@ -135,7 +135,8 @@ class Evaluator:
             if self.keep_adversarial:
                 adversarial[: len(known.labels)] = known.adversarial
             if self.predictor.stochastic:
-                redrawn[: len(known.labels)] = known.redrawn
+                same = known.predictions[:, np.newaxis] if known.redrawn is None else known.redrawn
+                redrawn[: len(known.labels)] = same
         if before is not None:
             left = left[left >= len(before.labels)]
         outcome = before or Outcome(attack, predictions, split.labels)

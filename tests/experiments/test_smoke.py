@@ -22,7 +22,7 @@ SMOKE = (
     "--steps=8",
     "--learning_rate_boundaries=6",
     "--max_train_images=320",
-    "--images=20",
+    "--images=10",
     "--epsilons=0,8",
     "--advgan_epochs=1",
     "--draws=5",
@@ -95,7 +95,7 @@ def test_table_2_shows_what_the_runs_say(work):
     for line in lines:
         (content,) = json.loads((work / line["measured_file"]).read_text())
         assert float(line["measured"]) == pytest.approx(content["attacks"][line["attack"]]["accuracy"], abs=0.005)
-        assert content["images"] == 20
+        assert content["images"] == 10
 
 
 def test_nothing_is_done_twice(work):

@@ -8,7 +8,7 @@ from linear import Linear, halfway
 from madry_cifar import attacks
 from madry_cifar.data.datasets import Split
 from madry_cifar.evaluation.diagnosis import diagnose
-from madry_cifar.evaluation.evaluator import Evaluator
+from madry_cifar.evaluation.evaluator import REDRAWN, Evaluator
 from madry_cifar.predictor import Outputs, Predictor, as_predictor
 from madry_cifar.randomness import noise
 
@@ -65,19 +65,19 @@ def test_an_image_comes_out_the_same_in_a_batch_of_1_and_of_200(split, name, mon
         earlier = earlier.__class__(earlier.attack, chosen, split.labels)
         before = alone.run(attack, split, seed=3, earlier=earlier)
         assert before.predictions[row] == whole.predictions[row]
+        np.testing.assert_array_equal(before.redrawn[row], whole.redrawn[row])
         np.testing.assert_allclose(before.adversarial[row], whole.adversarial[row], atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["natural", "fgsm", "pgd-3", "pgd-2x2", "cw-l2-10", "fab-t"])
 def test_no_query_is_drawn_twice_and_the_judges_is_another(split, name):
-    """Each image's draws: those of the attack all differ, and so does the last one, by which it is judged."""
+    """Each image's draws: those of the attack all differ, and so do those by which it is judged, once and again."""
     predictor = Noisy()
     Evaluator(predictor, batch_size=8).run(attacks.attack(name, epsilon=4), split.take(slice(8)), seed=1)
-    judged = predictor.asked[-1]
-    assert len(set(judged.tolist())) == 8
-    earlier = np.concatenate([draws for draws in predictor.asked[:-1]] or [[]])
-    assert not set(judged.tolist()) & set(earlier.tolist())
-    of_steps = [draws[0] for draws in predictor.asked[:-1]]
+    of_attack, judging = predictor.asked[: -1 - len(REDRAWN)], np.stack(predictor.asked[-1 - len(REDRAWN) :])
+    assert len(np.unique(judging)) == judging.size == 11 * 8
+    assert not np.isin(judging, np.concatenate(of_attack or [[]])).any()
+    of_steps = [draws[0] for draws in of_attack]
     if name in ("fgsm", "pgd-3"):
         assert len(set(of_steps)) == len(of_steps) == {"fgsm": 1, "pgd-3": 3}[name]
 
@@ -86,8 +86,8 @@ def test_other_seeds_draw_otherwise(split):
     predictor = Noisy()
     for seed in (1, 2):
         Evaluator(predictor, batch_size=8).run(attacks.attack("natural"), split.take(slice(8)), seed=seed)
-    first, second = predictor.asked
-    assert not set(first.tolist()) & set(second.tolist())
+    first, second = np.split(np.stack(predictor.asked), 2)
+    assert not np.isin(first, second).any()
 
 
 def test_the_diagnosis_calls_it_random_and_its_images_their_own(split):

@@ -66,8 +66,9 @@ def workers(start, tiny):
             for free in (first, second):
                 free.bind(("localhost", 0))
             hosts = [f"localhost:{free.getsockname()[1]}" for free in (first, second)]
-        every = ("--checkpoint_every=5", "--log_every=10", "--image_every=20", "--eval_every=20", "--eval_images=20")
-        settings = (*tiny, "--steps=40", "--keep=0", *every, f"--train_dir={folder}", "--strategy=multiworker")
+        every = ("--checkpoint_every=5", "--log_every=10", "--image_every=10", "--eval_every=10", "--eval_images=20")
+        settings = (*tiny, "--steps=20", "--keep=0", *every, "--eval_attacks=natural", f"--train_dir={folder}")
+        settings += ("--strategy=multiworker",)
         tasks = [{"type": "worker", "index": index} for index in range(2)]
         configs = [json.dumps({"cluster": {"worker": hosts}, "task": task}) for task in tasks]
         signalled = ("tests.signalled", number.name, "madry_cifar.training.steps:Steps.train", steps) if number else ()
@@ -96,7 +97,7 @@ def test_workers_killed_and_started_again_end_as_ones_never_killed(workers, tmp_
     for process in workers(tmp_path / "run"):
         _, err = process.communicate()
         assert process.returncode == 0, err
-    ended = [checkpoints.read(checkpoints.saved_steps(tmp_path / name)[40]) for name in ("undisturbed", "run")]
+    ended = [checkpoints.read(checkpoints.saved_steps(tmp_path / name)[20]) for name in ("undisturbed", "run")]
     assert ended[0].keys() == ended[1].keys()
     for name, value in ended[0].items():
         np.testing.assert_array_equal(value, ended[1][name], err_msg=name)

@@ -24,13 +24,13 @@ from tests import two_layers
 
 GENERATIVE = ("l2l", "l2l_da", "direct", "learn2perturb")  # all of whose steps look at the whole batch, or draw for it
 BATCH_SIZE, SEED = 8, 1
-STEPS = {"rvs": 20, "at": 3, "featscatter": 2, "adv_interp": 2, "adv_vertex": 2, **dict.fromkeys(GENERATIVE, 2)}
+STEPS = {"rvs": 10, "at": 3, "featscatter": 2, "adv_interp": 2, "adv_vertex": 2, **dict.fromkeys(GENERATIVE, 2)}
 SEVERAL = 5  # steps of a call
 OPTIONS = {  # on replicas each step of an attack is traced on its own
     "at": {"attack_steps": 3},
     "adv_vertex": {"attack_steps": 3},
-    "l2l": {"attacker_width": 2},
-    "l2l_da": {"attacker_steps": 2, "generator_width": 2},
+    "l2l": {"attacker_width": 1},
+    "l2l_da": {"attacker_steps": 2, "generator_width": 1},
     "direct": {"generator_updates": 1, "generator_width": 1},
     "learn2perturb": {"attack_steps": 2, "noise_epoch": 0, "attack_epoch": 0, "shared_noise": False},
 }

@@ -204,7 +204,7 @@ def test_scaling_of_the_pixels(scaling, black, white):
         np.testing.assert_allclose(scaled, [value, (black + white) / 2], atol=1e-15)
 
 
-@pytest.mark.parametrize(("name", "value"), [("architecture", "resnet"), ("input_scaling", "imagenet")])
+@pytest.mark.parametrize(("name", "value"), [("architecture", "resnet"), ("input_scaling", "mnist")])
 def test_unknown_names_are_refused(name, value):
     with pytest.raises(ValueError, match=f"{name}={value}: must be one of "):
         WideResNet(10, 1, **{name: value})

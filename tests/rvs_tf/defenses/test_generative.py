@@ -195,10 +195,10 @@ def evaluated(digits, tmp_path_factory):
     never = Schedule(checkpoint_every=0, log_every=0, image_every=0, eval_every=0)
     predictors = {}
     for kind, options in (
-        (Direct, {"steps": 60, "test_batch_norm": "frozen", "generator_updates": 1}),
-        (Learn2Perturb, {"steps": 60, "noise_epoch": 0, "attack_epoch": 0, "attack_steps": 2}),
+        (Direct, {"test_batch_norm": "frozen", "generator_updates": 1, "gradient_term": "none"}),
+        (Learn2Perturb, {"noise_epoch": 0, "attack_epoch": 0, "attack_steps": 1}),
     ):
-        subject = make(kind, batch_size=32, **options)
+        subject = make(kind, batch_size=32, steps=30, **options)
         Trainer(subject, digits, tmp_path_factory.mktemp(kind.name), never).train()
         predictors[kind.name] = subject.predictor()
     return predictors
