@@ -30,7 +30,7 @@ LOSSES = {
 }
 # of a protocol: what has a column of its own in the report's table of attacks, and what it does not show
 _COLUMNS = ("norm", "radius", "loss", "steps", "step_size", "random_start", "restarts")
-_HIDDEN = ("pixel_range", "batch_norm", "accuracy_by_checkpoint", "accuracy_after", "checkpoint", "train_dir")
+_HIDDEN = ("pixel_range", "accuracy_by_checkpoint", "accuracy_after", "checkpoint", "train_dir")
 _HIDDEN += ("stops_at_error", "epsilon")
 
 
@@ -100,7 +100,8 @@ def _attacks(measured: list[Measurement]) -> list[dict[str, Any]]:
 
 
 def _shown(m):
-    return {name: value for name, value in m.protocol.items() if name not in _HIDDEN}
+    usual = {"batch_norm": "eval"}  # shown only where it is another
+    return {name: v for name, v in m.protocol.items() if name not in _HIDDEN and usual.get(name) != v}
 
 
 def _attack(measured):

@@ -280,3 +280,8 @@ def test_what_it_is_trained_against_is_what_is_evaluated(invoke, tiny, tmp_path,
     assert status == 0, err
     (file,) = (run / "results").glob("*.json")
     assert json.loads(file.read_text())["attacks"].keys() == {"natural", "advgan", "advgan-final"}
+    given = (f"--train_dir={run}", "--attacks=fgsm", "--max_images=8")
+    assert invoke(rvs_tf.evaluate.command, *given)[0] == 0
+    (file,) = (run / "results").glob("*test-8*.json")
+    modes = {entry["protocol"]["batch_norm"] for entry in json.loads(file.read_text())["attacks"].values()}
+    assert modes == {"frozen" if name == "direct" else "eval"}

@@ -98,6 +98,9 @@ class Evaluation:
         if settings.surrogate_dir:
             _check_transfer(self._plan[0][1])
         attacked, self._surrogate = surrogate_of(self.target, settings)
+        mode = getattr(attacked or self.target.predictor, "batch_norm", "eval")
+        for task in [task for _, tasks in self._plan for task in tasks]:
+            task.attack = _through(mode, task.attack)
         self.dataset = dataset_of(self.target.flags, settings, train=settings.split == "validation")
         self.split = split_of(self.target, self.dataset, settings)
         self.evaluator = Evaluator(
@@ -214,6 +217,13 @@ def accuracies(contents: Sequence[Mapping]) -> dict[str, float]:
                 name += f"_from-{content['surrogate']['defense']}"
             result[name] = entry["accuracy"]
     return result
+
+
+def _through(batch_norm, attack):
+    """The attack, its protocol saying which mode of batch norm its gradients go through."""
+    if "batch_norm" in attack.protocol:
+        attack = attack._replace(protocol=attack.protocol | {"batch_norm": batch_norm})
+    return attack._replace(stages=tuple(_through(batch_norm, stage) for stage in attack.stages))
 
 
 def _check_restarts(settings):
