@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from experiments import grid, plan
 from experiments.measured import Work
-from experiments.report import Report, require
+from experiments.report import GridReport, require
 from madry_cifar import train
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import RunError, UsageError
@@ -55,7 +55,7 @@ def main(parts: list[str]) -> None:
     with _alone(work, request.unlock):
         write_json(work / "config.json", config)
         _snakemake(work, request.jobs)
-    Report(Work(work), parts).show()
+    GridReport(Work(work), parts).show()
 
 
 def _read_config(work):

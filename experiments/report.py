@@ -41,14 +41,14 @@ def main() -> None:
     """Writes what the flags say."""
     settings = flags.read(ReportSettings)
     work = Work(settings.work_dir)
-    report = Report(work, settings.parts or [*work.parts, "html"])
+    report = GridReport(work, settings.parts or [*work.parts, "html"])
     written = report.write()
     report.show()
     for path in written:
         print(path)
 
 
-class Report:
+class GridReport:
     """Parts of a work folder's report: its tables and figures, each built once.
 
     Attributes:

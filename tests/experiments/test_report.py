@@ -81,7 +81,7 @@ def made(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("made") / "a folder"
     grid = WorkFolder(folder, profile=request.param, advgan_widths=[1]).complete()
     work = Work(grid.folder)
-    main_files = report.Report(work, ["html", *PARTS]).write()
+    main_files = report.GridReport(work, ["html", *PARTS]).write()
     assert work.problems == []
     assert [path.name for path in main_files][::6] == ["table2.md", "report.html"]
     return grid
@@ -223,7 +223,7 @@ def extended(tmp_path_factory):
         "rvs", {"steps": "ok", "square": "suspect", "black-box": "not measured"}, surrogate={"defense": "at"}
     )
     grid.diagnosis("at", {"steps": "note"}, surface=None)
-    report.Report(Work(grid.folder), ["table2", "html"]).write()
+    report.GridReport(Work(grid.folder), ["table2", "html"]).write()
     return grid, Page(page(grid))
 
 
@@ -295,7 +295,7 @@ def test_it_is_the_same_again_and_elsewhere(made, tmp_path):
     parts = ("table2", "table3", "table4", "html")
     moved = Work(shutil.copytree(made.folder, tmp_path / "elsewhere"))
     files = {path.relative_to(made.folder): path.read_bytes() for path in (made.folder / "report").rglob("*.*")}
-    report.Report(moved, parts).write()
+    report.GridReport(moved, parts).write()
     assert files == {path: (moved.folder / path).read_bytes() for path in files}
     assert not list((moved.folder / "report").rglob(".*"))
 
