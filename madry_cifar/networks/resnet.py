@@ -52,7 +52,7 @@ KINDS = {
 }
 
 
-class ResidualBlock(keras.layers.Layer):
+class BasicBlock(keras.layers.Layer):
     """Two 3×3 convolutions, each before batch normalisation, added to a shortcut; ReLU after the first and the sum."""
 
     def __init__(self, filters: int, stride: int, shortcut: str, projection: bool, epsilon: float, **kwargs):
@@ -138,7 +138,7 @@ class ResNet(keras.Model):
         self.init_conv = Conv(filters[0], symmetric=True, name="init_conv", dtype=policy)
         self.norm_first = BatchNorm(epsilon=batch_norm_epsilon, name="norm_first", dtype=policy)
         self.units = [
-            ResidualBlock(
+            BasicBlock(
                 channels,
                 stride=2 if stage > 1 and unit == 0 else 1,
                 shortcut=kind.shortcut,

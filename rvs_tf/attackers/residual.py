@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from madry_cifar.networks import initializers
 from madry_cifar.networks.layers import BatchNorm, Conv, kernels
-from madry_cifar.networks.resnet import ResidualBlock
+from madry_cifar.networks.resnet import BasicBlock
 
 EPSILON = 1e-5  # of batch norm
 BLOCKS = 6
@@ -33,8 +33,7 @@ class ResidualAttacker(keras.Model):
 
         self.down = [conv(width * 2**i, 1 + (i > 0), f"down{i}", symmetric=True) for i in range(3)]
         self.blocks = [
-            ResidualBlock(4 * width, 1, "project", i == 0, EPSILON, name=f"block_{i}", dtype=policy)
-            for i in range(BLOCKS)
+            BasicBlock(4 * width, 1, "project", i == 0, EPSILON, name=f"block_{i}", dtype=policy) for i in range(BLOCKS)
         ]
         self.up = [conv(width * 2**i, 2, f"up{i}", transposed=True) for i in (1, 0)]
         self.norms = [
