@@ -32,7 +32,7 @@ def make(kind, seed=1, **options):
 
 @pytest.mark.parametrize(
     ("network", "weights"),
-    [  # of the sheets of the methods
+    [  # counted in the released code
         (lambda: ResNet(20, 1, architecture="resnet_pad"), 272e3),
         (lambda: ResNet(20, 1, architecture="resnet_append"), 270e3),
         (lambda: ResNet(20, 1, architecture="resnet_project"), 273e3),
