@@ -31,15 +31,11 @@ BASE = "natural"
 
 
 def options_of(name: str) -> dict[str, Any]:
-    """The options of a defence as its preset for CIFAR-10 has them, but for batch size and learning rates.
-
-    What begins in a later epoch only is there from the first step on.
-    """
+    """The options of a defence as its preset for CIFAR-10 has them, but for batch size and learning rates."""
     kind, given = registry.find(name).Options, preset("cifar10", name)
     left_out = ("batch_size", "learning_rates", "learning_rate_boundaries", "learning_rate_epochs")
     names = {field.name for field in dataclasses.fields(kind)} - {*left_out}
-    chosen = kind.parse({name: given[name] for name in names & given.keys()}).pick(*sorted(names & given.keys()))
-    return chosen | {name: 0 for name in names if name.endswith("_epoch")}
+    return kind.parse({name: given[name] for name in names & given.keys()}).pick(*sorted(names & given.keys()))
 
 
 def measure(names: list[str], settings: dict, repeats: int) -> dict:

@@ -53,7 +53,9 @@ def batch(batch_size: int) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def ours(settings: Mapping[str, Any]) -> tf.types.experimental.PolymorphicFunction:
-    """The iteration of the defence that the settings of `benchmarks.step` name, as a function of its number.
+    """The iteration of the defence that the settings of `benchmarks.step` name, as a function of a number.
+
+    It is a late one, as some defences begin with iterations that do less.
 
     With "options", values by name, it has these.
     """
@@ -61,7 +63,7 @@ def ours(settings: Mapping[str, Any]) -> tf.types.experimental.PolymorphicFuncti
     images, labels = batch(settings["batch_size"])
     specification = [tf.TensorSpec([], tf.int64)]
     return tf.function(
-        lambda step: dict(subject.train_step(images, labels, step)),
+        lambda number: dict(subject.train_step(images, labels, subject.steps(1) + number)),
         specification,
         autograph=False,
         jit_compile=settings["jit_compile"],

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from madry_cifar.cli.errors import UsageError
 from madry_cifar.networks.layers import flat_variables
 
 
@@ -56,13 +55,7 @@ class Predictor(abc.ABC):
         return self
 
     def noiseless(self) -> "Predictor":
-        """Itself; of one with noise inside, the predictor without it.
-
-        Raises:
-          UsageError: of a stochastic one that is nothing without its noise.
-        """
-        if self.stochastic:
-            raise UsageError("noise", "off", "this predictor is not known without its noise; --noise=draw exports it")
+        """The predictor without the noise inside, where it can do without; else itself."""
         return self
 
     def variables(self) -> dict[str, tf.Variable]:

@@ -56,3 +56,8 @@ def mean(values):
     if count() == 1:
         return values
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, values)
+
+
+def assign(variable: tf.Variable, value: tf.Tensor) -> None:
+    """Gives this replica's copy of a variable a value, unlike `variable.assign`; that all do so alike is up to you."""
+    tf.raw_ops.AssignVariableOp(resource=variable.handle, value=value)

@@ -130,8 +130,10 @@ def _export_classifier(subject: EvaluatedRun, settings: ExportSettings, output: 
     images, shown = _test_images(subject, settings.data_dir)
     images = np.resize(images, [-(-max(IMAGES, batch_size) // batch_size) * batch_size, *images.shape[1:]])
     predictor = subject.predictor.noiseless() if settings.noise == "off" else subject.predictor
-    if settings.noise == "draw" and not predictor.stochastic:
-        raise UsageError("noise", settings.noise, f"a classifier of {subject.flags['defense']} has no random outputs")
+    if predictor.stochastic != (settings.noise == "draw"):
+        have = "always has" if predictor.stochastic else "has no"
+        reason = f"a classifier of {subject.flags['defense']} {have} random outputs"
+        raise UsageError("noise", settings.noise, reason)
     predict = tf.function(lambda images: predictor(images, DRAW).logits, autograph=False)
     expected = np.concatenate([predict(images[first : first + IMAGES]) for first in range(0, len(images), IMAGES)])
     if not np.all(np.isfinite(expected)):

@@ -5,6 +5,7 @@ other module, knows of absl's FLAGS.
 """
 
 import dataclasses
+import gc
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -118,6 +119,7 @@ def run(main: Callable[[], None], doc: str) -> None:
 
     Status 2 is for what was asked wrongly, 1 for a run that failed, 128 + n for one that signal n ended.
     """
+    gc.freeze()  # what the imports made is no garbage, and is not looked through again: not even when the process ends
     app.run(lambda argv: _guarded(main, argv), flags_parser=lambda argv: _parse(argv, doc))
 
 

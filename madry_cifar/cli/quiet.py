@@ -5,7 +5,7 @@ TensorFlow's C++ libraries log a handful of lines about oneDNN and CUDA before t
 descriptor itself, hence the redirection there, for the time of the import only; a failed import shows them.
 
 Of the five seconds that a command takes to load TensorFlow and to end, Python spends two on looking for garbage among
-the million objects that the import makes, of which none is.
+the million objects that the import makes, of which none is: here while it loads, and in `flags.run` afterwards.
 """
 
 import contextlib
@@ -38,12 +38,11 @@ def hold_back_stderr():
 
 @contextlib.contextmanager
 def without_garbage():
-    """Collects no garbage meanwhile, and later, or when the process ends, none of what is there at the end of it."""
+    """Collects no garbage meanwhile."""
     collects = gc.isenabled()
     gc.disable()
     try:
         yield
-        gc.freeze()
     finally:
         if collects:
             gc.enable()

@@ -111,9 +111,10 @@ class Evaluator:
         ) as bar:
             for first in range(0, len(left), self.batch_size):
                 started, rows, later = time.monotonic(), *np.split(left[first:], [self.batch_size])
-                moved, so_far.predictions[rows], redrawn, compiled = self._run_batch(attack, split, rows, seed)
+                moved, judged, compiled = self._run_batch(attack, split, rows, seed)
+                so_far.predictions[rows] = judged[:, 0]
                 if self.predictor.stochastic:
-                    so_far.redrawn[rows] = redrawn
+                    so_far.redrawn[rows] = judged[:, 1:]
                 if self.keep_adversarial:
                     so_far.adversarial[rows] = moved
                 linf = float(np.abs(moved - split.images[rows]).max())
@@ -135,8 +136,7 @@ class Evaluator:
             if self.keep_adversarial:
                 adversarial[: len(known.labels)] = known.adversarial
             if self.predictor.stochastic:
-                same = known.predictions[:, np.newaxis] if known.redrawn is None else known.redrawn
-                redrawn[: len(known.labels)] = same
+                redrawn[: len(known.labels)] = known.redrawn
         if before is not None:
             left = left[left >= len(before.labels)]
         outcome = before or Outcome(attack, predictions, split.labels)
@@ -144,14 +144,17 @@ class Evaluator:
         return dataclasses.replace(outcome, attack=attack, **arrays), left
 
     def _run_batch(self, attack, split, rows, seed):
-        """Of some rows of the split the adversarial images and predictions, and whether a function was compiled."""
+        """Of some rows of the split the adversarial images and predictions, and whether a function was compiled.
+
+        The predictions [R, 1 + D] are that which counts, then those of `REDRAWN` if the predictor is stochastic.
+        """
         padded = np.pad(rows, (0, self.batch_size - len(rows)), mode="edge")
         labels = split.labels[padded]
         if attack.protocol.get("stops_at_error"):
             labels[len(rows) :] = -1  # never right: so no work is done on the copies
         function = self._function(attack.run)
         traced = function.experimental_get_tracing_count()
-        adversarial, predictions, redrawn, finite = (
+        adversarial, predictions, finite = (
             output.numpy()[: len(rows)]
             for output in function(split.images[padded], labels, *_draws(seed, padded), **_as_tensors(attack.settings))
         )
@@ -161,7 +164,7 @@ class Evaluator:
                 f"{attack.name}: logits that are not finite at image {rows[np.argmin(finite)]}: the network has "
                 "diverged; evaluate an older checkpoint"
             )
-        return adversarial, predictions, redrawn, function.experimental_get_tracing_count() > traced
+        return adversarial, predictions, function.experimental_get_tracing_count() > traced
 
     def _function(self, run):
         """The compiled function for an attack's `run`."""
@@ -172,11 +175,9 @@ class Evaluator:
     def _attack_batch(self, run, images, labels, seed, place, **settings):
         images, draws = tf.cast(images, tf.float32), Draws(seed, place)
         adversarial = run(self.attacked, images, labels, draws, **settings)
-        logits = self.predictor(adversarial, draws.query(JUDGED)).logits
-        predictions, others = tf.argmax(logits, axis=1), REDRAWN if self.predictor.stochastic else ()
-        redrawn = [tf.argmax(self.predictor(adversarial, draws.query(number)).logits, axis=1) for number in others]
-        redrawn = tf.stack(redrawn, axis=1) if redrawn else predictions[:, tf.newaxis]
-        return adversarial, predictions, redrawn, tf.reduce_all(tf.math.is_finite(logits), axis=1)
+        numbers = (JUDGED, *REDRAWN) if self.predictor.stochastic else (JUDGED,)
+        logits = tf.stack([self.predictor(adversarial, draws.query(number)).logits for number in numbers], axis=1)
+        return adversarial, tf.argmax(logits, axis=2), tf.reduce_all(tf.math.is_finite(logits), axis=[1, 2])
 
 
 def _draws(seed, place):

@@ -25,11 +25,11 @@ def network_of(settings: Mapping[str, Any], **kwargs) -> keras.Model:
 
 
 def name_of(settings: Mapping[str, Any]) -> str:
-    """What the network that a run's settings describe is called: WRN-28-10; the standard one says so."""
+    """What the network of a run's settings is called: WRN-28-10, standard WRN-34-10, ResNet-20 (resnet_pad)."""
     architecture = settings.get("architecture", "madry")
     if architecture in resnet.KINDS:
-        kind = "ResNet" if architecture == "resnet18" else f"ResNet ({architecture.removeprefix('resnet_')})"
-        return f"{kind}-{settings['depth']}" + f"-{settings['width']}" * (settings["width"] != 1)
+        width = f" of width {settings['width']}" if settings["width"] != 1 else ""
+        return f"ResNet-{settings['depth']}{width} ({architecture})"
     prefix = "standard " if architecture == "standard" else ""
     return f"{prefix}WRN-{settings['depth']}-{settings['width']}"
 

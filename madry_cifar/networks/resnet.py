@@ -6,8 +6,7 @@ from typing import ClassVar, NamedTuple
 import keras
 import tensorflow as tf
 
-from madry_cifar.cli.errors import UsageError
-from madry_cifar.networks import initializers
+from madry_cifar.networks import initializers, wide_resnet
 from madry_cifar.networks.layers import BatchNorm, Conv, Dense, kernels
 from madry_cifar.networks.scaling import SCALINGS
 from madry_cifar.predictor import Outputs
@@ -191,11 +190,4 @@ class ResNet(keras.Model):
 
 def check_size(architecture: str, depth: int, width: int, num_classes: int) -> None:
     """Raises UsageError, naming the argument, unless a ResNet of this size exists."""
-    layers = 2 * len(KINDS[architecture].filters)
-    if depth < layers + 2 or (depth - 2) % layers:
-        sizes = ", ".join(str(layers * blocks + 2) for blocks in range(1, 5))
-        raise UsageError("depth", depth, f"must be {layers}n + 2 ({sizes}, …) with --architecture={architecture}")
-    if width < 1:
-        raise UsageError("width", width, "must be at least 1")
-    if num_classes < 2:
-        raise UsageError("num_classes", num_classes, "must be at least 2")
+    wide_resnet.check_size(depth, width, num_classes, of_blocks=2 * len(KINDS[architecture].filters), others=2)

@@ -192,10 +192,15 @@ def _check_choice(name, value, choices):
         raise UsageError(name, value, f"must be one of {', '.join(choices)}")
 
 
-def check_size(depth: int, width: int, num_classes: int) -> None:
-    """Raises UsageError, naming the argument, unless a wide ResNet of this size exists."""
-    if depth < 10 or (depth - 4) % 6:
-        raise UsageError("depth", depth, "must be 6n + 4 (10, 16, 22, 28, 34, 40, …)")
+def check_size(depth: int, width: int, num_classes: int, of_blocks: int = 6, others: int = 4) -> None:
+    """Raises UsageError, naming the argument, unless a network of this size exists.
+
+    Its depth is a multiple of `of_blocks`, the layers of a block in each stage, and `others`; by default that of a wide
+    ResNet.
+    """
+    if depth < of_blocks + others or (depth - others) % of_blocks:
+        depths = ", ".join(str(of_blocks * blocks + others) for blocks in range(1, 7))
+        raise UsageError("depth", depth, f"must be {of_blocks}n + {others} ({depths}, …)")
     if width < 1:
         raise UsageError("width", width, "must be at least 1")
     if num_classes < 2:

@@ -29,6 +29,7 @@ class Method(abc.ABC):
       networks: what is trained and saved, by name.
       optimizers: by any name; several may update one network. What they keep is saved too.
       options, seed: as given.
+      dtype: of the images that it is given.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Method(abc.ABC):
 
     def __init__(self, classifier: keras.Model, options: TrainingOptions | None = None, seed: int = 0):
         self.classifier, self.seed = classifier, seed
+        self.dtype = getattr(classifier, "variable_dtype", "float32")
         self.options = self.Options() if options is None else options
         self.networks: dict[str, keras.Model] = {}
         self.optimizers: dict[str, Optimizer] = {}

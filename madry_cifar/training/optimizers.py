@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from madry_cifar import replicas
+
 
 class PiecewiseConstant:
     """`rates[i]` between the boundaries i-1 and i; at a boundary itself still the old rate, as in TensorFlow 1.
@@ -127,7 +129,7 @@ class Adam(Optimizer):
 
     def _numbers(self):
         count = self.count + 1
-        tf.raw_ops.AssignVariableOp(resource=self.count.handle, value=count)  # each replica its own, all alike
+        replicas.assign(self.count, count)
         updates = tf.cast(count, tf.float64)
         powers = {"beta1_power": self.beta1**updates, "beta2_power": self.beta2**updates}
         return {"beta1": self.beta1, "beta2": self.beta2, "epsilon": self.epsilon} | powers

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from madry_cifar.cli.errors import UsageError, text
-from madry_cifar.cli.settings import Settings, like, option  # noqa: F401 (defences take both from here)
+from madry_cifar.cli.settings import Settings, option
 from madry_cifar.training.optimizers import PiecewiseConstant
 
 

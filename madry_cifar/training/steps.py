@@ -83,7 +83,7 @@ class Steps:
 
     def _batch(self, rows, step, images, labels):
         images = self.augment(tf.gather(images, rows), self.method.seed, step)
-        return tf.cast(images, self.method.classifier.variable_dtype), tf.gather(labels, rows)
+        return tf.cast(images, self.method.dtype), tf.gather(labels, rows)
 
     def _one(self, rows, step):
         losses = self.strategy.run(self._replica_step, args=(rows, step, *self._arrays))
@@ -103,7 +103,7 @@ class Steps:
         """
         statistics = [v.value for network in self.method.networks.values() for v in network.non_trainable_variables]
         for variable, value in zip(statistics, replicas.mean([tf.identity(v) for v in statistics]), strict=True):
-            tf.raw_ops.AssignVariableOp(resource=variable.handle, value=value)
+            replicas.assign(variable, value)
 
     def _local(self, value):
         return self.strategy.experimental_local_results(value)[0]

@@ -96,8 +96,9 @@ class AdvGAN(Method):
 
     def __init__(self, target, options: AdvGANOptions | None = None, seed: int = 0):
         self.target = as_predictor(target)
-        super().__init__(self.target.network, options, seed)
-        policy = self.classifier.dtype_policy
+        network = getattr(self.target, "network", None)
+        super().__init__(network, options, seed)
+        policy = getattr(network, "dtype_policy", "float32")
         self.generator = AdvGANGenerator(self.options.generator_width, seed=seed, dtype=policy)
         self.discriminator = Discriminator(seed=seed + 1, dtype=policy)
         for network, rate in (

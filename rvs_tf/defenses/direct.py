@@ -10,11 +10,12 @@ import tensorflow as tf
 from madry_cifar import attacks, replicas
 from madry_cifar.attacks.steps import PIXEL_RANGE
 from madry_cifar.cli.errors import UsageError
+from madry_cifar.cli.settings import like
 from madry_cifar.networks.layers import kernels
 from madry_cifar.predictor import NetworkPredictor
 from madry_cifar.training.method import Defense
 from madry_cifar.training.optimizers import Adam, PiecewiseConstant
-from madry_cifar.training.options import Options, like, option
+from madry_cifar.training.options import Options, option
 from madry_cifar.training.registry import register
 from rvs_tf.attackers import ResidualAttacker
 
@@ -23,8 +24,7 @@ GREY = 127.5  # grey levels in 1 of the released code, whose pixels are in [-1, 
 
 
 class DirectOptions(Options):
-    """Defaults: as released for CIFAR-10, but ε = 8 (released: 0.0625 of [-1, 1], that is 7.97), and the presets'
-    schedule."""
+    """Defaults: as released for CIFAR-10, but for ε (released: 7.97) and the schedule, which is in the presets."""
 
     weight_decay: float = option(1e-5, "factor of the sum of weight²/2 in the loss of each network", minimum=0)
     weight_decay_on: str = like(Options, "weight_decay_on", choices=("kernels",))
@@ -130,10 +130,10 @@ class Direct(Defense):
         of_decay = tape.gradient(decay, phi, unconnected_gradients=ZERO)
         before = [tf.identity(variable) for variable in phi]
         for variable, value, decayed, gradient in zip(phi, before, of_decay, of_phi, strict=True):
-            _assign(variable, value - h * (decayed - gradient))
+            replicas.assign(variable, value - h * (decayed - gradient))
         adversarial = self.perturb(images)
         for variable, value in zip(phi, before, strict=True):
-            _assign(variable, value)
+            replicas.assign(variable, value)
         with self._watching("classifier") as tape:
             loss = self._cross_entropy(adversarial, labels, "frozen")
         return tape.gradient(loss, self.optimizers["classifier"].variables)
@@ -163,11 +163,7 @@ class Direct(Defense):
         drops = [boundary + 1 for boundary in optimizer.schedule.boundaries]
         keep = tf.reduce_all([step != drop for drop in drops]) if drops else True
         for accumulated in optimizer.state["momentum"]:
-            _assign(accumulated, accumulated * tf.cast(keep, accumulated.dtype))
+            replicas.assign(accumulated, accumulated * tf.cast(keep, accumulated.dtype))
 
     def adversarial_images(self, images, labels, step):
         return self.perturb(images)
-
-
-def _assign(variable, value):
-    tf.raw_ops.AssignVariableOp(resource=variable.handle, value=value)  # of this replica's copy, all alike

@@ -7,10 +7,11 @@ import tensorflow as tf
 
 from madry_cifar import attacks, replicas
 from madry_cifar.attacks.steps import PIXEL_RANGE
+from madry_cifar.cli.settings import like
 from madry_cifar.randomness import draw_seed, normal
 from madry_cifar.training.method import Defense
 from madry_cifar.training.optimizers import Momentum, PiecewiseConstant
-from madry_cifar.training.options import Options, like, option
+from madry_cifar.training.options import Options, option
 from madry_cifar.training.registry import register
 from rvs_tf.attackers import ConditionalUNet
 

@@ -8,12 +8,13 @@ import tensorflow as tf
 
 from madry_cifar import attacks, randomness, replicas
 from madry_cifar.attacks.steps import climb, gradient_of
+from madry_cifar.cli.settings import like
 from madry_cifar.networks.layers import flat_variables
 from madry_cifar.predictor import NetworkPredictor
 from madry_cifar.randomness import draw_seed
 from madry_cifar.training.method import Defense
 from madry_cifar.training.optimizers import Momentum
-from madry_cifar.training.options import Options, like, option
+from madry_cifar.training.options import Options, option
 from madry_cifar.training.registry import register
 
 LEAST = 0.01  # σ is kept at least so large
@@ -124,7 +125,7 @@ class Learn2Perturb(Defense):
         options, sigmas = self.options, self.optimizers["noise"].variables
         epoch = step * options.training_epochs // max(options.steps, 1)
         noisy, attacked = epoch >= options.noise_epoch, epoch >= options.attack_epoch
-        tf.raw_ops.AssignVariableOp(resource=self.noise.on.value.handle, value=tf.cast(noisy, sigmas[0].dtype))
+        replicas.assign(self.noise.on.value, tf.cast(noisy, sigmas[0].dtype))
 
         weight = tf.cast(noisy, sigmas[0].dtype) * options.noise_weight / self._harmonic(epoch, sigmas[0].dtype)
         self.apply("noise", [-weight / (2 * tf.sqrt(sigma)) for sigma in sigmas], step)  # of −γ/H·Σ√σ
@@ -144,7 +145,7 @@ class Learn2Perturb(Defense):
         self.apply("classifier", of_weights, step)
         self.apply("noise", of_sigmas, step)
         for sigma in sigmas:
-            tf.raw_ops.AssignVariableOp(resource=sigma.handle, value=tf.maximum(sigma, LEAST))
+            replicas.assign(sigma, tf.maximum(sigma, LEAST))
         return {"total": total, "natural": natural_loss, "adversarial": adversarial_loss}
 
     def _harmonic(self, epoch, dtype):

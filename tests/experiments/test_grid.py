@@ -1,18 +1,25 @@
 """From flags to runs: which settings a row is trained with, and what its folder is called."""
 
 import dataclasses
+import json
+import pathlib
+import subprocess
 import sys
 
+import numpy as np
 import pytest
 from absl.flags import FLAGS
 
-from experiments import grid
+from experiments import grid, layout
 from experiments.rows import row_of
+from madry_cifar import load_predictor
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.cli.settings import option
+from madry_cifar.runs import checkpoints, run_folder
 from madry_cifar.training.registry import REGISTRY
 
+ROOT = pathlib.Path(__file__).parents[2]
 SMALL = ("--depth=10", "--width=1", "--batch_size=8", "--steps=20", "--learning_rate_boundaries=10,15")
 
 
@@ -310,3 +317,39 @@ def test_a_row_that_shares_the_trainings_of_another(configure):
     assert shared["needs"] == [direct["id"]]
     assert "copy_of" not in direct
     assert settings(config, "direct_batch") == settings(config, "direct") | {"test_batch_norm": "frozen"}
+
+
+def test_trainings_that_start_from_others_or_share_them(configure, tmp_path):
+    """By Snakemake: natural training before L2L-DA's, Direct's before a row that shows its checkpoints otherwise."""
+    config = configure(
+        *("--work_dir=unused", "--profile=smoke", "--defenses=l2l_da,direct", "--steps=2", "--batch_size=8"),
+        *("--learning_rate_boundaries=1", "--generator_width=2", "--attacker_steps=1", "--checkpoints=1"),
+        parts=["table2"],
+    )
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    runs = {run["row"]: tmp_path / "runs" / run["id"] for run in config["runs"]}
+    assert runs.keys() == {"natural", "l2l_da", "direct", "direct_batch"}
+    command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "experiments" / "Snakefile", "--cores", "2"]
+    command += ["--directory", tmp_path, "--configfile", tmp_path / "config.json", "--"]
+    marks = [str((runs[row] / "trained").relative_to(tmp_path)) for row in ("l2l_da", "direct_batch")]
+    done = subprocess.run([*command, *marks], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (runs["natural"] / "trained").exists()
+    start = str(runs["natural"].relative_to(tmp_path))
+    assert run_folder.read_flags(runs["l2l_da"])["starts_from"] == [start]
+    states = [checkpoints.read(checkpoints.find(runs[row])[1]) for row in ("direct", "direct_batch")]
+    for name, value in states[0].items():
+        np.testing.assert_array_equal(value, states[1][name], err_msg=name)
+    fingerprints = [load_predictor(runs[row]).fingerprint() for row in ("direct", "direct_batch")]
+    assert fingerprints[0] != fingerprints[1]
+
+
+def test_a_row_with_random_outputs_is_attacked_by_what_averages_them(configure):
+    config = configure("--dataset=cifar10", "--defenses=rvs,learn2perturb", "--columns=extended")
+    runs = {run["row"]: run for run in config["runs"]}
+    plain, noisy = (layout.attacks_on(config, runs[row], "table2") for row in ("rvs", "learn2perturb"))
+    assert "autoattack" in plain
+    assert not {"eot-pgd-20", "autoattack-rand"} & set(plain)
+    assert set(noisy) == set(plain) - {"autoattack"} | {"eot-pgd-20", "autoattack-rand"}
+    config["attacks"]["table4"] = ["pgd-20"]
+    assert layout.attacks_on(config, runs["learn2perturb"], "table4") == ["pgd-20"]

@@ -4,12 +4,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from experiments import plan
 from experiments.parts import PARTS
 from experiments.rows import COLUMNS
 from madry_cifar import attacks
 from madry_cifar.evaluation.diagnosis import CHECKS
+from rvs_tf.defenses import Learn2Perturb
 
 FLAGS = [
     "--defense=rvs",
@@ -113,3 +115,22 @@ def test_steps_are_measured():
 )
 def test_durations(seconds, text):
     assert plan.duration(seconds) == text
+
+
+def test_a_late_step_is_timed(monkeypatch):
+    """Learn2Perturb attacks from its 20th epoch of 350 on; the step that is timed does."""
+    options, attacked = Learn2Perturb.Options(batch_size=2, steps=100, attack_steps=1), []
+    attack = Learn2Perturb.attack
+
+    def noting(self, images, labels, step):
+        attacked.append(tf.get_static_value(step))
+        return attack(self, images, labels, step)
+
+    monkeypatch.setattr(Learn2Perturb, "attack", noting)
+    assert plan._training_step(Learn2Perturb, options, 10, 1, 10) > 0
+    assert attacked == [99]
+
+
+def test_a_training_that_is_another_runs_takes_no_time(clock):
+    assert clock._train(RUN, None) > 0
+    assert clock._train(RUN | {"copy_of": "digits/direct-0/seed-0"}, None) == 0

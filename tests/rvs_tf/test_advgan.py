@@ -10,11 +10,11 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from madry_cifar import WideResNet
+from madry_cifar import WideResNet, randomness
 from madry_cifar.cli.errors import RunError, UsageError
 from madry_cifar.evaluation.evaluator import Evaluator
 from madry_cifar.networks.layers import kernels
-from madry_cifar.predictor import as_predictor
+from madry_cifar.predictor import Outputs, Predictor, as_predictor
 from madry_cifar.runs import run_folder
 from madry_cifar.runs.checkpoints import Checkpoints, flat_state, saved_steps
 from madry_cifar.training.trainer import Interrupted, Schedule, Trainer
@@ -437,3 +437,38 @@ def test_folders_without_an_advgan(tmp_path, folder):
     (folder / "checkpoints" / "ckpt-10.index").write_bytes(b"")
     with pytest.raises(RunError, match="ckpt-10: damaged"):
         TrainedAdvGAN(folder)
+
+
+class Projection(Predictor):
+    """Logits that are one fixed projection of the pixels, with noise in front: no network, and not differentiable."""
+
+    num_classes, image_shape, stochastic = 10, (32, 32, 3), True
+
+    def __init__(self, rounds=True):
+        self.rounds, self.asked = rounds, []
+
+    def __call__(self, images, draw=0):
+        self.asked.append(np.array(draw))
+        images = tf.round(images) if self.rounds else images
+        weights = tf.constant(np.random.default_rng(0).standard_normal((3072, 10)) / 3072, images.dtype)
+        return Outputs(None, tf.reshape(images + randomness.noise(draw, tf.shape(images)), [-1, 3072]) @ weights)
+
+    def differentiable(self):
+        other = Projection(rounds=False)
+        other.asked = self.asked
+        return other
+
+
+def test_any_predictor_can_be_trained_against():
+    """By the gradient of its stand-in, with other draws in each step."""
+    target = Projection()
+    subject = AdvGAN(target, AdvGANOptions(gan_weight=0.0, perturbation_weight=0.0), seed=3)
+    images = tf.constant(pixels(), tf.float32)
+    labels = tf.argmax(Projection()(images).logits, axis=1)  # it is right, so that there is something to gain
+    before = values(subject.generator.trainable_variables)
+    losses = [subject.train_step(images, labels, tf.constant(step, tf.int64)) for step in range(2)]
+    assert all(np.isfinite(loss) for step in losses for loss in step.values())
+    after = values(subject.generator.trainable_variables)
+    assert not all(np.array_equal(old, new) for old, new in zip(before, after, strict=True))
+    assert len(np.unique(np.concatenate(target.asked))) == 8
+    assert subject.watched_logits(images, STEP).shape == (4, 10)

@@ -11,12 +11,9 @@ from madry_cifar.cli.quiet import without_garbage
 def test_garbage_is_not_looked_for_and_then_as_before(enabled):
     (gc.enable if enabled else gc.disable)()
     try:
-        before = gc.get_freeze_count()
         with without_garbage():
             assert not gc.isenabled()
-            made = [[] for _ in range(1000)]
         assert gc.isenabled() == enabled
-        assert gc.get_freeze_count() >= before + len(made)
         with pytest.raises(ImportError), without_garbage():
             raise ImportError
         assert gc.isenabled() == enabled

@@ -44,13 +44,19 @@ def logits_of(outputs):
     return np.stack([output.logits.numpy() for output in outputs])
 
 
+PARTS = {"conv1": "conv1", "bn1": "norm1", "conv2": "conv2", "bn2": "norm2"}
+
+
+def units(place, **parts):
+    """The renaming of the layers of residual units, numbered by stage and unit in `place`: theirs=ours."""
+    return [(rf"{place}\.{theirs}", rf"classifier.unit_\1_\2.{ours}") for theirs, ours in parts.items()]
+
+
 L2L_NAMES = renaming(
     (r"model\.conv1", "classifier.init_conv"),
     (r"model\.bn1", "classifier.norm_last"),
     (r"model\.fc", "classifier.logits"),
-    (r"model\.block(\d)\.layer\.(\d)\.bn(\d)", r"classifier.unit_\1_\2.norm\3"),
-    (r"model\.block(\d)\.layer\.(\d)\.conv(\d)", r"classifier.unit_\1_\2.conv\3"),
-    (r"model\.block(\d)\.layer\.(\d)\.convShortcut", r"classifier.unit_\1_\2.shortcut"),
+    *units(r"model\.block(\d)\.layer\.(\d)", **PARTS, convShortcut="shortcut"),
     (r"attacker\.res_group\.0\.conv", "attacker.first"),
     (r"attacker\.res_group\.0\.bn", "attacker.norm_first"),
     (r"attacker\.res_group\.1\.b(\d)", r"attacker.block_0.norm\1"),
@@ -123,8 +129,7 @@ L2L_DA_PLACES = renaming(
     (r"model\.feature_extractor\.conv1", "classifier.init_conv"),
     (r"model\.feature_extractor\.bn1", "classifier.norm_first"),
     (r"model\.feature_extractor\.linear", "classifier.logits"),
-    (r"model\.feature_extractor\.layer(\d)\.(\d)\.bn(\d)", r"classifier.unit_\1_\2.norm\3"),
-    (r"model\.feature_extractor\.layer(\d)\.(\d)\.conv(\d)", r"classifier.unit_\1_\2.conv\3"),
+    *units(r"model\.feature_extractor\.layer(\d)\.(\d)", **PARTS),
     (r"generator\.(\w+\d)\.(?:up)?conv", r"generator.\1"),
     (r"generator\.(\w+\d)\.norm", r"generator.norm_\1"),
     (r"generator\.final\.0", "generator.last"),
@@ -172,18 +177,11 @@ L2P_PLACES = renaming(
     (r"model\.conv_1_3x3", "classifier.init_conv"),
     (r"model\.bn_1", "classifier.norm_first"),
     (r"model\.classifier", "classifier.logits"),
-    *(
-        (rf"model\.stage_(\d)\.(\d)\.{theirs}_{letter}", rf"classifier.unit_\1_\2.{ours}{number}")
-        for theirs, ours in (("conv", "conv"), ("bn", "norm"))
-        for number, letter in ((1, "a"), (2, "b"))
-    ),
+    *units(r"model\.stage_(\d)\.(\d)", conv_a="conv1", bn_a="norm1", conv_b="conv2", bn_b="norm2"),
     (r"v2\.conv1", "classifier.init_conv"),
     (r"v2\.bn1", "classifier.norm_first"),
     (r"v2\.linear", "classifier.logits"),
-    (r"v2\.layer(\d)\.(\d)\.bn(\d)", r"classifier.unit_\1_\2.norm\3"),
-    (r"v2\.layer(\d)\.(\d)\.conv(\d)", r"classifier.unit_\1_\2.conv\3"),
-    (r"v2\.layer(\d)\.(\d)\.shortcut\.0", r"classifier.unit_\1_\2.shortcut"),
-    (r"v2\.layer(\d)\.(\d)\.shortcut\.1", r"classifier.unit_\1_\2.norm_shortcut"),
+    *units(r"v2\.layer(\d)\.(\d)", **PARTS, **{r"shortcut\.0": "shortcut", r"shortcut\.1": "norm_shortcut"}),
 )
 
 
