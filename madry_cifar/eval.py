@@ -10,7 +10,7 @@ import time
 
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import RunError, UsageError
-from madry_cifar.cli.settings import option
+from madry_cifar.cli.settings import Checkpoint, like, option
 from madry_cifar.evaluation.run_evaluation import Evaluation, accuracies
 from madry_cifar.evaluation.settings import EvaluationSettings
 from madry_cifar.runs import checkpoints, run_folder
@@ -22,6 +22,7 @@ POLL_SECONDS = 5
 class EvalSettings(EvaluationSettings):
     """An evaluation of every checkpoint, as they come."""
 
+    train_dir: str = like(Checkpoint, "train_dir")
     timeout: int = option(0, "seconds to wait for a new checkpoint; 0 is until the run has ended", minimum=0)
 
 

@@ -2,10 +2,15 @@
 
 import abc
 import hashlib
+import inspect
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import keras
+import numpy as np
 import tensorflow as tf
 
+from madry_cifar.cli.errors import UsageError
 from madry_cifar.networks.layers import flat_variables
 
 
@@ -23,6 +28,7 @@ class Predictor(abc.ABC):
       num_classes: K, at least 2; None where it is not known before a call.
       image_shape: (H, W, C); None likewise.
       stochastic: whether the outputs depend on `draw`.
+      batch_dependent: whether those for an image are known to depend on the rest of its batch.
 
     A predictor with noise inside, for example:
 
@@ -39,6 +45,7 @@ class Predictor(abc.ABC):
     num_classes: int | None = None
     image_shape: tuple[int, int, int] | None = None
     stochastic = False
+    batch_dependent = False
 
     @abc.abstractmethod
     def __call__(self, images: tf.Tensor, draw=0) -> Outputs:
@@ -77,15 +84,15 @@ class Predictor(abc.ABC):
 
 
 class NetworkPredictor(Predictor):
-    """A network that is called as `network(images)` and returns `.logits`, in its mode for evaluation.
+    """A network of this package, in its mode for evaluation.
 
-    So the networks of this package are: batch norm uses its running statistics unless it is told otherwise. With
-    `batch_norm="frozen"` it uses those of each batch: then an image's outputs depend on the others, against what is
-    expected of a predictor, and the diagnosis says so.
+    Batch norm uses its running statistics unless it is told otherwise. With `batch_norm="frozen"` it uses those of each
+    batch: then an image's outputs depend on the others, against what is expected of a predictor, and the diagnosis says
+    so.
     """
 
     def __init__(self, network, batch_norm: str = "eval"):
-        self.network, self.batch_norm = network, batch_norm
+        self.network, self.batch_norm, self.batch_dependent = network, batch_norm, batch_norm != "eval"
         self.num_classes = getattr(network, "num_classes", None)
         self.image_shape = getattr(network, "image_shape", None)
 
@@ -104,6 +111,166 @@ class NetworkPredictor(Predictor):
         return {name: value for name, value in values.items() if value != defaults[name]}
 
 
+class WithXLA(Predictor):
+    """A predictor whose passes, and the gradients of its logits, are compiled by XLA, for each size of batch."""
+
+    def __init__(self, predictor: Predictor):
+        self.predictor = predictor
+        self.num_classes, self.image_shape = predictor.num_classes, predictor.image_shape
+        self.stochastic, self.batch_dependent = predictor.stochastic, predictor.batch_dependent
+        self._logits = tf.function(
+            lambda images, draw: predictor(images, draw).logits, autograph=False, jit_compile=True
+        )
+
+    def __call__(self, images, draw=0):
+        return Outputs(None, self._logits(images, tf.convert_to_tensor(draw)))
+
+    def differentiable(self):
+        smooth = self.predictor.differentiable()
+        return self if smooth is self.predictor else WithXLA(smooth)
+
+
+OUTPUTS = ("logits", "probabilities")
+
+
+class ModelPredictor(Predictor):
+    """Anybody's model, made by `predictor`."""
+
+    def __init__(self, model: Callable, pixel_range, mean, std, outputs: str, stochastic: bool):
+        self.model, self.pixel_range, self.outputs, self.stochastic = model, pixel_range, outputs, stochastic
+        self.mean, self.std = mean, std
+        self._inference = _inference(model)
+        self.image_shape = _known_shape(model, "input_shape")
+        *_, self.num_classes = _known_shape(model, "output_shape") or (None,)
+
+    def __call__(self, images, draw=0):
+        low, high = self.pixel_range
+        values = images if (low, high) == (0, 255) else low + images * ((high - low) / 255)
+        if self.mean is not None:
+            values = values - tf.constant(self.mean, values.dtype)
+        if self.std is not None:
+            values = values / tf.constant(self.std, values.dtype)
+        outputs = self.model(values, **self._inference)
+        if isinstance(outputs, dict) and len(outputs) == 1:  # a signature's
+            (outputs,) = outputs.values()
+        logits = tf.convert_to_tensor(getattr(outputs, "logits", outputs))
+        logits = tf.cast(logits, images.dtype)
+        if self.outputs == "probabilities":
+            logits = tf.math.log(tf.maximum(logits, np.finfo(logits.dtype.as_numpy_dtype).tiny))
+        return Outputs(None, logits)
+
+    def variables(self):
+        variables = enumerate(getattr(self.model, "variables", ()))
+        return {f"{place}.{v.name}": v.value if isinstance(v, keras.Variable) else v for place, v in variables}
+
+    def settings(self):
+        """Among them the logits of one image, as what a function computes is known by that alone."""
+        values = {name: getattr(self, name) for name in ("pixel_range", "mean", "std", "outputs")}
+        if self.image_shape and not self.stochastic:
+            image = np.random.default_rng(0).integers(0, 256, (1, *self.image_shape)).astype(np.float32)
+            values["logits"] = [f"{logit:.3g}" for logit in self(tf.constant(image)).logits.numpy().ravel()]
+        return values
+
+
+def predictor(
+    model,
+    pixel_range: Sequence[float] = (0, 255),
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    outputs: str = "logits",
+    stochastic: bool = False,
+) -> Predictor:
+    """Makes a `Predictor` of anybody's model, so that it can be attacked and evaluated.
+
+    It is used for inference: with `training=False` where the model takes such an argument.
+
+    Example:
+      A model that was trained on images in [0, 1], normalised channel by channel, and ends in a softmax:
+
+      >>> import keras, rvs_tf
+      >>> layers = [keras.Input((28, 28, 1)), keras.layers.Flatten(), keras.layers.Dense(10, "softmax")]
+      >>> model = keras.Sequential(layers)
+      >>> mine = rvs_tf.predictor(model, pixel_range=(0, 1), mean=0.1307, std=0.3081, outputs="probabilities")
+
+    Args:
+      model: a Keras model, a `tf.Module`, what `tf.saved_model.load` returns, or a function. It maps images
+        [B, H, W, C] to outputs [B, K] of K ≥ 2 classes (or to something that holds them as `logits`).
+      pixel_range: what it takes for a pixel of 0 and one of 255.
+      mean, std: of a pixel in that range: the first is subtracted, then it is divided by the second; one number, or one
+        for each channel.
+      outputs: "logits", or "probabilities": then their logarithm, the logits up to a constant, is attacked.
+      stochastic: whether its outputs are random on purpose. Attacks then average over queries where their names say so,
+        and images are judged several times. A number is not repeated, unless you write a `Predictor` that uses `draw`.
+
+    Raises:
+      ValueError: for a range, deviation or kind of outputs that cannot be, or something that cannot be called.
+    """
+    low, high = map(float, pixel_range) if len(pixel_range) == 2 else (0.0, 0.0)
+    if not low < high:
+        raise UsageError(None, None, f"pixel_range must be two numbers, the lower first. Received: {pixel_range}")
+    if outputs not in OUTPUTS:
+        raise UsageError(None, None, f"outputs must be one of {', '.join(OUTPUTS)}. Received: {outputs!r}")
+    if std is not None and not np.all(np.asarray(std) > 0):
+        raise UsageError(None, None, f"std must be above 0. Received: {std}")
+    return ModelPredictor(_callable(model), (low, high), mean, std, outputs, stochastic)
+
+
+def _callable(model):
+    """What is called with images: the model itself, or the signature of a SavedModel."""
+    if getattr(model, "signatures", None):
+        return _Signature(model)
+    if not callable(model):
+        raise UsageError(None, None, f"a model must be callable with images. Received: {type(model).__name__}")
+    return model
+
+
+class _Signature:
+    """The signature of a SavedModel for inference, with its one argument."""
+
+    def __init__(self, saved_model):
+        signatures = saved_model.signatures
+        name = next(iter(signatures)) if len(signatures) == 1 else "serving_default"
+        if name not in signatures:
+            raise UsageError(
+                None, None, f"the SavedModel's signatures are {', '.join(signatures)}: not serving_default"
+            )
+        self.function = signatures[name]
+        arguments = self.function.structured_input_signature[1]
+        if len(arguments) != 1:
+            raise UsageError(None, None, f"the SavedModel's signature takes {', '.join(arguments)}, not images alone")
+        ((self.argument, self.spec),) = arguments.items()
+        self.variables = self.function.variables
+        self.input_shape = self.spec.shape.as_list() if self.spec.shape.rank else None
+        outputs = self.function.structured_outputs
+        self.output_shape = next(iter(outputs.values())).shape.as_list() if len(outputs) == 1 else None
+
+    def __call__(self, images):
+        outputs = self.function(**{self.argument: tf.cast(images, self.spec.dtype)})
+        return outputs.get("logits", outputs)
+
+
+def _inference(model):
+    """The argument by which a model is told that this is no training."""
+    if isinstance(model, keras.layers.Layer):
+        return {"training": False}
+    try:
+        known = inspect.signature(model).parameters
+    except (TypeError, ValueError):  # some callables do not tell
+        return {}
+    return {name: False for name in ("training", "is_training") if name in known}
+
+
+def _known_shape(model, name):
+    """The shape without the batch, if a model tells it and all of it is known."""
+    try:
+        shape = tuple(getattr(model, name))[1:]
+    except (AttributeError, TypeError, ValueError, RuntimeError):  # Keras's words for a model that was never called
+        return None
+    return shape if shape and all(isinstance(size, int) for size in shape) else None
+
+
 def as_predictor(model) -> Predictor:
-    """The predictor itself, or that of a network of this package."""
-    return model if isinstance(model, Predictor) else NetworkPredictor(model)
+    """The predictor itself, that of a network of this package, or that of anybody's model as it is."""
+    if isinstance(model, Predictor):
+        return model
+    return NetworkPredictor(model) if hasattr(model, "DEFAULTS") else predictor(model)

@@ -28,18 +28,19 @@ from tqdm import tqdm
 
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError
-from madry_cifar.cli.settings import Checkpoint, Download, like, option
-from madry_cifar.evaluation import diagnosis, results, run_evaluation
+from madry_cifar.cli.settings import Download, like, option
+from madry_cifar.evaluation import diagnosis, results
 from madry_cifar.evaluation.diagnosis.strength import step_size
-from madry_cifar.evaluation.settings import Images, Surrogate
+from madry_cifar.evaluation.settings import Images, Surrogate, Target
+from madry_cifar.evaluation.targets import results_folder, surrogate_of, target_of
 from madry_cifar.runs.files import write_json
 from madry_cifar.runs.run_folder import SCHEMA_VERSION, environment
 
 COLOURS = {"ok": "green", "note": "yellow", "suspect": "bold red", "not measured": "dim"}
 
 
-class DiagnoseSettings(Download, Images, Surrogate, Checkpoint):
-    """A diagnosis of one checkpoint."""
+class DiagnoseSettings(Download, Images, Surrogate, Target):
+    """A diagnosis of one checkpoint, or of a model from elsewhere."""
 
     surrogate_dir: str | None = like(
         Surrogate, "surrogate_dir", help="another run of the same data, to make adversarial images on"
@@ -65,14 +66,13 @@ class DiagnoseSettings(Download, Images, Surrogate, Checkpoint):
 def main() -> None:
     """Diagnoses as the flags say, and prints the table."""
     settings = flags.read(DiagnoseSettings)
-    target = run_evaluation.EvaluatedRun(settings.train_dir)
-    outputs = _outputs(settings)
+    target = target_of(settings)
+    outputs = _outputs(settings, target)
     about = target.load(settings.checkpoint)
-    surrogate, its_about = run_evaluation.surrogate_of(target, settings)
+    surrogate, its_about = surrogate_of(target, settings)
     if surrogate and its_about["classifier_sha256"] == about["classifier_sha256"]:
         raise UsageError("surrogate_dir", settings.surrogate_dir, "is the network diagnosed; name another run")
-    dataset = run_evaluation.dataset_of(target.flags, settings, train=settings.split == "validation")
-    split = run_evaluation.split_of(target, dataset, settings)
+    dataset, split = target.images(settings)
     about |= {"dataset": dataset.name, "provenance": dataset.provenance, "split": settings.split, "images": len(split)}
     about |= {"step_size": step_size(settings.epsilon)} | settings.pick("epsilon", "seed", "batch_size")
     about |= {"surrogate": its_about} if surrogate else {}
@@ -107,23 +107,20 @@ def main() -> None:
         print(file)
 
 
-def _outputs(settings):
+def _outputs(settings, target):
     """The folder of results and the path of --output, if given: told now that they cannot be written, not at the end.
 
     Raises:
       UsageError: naming the flag.
     """
-    folder = pathlib.Path(settings.train_dir) / "results"
     output = pathlib.Path(settings.output) if settings.output else None
     if output and output.suffix != ".json":
         raise UsageError("output", output, "must end in .json")
-    for flag, path in (("train_dir", folder / "diagnosis.json"), ("output", output)):
-        if path is None:
-            continue
-        place = next(parent for parent in path.absolute().parents if parent.exists())
-        if path.is_dir() or not (place.is_dir() and os.access(place, os.W_OK)):
-            raise UsageError(flag, getattr(settings, flag), f"{path} cannot be written")
-    return [folder] + [output] * bool(output)
+    if output:
+        place = next(parent for parent in output.absolute().parents if parent.exists())
+        if output.is_dir() or not (place.is_dir() and os.access(place, os.W_OK)):
+            raise UsageError("output", output, f"{output} cannot be written")
+    return [results_folder(target, settings.results_dir, settings.output)] + [output] * bool(output)
 
 
 def write(path: pathlib.Path, found: diagnosis.Diagnosis, about: Mapping[str, Any]) -> list[pathlib.Path]:
@@ -165,10 +162,7 @@ def table(checks: list[diagnosis.Check], about: Mapping[str, Any]) -> Table:
 
 
 def _title(about):
-    return (
-        f"{about['defense']}, {about['network']}, step {about['checkpoint']}, ε = {about['epsilon']:g}: "
-        f"{about['images']} {about['split']} images"
-    )
+    return f"{results.subject(about)}, ε = {about['epsilon']:g}: {about['images']} {about['split']} images"
 
 
 def _verdict(checks):

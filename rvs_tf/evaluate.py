@@ -11,24 +11,24 @@ evaluation that was killed goes on after its last batch when the same command is
 
 import os
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError
-from madry_cifar.cli.settings import Checkpoint, option
+from madry_cifar.cli.settings import option
 from madry_cifar.evaluation.evaluator import Task, telling
+from madry_cifar.evaluation.results import subject
 from madry_cifar.evaluation.run_evaluation import Evaluation
-from madry_cifar.evaluation.settings import EvaluationSettings
+from madry_cifar.evaluation.settings import EvaluationSettings, Target
+from madry_cifar.evaluation.table import table
 from madry_cifar.runs.files import write_json
 from rvs_tf.advgan.advgan import TrainedAdvGAN
 
 
-class EvaluateSettings(EvaluationSettings, Checkpoint):
-    """An evaluation of one checkpoint."""
+class EvaluateSettings(EvaluationSettings, Target):
+    """An evaluation of one checkpoint, or of a model from elsewhere."""
 
     advgan_dir: tuple[str, ...] = option(
         (),
@@ -88,8 +88,8 @@ class AdvGANTask(Task):
                 "advgan_dir",
                 self.folder,
                 "was trained against another network "
-                f"({self.advgan.target_sha256[:12]}) than checkpoint {attacked['checkpoint']} of "
-                f"{attacked['train_dir']} ({attacked['classifier_sha256'][:12]})",
+                f"({self.advgan.target_sha256[:12]}) than {subject(attacked)} of "
+                f"{attacked.get('train_dir', '--model')} ({attacked['classifier_sha256'][:12]})",
             )
         if self.advgan.epsilon != epsilon:
             raise UsageError(
@@ -140,51 +140,6 @@ def advgans(folders: Iterable[str]) -> list[AdvGANTask]:
             )
         tasks[advgan.name] = AdvGANTask(advgan, folder)
     return list(tasks.values())
-
-
-def table(contents: Sequence[Mapping]) -> Table:
-    """The results, of one ε or of several, as a table for the terminal."""
-    first = contents[0]
-    title = f"{first['defense']}, {first['network']}, step {first['checkpoint']}: "
-    title += f"{first['images']} {first['split']} images of {first['provenance']}"
-    if surrogate := first.get("surrogate"):
-        title += f"; adversarial images made on {surrogate['train_dir']}, step {surrogate['checkpoint']}"
-    if any(entry["protocol"].get("skip_misclassified") for entry in first["attacks"].values()):
-        title += "; those misclassified without an attack are not attacked"
-    caption = "seconds: with compilation; images/s: those attacked, without the batches that compiled"
-    result = Table(
-        title=title,
-        caption=caption,
-        box=box.SIMPLE,
-        title_justify="left",
-        caption_justify="left",
-        pad_edge=False,
-        collapse_padding=True,
-    )
-    for column in ("attack", "accuracy %", "± std. error", "ε", "steps", "step size", "seconds", "images/s"):
-        result.add_column(column, justify="left" if column == "attack" else "right", no_wrap=column == "attack")
-    for content in contents:
-        for name, entry in content["attacks"].items():
-            if content is first or "epsilon" in entry["protocol"]:  # what has no ε is told once
-                result.add_row(name, *_row(entry))
-            if draws := entry.get("draws"):
-                mean, deviation = f"{draws['mean']:.2f}", f"{draws['std']:.2f}"
-                result.add_row(f"  {draws['number']} other draws: mean, std", mean, deviation, style="dim")
-            for stage, accuracy in entry["protocol"].get("accuracy_after", {}).items():
-                result.add_row(f"  after {stage}", f"{accuracy:.2f}", style="dim")
-        if worst := content.get("worst_case"):
-            result.add_row("worst of these", *_row(worst | {"images": content["images"], "protocol": {}}))
-    return result
-
-
-def _row(entry):
-    protocol, share = entry["protocol"], entry["accuracy"] / 100
-    error = 100 * (share * (1 - share) / entry["images"]) ** 0.5
-    sizes = [f"{protocol[key]:g}" if key in protocol else "" for key in ("epsilon", "steps", "step_size")]
-    rate = entry.get("images_per_second")  # none where every batch compiled, or in a file of an earlier version
-    speed = "–" if rate is None else f"{rate:.{0 if rate >= 10 else 2}f}"
-    seconds = f"{entry['seconds']:.1f}" if "seconds" in entry else ""
-    return f"{entry['accuracy']:.2f}", f"{error:.2f}", *sizes, seconds, speed
 
 
 def command() -> None:

@@ -25,7 +25,7 @@ from madry_cifar import data
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import RunError, UsageError
 from madry_cifar.cli.settings import Checkpoint, Download, like, option, required
-from madry_cifar.evaluation.run_evaluation import EvaluatedRun
+from madry_cifar.evaluation.targets import EvaluatedRun
 from madry_cifar.export.formats import FORMATS
 from madry_cifar.export.train_step import TrainStep, batch
 from madry_cifar.networks.architectures import name_of

@@ -16,7 +16,6 @@ from madry_cifar.attacks.pgd import EOT
 from madry_cifar.attacks.registry import Attack, Sizes, linf, register
 from madry_cifar.attacks.restarts import first_error, nearest_classes, put, rows_of, take
 from madry_cifar.attacks.steps import averaged, gradient_of, per_image, project, random_start, where
-from madry_cifar.cli.errors import UsageError
 from madry_cifar.predictor import Predictor
 from madry_cifar.randomness import Draws
 
@@ -29,25 +28,14 @@ TARGETS = 9  # classes aimed at, those ranked next to the true one
 def difference_of_logits_ratio(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """DLR, −(z_y − max_{j≠y} z_j) / (z_π1 − z_π3) [B] for logits [B, K ≥ 3]: unlike cross-entropy, it does not
     vanish where the network is sure, and does not change with the scale of its logits."""
-    first, _, third = _largest(logits, 3)
+    first, _, third = tf.unstack(tf.math.top_k(logits, 3).values, axis=1)
     return -lead(logits, labels) / (first - third + 1e-12)
 
 
 def targeted_difference_of_logits_ratio(logits: tf.Tensor, labels: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
     """Targeted DLR, −(z_y − z_t) / (z_π1 − (z_π3 + z_π4) / 2) [B] for logits [B, K ≥ 4]."""
-    first, _, third, fourth = _largest(logits, 4)
+    first, _, third, fourth = tf.unstack(tf.math.top_k(logits, 4).values, axis=1)
     return logit_gap(logits, labels, targets) / (first - (third + fourth) / 2 + 1e-12)
-
-
-def _largest(logits, count):
-    if logits.shape[1] < count:
-        raise UsageError(
-            None,
-            None,
-            f"logits of {logits.shape[1]} classes: the difference of logits ratio needs at least {count}; "
-            "use apgd-ce, cw-N and square",
-        )
-    return tf.unstack(tf.math.top_k(logits, count).values, axis=1)
 
 
 def checkpoints(steps: int) -> list[int]:
@@ -251,11 +239,12 @@ def untargeted(loss: str, sizes: Sizes, randomized: bool = False) -> Attack:
     """APGD-CE or APGD-DLR; for stochastic predictors, with gradients averaged over 20 passes."""
     settings = {"loss": loss, "epsilon": sizes.epsilon, "restarts": sizes.restarts, "randomized": randomized}
     more = {"eot": EOT} if randomized else {}
-    return Attack(f"apgd-{loss}", run_untargeted, protocol(sizes, loss, **more), settings)
+    name, least = f"apgd-{loss}", 3 if loss == "dlr" else 2
+    return Attack(name, run_untargeted, protocol(sizes, loss, **more), settings, least_classes=least)
 
 
 @register("apgd-t", "apgd-t", restarts=True)
 def targeted(match, sizes) -> Attack:
     """APGD-T."""
     settings = {"epsilon": sizes.epsilon, "restarts": sizes.restarts}
-    return Attack("apgd-t", run_targeted, protocol(sizes, "dlr-targeted", targets=TARGETS), settings)
+    return Attack("apgd-t", run_targeted, protocol(sizes, "dlr-targeted", targets=TARGETS), settings, least_classes=4)

@@ -26,4 +26,4 @@ def version(match, sizes: Sizes) -> Attack:
     else:
         stages = tuple(attack(stage, epsilon=sizes.epsilon) for stage in STAGES[name])
     protocol = linf(epsilon=sizes.epsilon, version=name, stages=list(STAGES[name]), stops_at_error=True)
-    return Attack(match[0], None, protocol, stages=stages)
+    return Attack(match[0], None, protocol, stages=stages, least_classes=max(each.least_classes for each in stages))

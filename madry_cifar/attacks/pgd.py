@@ -4,8 +4,13 @@ Released code: MadryLab/cifar10_challenge `pgd_attack.py`, RvS `eval_pgd_attack.
 margin loss, not Carlini and Wagner's own optimisation (`carlini_wagner.py`).
 """
 
+import functools
+import warnings
+
+import numpy as np
 import tensorflow as tf
 
+from madry_cifar.attacks.inputs import NO_GRADIENT, SAME, Inputs, admit, check_passes, has_gradient
 from madry_cifar.attacks.losses import LOSSES
 from madry_cifar.attacks.registry import Attack, linf, register
 from madry_cifar.attacks.restarts import first_error, take
@@ -39,9 +44,10 @@ def pgd(
       True
 
     Args:
-      model: a `Predictor`, or a network of this package, which is attacked as it is evaluated.
-      images: [B, H, W, C] pixels in [0, 255].
-      labels: [B] true classes.
+      model: a `Predictor` or a network of this package, which is attacked as it is evaluated; or a Keras model or
+        function that takes pixels in [0, 255] and returns logits (`rvs_tf.predictor` adapts others).
+      images: [B, H, W, C] pixels in [0, 255], of any type of numbers.
+      labels: true classes: integers [B] or [B, 1], or one-hot [B, K].
       epsilon: radius of the ball, in grey levels.
       step_size: of one step, in grey levels.
       steps: number of steps; 0 returns the start.
@@ -53,26 +59,57 @@ def pgd(
       Adversarial images, [B, H, W, C], in the images' floating type (float32 for integers), not rounded.
 
     Raises:
-      ValueError: for an unknown loss, or a radius, step or number of steps below zero.
+      ValueError: for an unknown loss, a radius, step or number of steps below zero; or for a model, images or labels
+        that would give a wrong number (see `inputs`; not within a `tf.function`).
     """
     if not callable(loss) and loss not in LOSSES:
         raise ValueError(f"loss must be one of {sorted(LOSSES)} or a function. Received: loss={loss!r}")
     for name, value in (("epsilon", epsilon), ("step_size", step_size), ("steps", steps)):
         if not tf.is_tensor(value) and not value >= 0:
             raise ValueError(f"{name} must be at least 0. Received: {name}={value}")
+    run = functools.partial(_pgd, model)
+    if tf.executing_eagerly():
+        inputs = admit(model, images, labels)
+        run, images, labels = _compiled(model, inputs).attack, inputs.images, inputs.labels
     images, labels = tf.convert_to_tensor(images), tf.convert_to_tensor(labels)
     if not images.dtype.is_floating:
         images = tf.cast(images, tf.float32)
-    run = _compiled_pgd if tf.executing_eagerly() else _pgd
     numbers = (scalar(epsilon, images.dtype), scalar(step_size, images.dtype), scalar(steps, tf.int32))
-    return run(model, images, labels, tf.cast(seed, tf.int64), *numbers, loss, random_start)
+    return run(images, labels, tf.cast(seed, tf.int64), *numbers, loss, random_start)
 
 
 def _pgd(model, images, labels, seed, *args):
     return run_pgd(as_predictor(model), images, labels, Draws(seed).of(tf.shape(images)[0]), *args)
 
 
-_compiled_pgd = tf.function(_pgd, autograph=False)
+class _Compiled:
+    """PGD on a model, compiled; and the model's logits, by which it shows whether the model is still the same one."""
+
+    def __init__(self, inputs: Inputs):
+        check_passes(inputs)
+        if not has_gradient(inputs):
+            warnings.warn(NO_GRADIENT, stacklevel=4)
+        self.attack = tf.function(functools.partial(_pgd, inputs.predictor), autograph=False)
+        self._logits = tf.function(lambda images: inputs.predictor(images).logits, autograph=False)
+        self._logits(tf.constant(inputs.sample))  # compiled now, as long as the model is what it is
+
+    def is_of(self, inputs: Inputs) -> bool:
+        """Whether the model computes now what was compiled, and none of its Python attributes was replaced."""
+        logits = self._logits(tf.constant(inputs.sample)).numpy()
+        return np.allclose(logits, inputs.logits, rtol=0, atol=1e2 * SAME * np.abs(logits).max())
+
+
+_LAST: dict[int, tuple[object, _Compiled]] = {}  # of the last few models, by id; they are held, so that ids are theirs
+
+
+def _compiled(model, inputs):
+    _, compiled = _LAST.pop(id(model), (None, None))
+    if compiled is None or not compiled.is_of(inputs):
+        compiled = _Compiled(inputs)
+    _LAST[id(model)] = model, compiled
+    if len(_LAST) > 4:
+        del _LAST[next(iter(_LAST))]
+    return compiled
 
 
 def run_pgd(predictor, images, labels, draws, epsilon, step_size, steps, loss, is_random, eot=1):

@@ -25,6 +25,7 @@ class Attack(NamedTuple):
       settings: of `run`. The numbers among them may be tensors, so that a function compiled once serves all attacks
         that differ in these alone.
       stages: attacks that are run one after another, each on the images that have withstood all before.
+      least_classes: that the predictor must have.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Attack(NamedTuple):
     protocol: dict[str, Any]
     settings: Mapping[str, Any] = MappingProxyType({})
     stages: tuple["Attack", ...] = ()
+    least_classes: int = 2
 
 
 class Sizes(NamedTuple):

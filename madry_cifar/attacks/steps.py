@@ -62,7 +62,7 @@ def gradient_of(loss: Callable) -> Callable[[tf.Tensor, tf.Tensor], Estimate]:
     """Maps a point and the number of the query to the `Estimate` of `loss(point, number)`.
 
     The loss returns losses per image, to be maximised, or these and something else. Where it has no gradient, as
-    rounding has none, the gradient is zero.
+    rounding and the encoding of JPEG have none, the gradient is zero.
     """
 
     def estimate(point, number):
@@ -71,7 +71,10 @@ def gradient_of(loss: Callable) -> Callable[[tf.Tensor, tf.Tensor], Estimate]:
             losses = loss(point, number)
             losses, extra = losses if isinstance(losses, tuple) else (losses, ())
             total = tf.reduce_sum(losses)
-        gradient = tape.gradient(total, point, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        try:
+            gradient = tape.gradient(total, point, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        except LookupError:  # an operation without a derivative, as the encoding of JPEG is
+            gradient = tf.zeros_like(point)
         return Estimate(losses, gradient, extra)
 
     return estimate

@@ -158,13 +158,20 @@ def _digits():
     return everything.take(~is_test), everything.take(is_test), provenance
 
 
-def _from_tfds(name, data_dir, download, limits):
-    """The splits named in `limits`, up to so many images each (0: all), and the provenance."""
+def prepared(name: str, data_dir: str | None, download: bool):
+    """tensorflow-datasets, and its builder of a set whose data are there.
+
+    Raises:
+      UsageError: for a set that it does not know, or that is not prepared where `download` does not say so.
+      RunError: where it cannot be used as installed, its files are damaged, or the preparation fails.
+    """
     import tensorflow_datasets as tfds  # slow to import, and not needed for the embedded digits
 
     try:
         tfds.disable_progress_bar()
         builder = tfds.builder(name, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError:
+        raise UsageError("dataset", name, "tensorflow-datasets knows no set of this name") from None
     except (ValueError, OSError) as error:
         raise RunError(
             f"{name} in --data_dir={data_dir}: {' '.join(str(error).split())[:200]}; prepare it again"
@@ -185,6 +192,12 @@ def _from_tfds(name, data_dir, download, limits):
         except Exception as error:  # a download may fail in any way
             reason = " ".join(str(error).split())[:200]
             raise RunError(f"{name} could not be prepared in {builder.data_dir_root}: {reason}") from None
+    return tfds, builder
+
+
+def _from_tfds(name, data_dir, download, limits):
+    """The splits named in `limits`, up to so many images each (0: all), and the provenance."""
+    tfds, builder = prepared(name, data_dir, download)
     try:
         splits = [_read(tfds, builder, *wanted) for wanted in limits.items()]
         sample = next(iter(builder.as_dataset(split="test[:1]", decoders={"image": tfds.decode.SkipDecoding()})))

@@ -3,13 +3,11 @@
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
+from madry_cifar.attacks.inputs import check_images
 from madry_cifar.attacks.registry import attack
-from madry_cifar.cli.errors import UsageError
 from madry_cifar.data.datasets import Split
 from madry_cifar.evaluation.evaluator import Evaluator, Task
-from madry_cifar.predictor import as_predictor
 
 
 class Report(NamedTuple):
@@ -56,10 +54,9 @@ def autoattack(
         or classes.
     """
     chosen = attack(f"autoattack-{version}", epsilon=epsilon)
-    split = Split(np.asarray(images), np.asarray(labels, np.int32))
-    predictor = as_predictor(model)
-    evaluator = Evaluator(predictor, batch_size=min(batch_size, len(split)), progress=progress, keep_adversarial=True)
-    check_logits(predictor(tf.cast(split.images[: evaluator.batch_size], tf.float32)).logits)
+    split = Split(check_images(images), np.asarray(labels))
+    evaluator = Evaluator(model, batch_size=min(batch_size, len(split)), progress=progress, keep_adversarial=True)
+    split = evaluator.admit(split, chosen)
 
     def measure(stage, part="", earlier=None):
         return evaluator.run(stage, split, seed=seed, earlier=earlier)
@@ -71,22 +68,3 @@ def autoattack(
         outcome.attack.protocol["accuracy_after"],
         outcome.linf,
     )
-
-
-def check_logits(logits: tf.Tensor) -> None:
-    """Raises UsageError unless outputs [B, K] can be logits of at least four classes."""
-    if logits.shape[1] < 4:
-        raise UsageError(
-            None,
-            None,
-            f"logits of {logits.shape[1]} classes: AutoAttack needs at least four (its loss compares the "
-            "third and fourth); use apgd-ce, cw-N and square",
-        )
-    sums = tf.reduce_sum(logits, axis=1)
-    if tf.reduce_all(logits >= 0) and tf.reduce_all(tf.abs(sums - 1) < 1e-3):
-        raise UsageError(
-            None,
-            None,
-            "the model's outputs are probabilities or one-hot classes (they are not negative, and sum to "
-            "1): AutoAttack needs the logits before the softmax",
-        )

@@ -9,12 +9,13 @@ import numpy as np
 import tensorflow as tf
 
 from madry_cifar import attacks
+from madry_cifar.attacks.inputs import NO_GRADIENT, admit, check_passes, has_gradient
 from madry_cifar.attacks.registry import Attack
-from madry_cifar.cli.errors import RunError
+from madry_cifar.cli.errors import RunError, UsageError
 from madry_cifar.cli.progress import progress_bar
-from madry_cifar.data.datasets import Split, check_labels
+from madry_cifar.data.datasets import Split
 from madry_cifar.evaluation.outcome import Outcome, check_adversarial
-from madry_cifar.predictor import Predictor, as_predictor
+from madry_cifar.predictor import Predictor, WithXLA, as_predictor
 from madry_cifar.randomness import Draws
 
 JUDGED = -1  # the number of the query by which images are judged; an attack's own are others
@@ -32,13 +33,17 @@ class Evaluator:
     """Attacks a predictor on the images of a split; compiled once per kind of attack, whatever the weights become.
 
     Args:
-      predictor: a `Predictor`, or a network of this package, with its current weights.
+      predictor: a `Predictor`, or what `as_predictor` makes one of, with its current weights.
       attacks: what to run.
       attacked: what the attacks see, if not the predictor itself (a transfer attack).
       batch_size: images per call; the last batch is padded to it.
       max_images: of the split, from its beginning; 0 is all.
       progress: whether to draw a bar with the time left for each attack.
       keep_adversarial: whether outcomes are to hold the adversarial images.
+      jit_compile: whether the predictors' passes are compiled by XLA.
+
+    Attributes:
+      notes: what is worth knowing of the predictor that is attacked, once it was looked at.
     """
 
     def __init__(
@@ -51,12 +56,15 @@ class Evaluator:
         max_images: int = 0,
         progress: bool = False,
         keep_adversarial: bool = False,
+        jit_compile: bool = False,
     ):
         self.predictor, self.attacks = as_predictor(predictor), tuple(attacks)
         self.attacked = self.predictor if attacked is None else as_predictor(attacked)
         self.batch_size, self.max_images, self.progress = batch_size, max_images, progress
         self.keep_adversarial = keep_adversarial
         self._compiled = {}  # by the function that an attack runs
+        self._is_checked, self.notes = False, ()
+        self._compile = WithXLA if jit_compile else lambda predictor: predictor
 
     def __call__(self, split: Split, *, seed: int = 0, skip_misclassified: bool = False) -> dict[str, Outcome]:
         """The outcome of each attack, by its name; see `run`.
@@ -96,12 +104,11 @@ class Evaluator:
           after_batch: called after each batch with the outcome so far: of all images before the next one to attack.
 
         Raises:
-          RunError: for labels that the predictor has no logit for, an adversarial image that does not count (see
-            `check_adversarial`), or logits that are not finite.
+          UsageError: for images, labels or a predictor with which the outcome would mean nothing (see `inputs`).
+          RunError: for an adversarial image that does not count (see `check_adversarial`), or logits that are not
+            finite.
         """
-        split = split.take(slice(self.max_images or None))
-        if self.predictor.num_classes:
-            check_labels(split.labels, self.predictor.num_classes, "evaluation")
+        split = self.admit(split.take(slice(self.max_images or None)), attack)
         if earlier is not None:
             attack = skipping(attack)
         so_far, left = self._begin(attack, split, earlier, before)
@@ -124,6 +131,30 @@ class Evaluator:
                 bar.update(end - done)
                 done = end
         return so_far
+
+    def admit(self, split: Split, *chosen: Attack) -> Split:
+        """The split with its labels as [N]; the predictors are looked at once, by a few passes.
+
+        Raises:
+          UsageError: for images, labels or a predictor with which an outcome would mean nothing (see `inputs`), or one
+            of too few classes for a `chosen` attack.
+        """
+        for predictor in dict.fromkeys((self.predictor, self.attacked)):
+            inputs = admit(predictor, split.images, split.labels)
+            if not self._is_checked:
+                check_passes(inputs)
+        if not self._is_checked and not has_gradient(inputs):
+            self.notes = (NO_GRADIENT,)
+        self._is_checked = True
+        for attack in chosen:
+            if self.attacked.num_classes < attack.least_classes:
+                raise UsageError(
+                    "attacks",
+                    attack.name,
+                    f"compares the logits of {attack.least_classes} classes, and there are "
+                    f"{self.attacked.num_classes}; use apgd-ce, cw-N and square",
+                )
+        return Split(split.images, inputs.labels)
 
     def _begin(self, attack, split, earlier, before):
         """The outcome for all images, as far as it is known, to be filled in place; and the images left to attack."""
@@ -174,9 +205,10 @@ class Evaluator:
 
     def _attack_batch(self, run, images, labels, seed, place, **settings):
         images, draws = tf.cast(images, tf.float32), Draws(seed, place)
-        adversarial = run(self.attacked, images, labels, draws, **settings)
-        numbers = (JUDGED, *REDRAWN) if self.predictor.stochastic else (JUDGED,)
-        logits = tf.stack([self.predictor(adversarial, draws.query(number)).logits for number in numbers], axis=1)
+        attacked, predictor = self._compile(self.attacked), self._compile(self.predictor)
+        adversarial = run(attacked, images, labels, draws, **settings)
+        numbers = (JUDGED, *REDRAWN) if predictor.stochastic else (JUDGED,)
+        logits = tf.stack([predictor(adversarial, draws.query(number)).logits for number in numbers], axis=1)
         return adversarial, tf.argmax(logits, axis=2), tf.reduce_all(tf.math.is_finite(logits), axis=[1, 2])
 
 

@@ -2,6 +2,7 @@
 
     read, write                a results file (.json) with the predictions beside it (.npz)
     outcome, worst_case        what such a file has of one attack, and of several together
+    subject                    what it is of, in words
     write_adversarial          adversarial images that were kept
     Partial, remove_partial    what an evaluation in progress has measured, from which it goes on after it was killed
 
@@ -27,10 +28,16 @@ from madry_cifar.runs.run_folder import SCHEMA_VERSION, environment
 
 def file_name(about: Mapping) -> str:
     """The name, without ending, under which results of this protocol are kept in a run's `results/`."""
-    name = "ckpt-{checkpoint}_{split}-{images}_eps-{epsilon:g}_step-{step_size:g}_seed-{seed}".format_map(about)
+    name = f"ckpt-{about['checkpoint']}" if "checkpoint" in about else "model"
+    name += "_{split}-{images}_eps-{epsilon:g}_step-{step_size:g}_seed-{seed}".format_map(about)
     if surrogate := about.get("surrogate"):
         name += f"_from-{surrogate['defense']}-{surrogate['classifier_sha256'][:8]}"
     return name
+
+
+def subject(about: Mapping) -> str:
+    """What results are of, for people: "rvs, WRN-28-10, step 80000", or a model's name."""
+    return about["model"] if "model" in about else "{defense}, {network}, step {checkpoint}".format_map(about)
 
 
 SAME = ("classifier_sha256", "provenance", "split", "images", "seed", "batch_size")
@@ -149,7 +156,12 @@ def write_adversarial(path: pathlib.Path, outcomes: Mapping[str, Outcome]) -> No
     """Writes the adversarial images that were kept, [N, 32, 32, 3] float32, beside `path`: one .npy an attack."""
     for name, outcome in outcomes.items():
         if outcome.adversarial is not None:
-            write_array(path.with_name(f"{path.stem}_{name}.npy"), np.save, outcome.adversarial)
+            write_array(adversarial_file(path, name), np.save, outcome.adversarial)
+
+
+def adversarial_file(path: pathlib.Path, name: str) -> pathlib.Path:
+    """Where the adversarial images of an attack are, if they were kept, for the results file at `path`."""
+    return path.with_name(f"{path.stem}_{name}.npy")
 
 
 NUMBERS = ("linf", "attacked", "seconds", "compiled_images", "compiled_seconds")  # of an `Outcome`

@@ -1,12 +1,46 @@
 """What an evaluation is told: which network, attacked how, on which images."""
 
+from madry_cifar.cli.errors import UsageError
 from madry_cifar.cli.settings import Checkpoint, Download, Seed, Settings, like, option
+from madry_cifar.predictor import OUTPUTS
+
+
+class Target(Checkpoint):
+    """What is attacked: a run, or a model from elsewhere."""
+
+    train_dir: str | None = like(Checkpoint, "train_dir", required=False)
+    model: str | None = option(
+        None, "in place of a run a model from elsewhere: FILE.keras, a SavedModel's folder or package.module:function"
+    )
+    pixel_range: tuple[float, ...] = option((0.0, 255.0), "of --model: what it takes for a pixel of 0 and one of 255")
+    mean: tuple[float, ...] = option((), "of --model: subtracted from pixels in that range; one, or one a channel")
+    std: tuple[float, ...] = option((), "of --model: what they are divided by then")
+    outputs: str = option("logits", "of --model: logits or probabilities", choices=OUTPUTS)
+    dataset: str | None = option(None, "for --model: digits, or an image-classification set of tensorflow-datasets")
+    data: str | None = option(None, "for --model: images.npz with images and labels, or FOLDER with CLASS/*.png")
+    image_size: tuple[int, ...] = option((), "for --model: height and width to resize images to [as the model tells]")
+    results_dir: str | None = option(None, "folder for results [results/ of the run; MODEL.results of a model]")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if bool(self.train_dir) == bool(self.model):
+            raise UsageError("train_dir", self.train_dir or "", "name a run, or in its place a model by --model")
+        others = {name: getattr(self, name) for name in OF_MODEL}
+        given = [name for name, value in others.items() if value != Target.__dataclass_fields__[name].default]
+        if self.train_dir and given:
+            raise UsageError(given[0], others[given[0]], "is for --model; a run knows it")
+        if self.model and self.checkpoint:
+            raise UsageError("checkpoint", self.checkpoint, "is for --train_dir; --model names one file")
+        if self.model and bool(self.dataset) == bool(self.data):
+            raise UsageError("data", self.data or "", "--model needs images: either --dataset=NAME or --data=FILE")
+
+
+OF_MODEL = ("pixel_range", "mean", "std", "outputs", "dataset", "data", "image_size")  # settings of `Target`
 
 
 class Attacks(Settings):
-    """The run whose network is attacked, and how."""
+    """How it is attacked."""
 
-    train_dir: str = like(Checkpoint, "train_dir")
     attacks: tuple[str, ...] = option(
         ("natural", "fgsm", "pgd-7", "pgd-20", "cw-20"),
         "what to run: natural, fgsm, fgsm-rs (from a random start), pgd-N, cw-N, eot-pgd-N (random outputs), apgd-ce, "
@@ -33,10 +67,11 @@ class Images(Settings):
     max_images: int = option(0, "of the split, from its beginning; 0 is all", minimum=0)
     seed: int = like(Seed, "seed", help="of the random starts")
     batch_size: int = option(200, "images attacked at once", minimum=1)
+    jit_compile: bool = option(False, "compile the network's passes with XLA")
 
 
 class EvaluationSettings(Images, Surrogate, Attacks):
-    """An evaluation of any checkpoints of a run."""
+    """An evaluation."""
 
     skip_misclassified: bool = option(
         False,

@@ -1,1 +1,31 @@
-"""Where AutoAttack was before it moved to `madry_cifar.evaluation`; scripts that import it from here go on."""
+"""Every attack as a function on anybody's model; `rvs_tf.benchmark` runs several and tells the accuracies."""
+
+from madry_cifar.attacks.pgd import fgsm, pgd
+from madry_cifar.evaluation.functions import (
+    apgd_ce,
+    apgd_dlr,
+    apgd_t,
+    cw_l2,
+    eot_pgd,
+    fab_t,
+    multitargeted,
+    run,
+    square,
+)
+from rvs_tf.attacks.autoattack import Report, autoattack
+
+__all__ = [
+    "Report",
+    "apgd_ce",
+    "apgd_dlr",
+    "apgd_t",
+    "autoattack",
+    "cw_l2",
+    "eot_pgd",
+    "fab_t",
+    "fgsm",
+    "multitargeted",
+    "pgd",
+    "run",
+    "square",
+]
