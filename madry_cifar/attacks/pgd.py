@@ -70,6 +70,8 @@ def pgd(
     run = functools.partial(_pgd, model)
     if tf.executing_eagerly():
         inputs = admit(model, images, labels)
+        if not np.isfinite(inputs.logits).all():
+            raise ValueError("the model's logits are not finite")
         run, images, labels = _compiled(model, inputs).attack, inputs.images, inputs.labels
     images, labels = tf.convert_to_tensor(images), tf.convert_to_tensor(labels)
     if not images.dtype.is_floating:

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from madry_cifar import attacks
-from madry_cifar.attacks.inputs import NO_GRADIENT, admit, check_passes, has_gradient
+from madry_cifar.attacks.inputs import NO_GRADIENT, admit, check_images, check_labels, check_passes, has_gradient
 from madry_cifar.attacks.registry import Attack
 from madry_cifar.cli.errors import RunError, UsageError
 from madry_cifar.cli.progress import progress_bar
@@ -41,6 +41,7 @@ class Evaluator:
       progress: whether to draw a bar with the time left for each attack.
       keep_adversarial: whether outcomes are to hold the adversarial images.
       jit_compile: whether the predictors' passes are compiled by XLA.
+      look: whether a predictor is refused whose outputs are random or depend on the batch, and does not say so.
 
     Attributes:
       notes: what is worth knowing of the predictor that is attacked, once it was looked at.
@@ -57,13 +58,14 @@ class Evaluator:
         progress: bool = False,
         keep_adversarial: bool = False,
         jit_compile: bool = False,
+        look: bool = True,
     ):
         self.predictor, self.attacks = as_predictor(predictor), tuple(attacks)
         self.attacked = self.predictor if attacked is None else as_predictor(attacked)
         self.batch_size, self.max_images, self.progress = batch_size, max_images, progress
         self.keep_adversarial = keep_adversarial
         self._compiled = {}  # by the function that an attack runs
-        self._is_checked, self.notes = False, ()
+        self._is_known, self._look, self.notes = False, look, ()
         self._compile = WithXLA if jit_compile else lambda predictor: predictor
 
     def __call__(self, split: Split, *, seed: int = 0, skip_misclassified: bool = False) -> dict[str, Outcome]:
@@ -139,13 +141,13 @@ class Evaluator:
           UsageError: for images, labels or a predictor with which an outcome would mean nothing (see `inputs`), or one
             of too few classes for a `chosen` attack.
         """
-        for predictor in dict.fromkeys((self.predictor, self.attacked)):
-            inputs = admit(predictor, split.images, split.labels)
-            if not self._is_checked:
-                check_passes(inputs)
-        if not self._is_checked and not has_gradient(inputs):
-            self.notes = (NO_GRADIENT,)
-        self._is_checked = True
+        if not self._is_known:
+            for predictor in dict.fromkeys((self.predictor, self.attacked)):
+                inputs = admit(predictor, split.images, split.labels)
+                if self._look:
+                    check_passes(inputs)
+            self.notes = (NO_GRADIENT,) * (self._look and not has_gradient(inputs))
+            self._is_known = True
         for attack in chosen:
             if self.attacked.num_classes < attack.least_classes:
                 raise UsageError(
@@ -154,7 +156,8 @@ class Evaluator:
                     f"compares the logits of {attack.least_classes} classes, and there are "
                     f"{self.attacked.num_classes}; use apgd-ce, cw-N and square",
                 )
-        return Split(split.images, inputs.labels)
+        images = check_images(split.images, self.attacked.image_shape)
+        return Split(images, check_labels(split.labels, len(images), self.predictor.num_classes))
 
     def _begin(self, attack, split, earlier, before):
         """The outcome for all images, as far as it is known, to be filled in place; and the images left to attack."""

@@ -74,8 +74,11 @@ def test_an_image_comes_out_the_same_in_a_batch_of_1_and_of_200(split, name, mon
 @pytest.mark.parametrize("name", ["natural", "fgsm", "pgd-3", "pgd-2x2", "cw-l2-10", "fab-t"])
 def test_no_query_is_drawn_twice_and_the_judges_is_another(split, name):
     """Each image's draws: those of the attack all differ, and so do those by which it is judged, once and again."""
-    predictor = Noisy()
-    Evaluator(predictor, batch_size=8).run(attacks.attack(name, epsilon=4), split.take(slice(8)), seed=1)
+    predictor, few = Noisy(), split.take(slice(8))
+    evaluator = Evaluator(predictor, batch_size=8)
+    evaluator.admit(few)
+    predictor.asked.clear()
+    evaluator.run(attacks.attack(name, epsilon=4), few, seed=1)
     of_attack, judging = predictor.asked[: -1 - len(REDRAWN)], np.stack(predictor.asked[-1 - len(REDRAWN) :])
     assert len(np.unique(judging)) == judging.size == 11 * 8
     assert not np.isin(judging, np.concatenate(of_attack or [[]])).any()
@@ -85,9 +88,12 @@ def test_no_query_is_drawn_twice_and_the_judges_is_another(split, name):
 
 
 def test_other_seeds_draw_otherwise(split):
-    predictor = Noisy()
+    predictor, few = Noisy(), split.take(slice(8))
+    evaluator = Evaluator(predictor, batch_size=8)
+    evaluator.admit(few)
+    predictor.asked.clear()
     for seed in (1, 2):
-        Evaluator(predictor, batch_size=8).run(attacks.attack("natural"), split.take(slice(8)), seed=seed)
+        evaluator.run(attacks.attack("natural"), few, seed=seed)
     first, second = np.split(np.stack(predictor.asked), 2)
     assert not np.isin(first, second).any()
 

@@ -93,7 +93,8 @@ class Case:
         """For so many images to attack: in as few batches as may be, and filled up by no more than it takes."""
         batches = max(-(-count // self.batch_size), 1)
         fitting = 8 * -(-count // (8 * batches))
-        return Evaluator(self.predictor, attacked=attacked, batch_size=min(self.batch_size, max(fitting, 8)))
+        size = min(self.batch_size, max(fitting, 8))
+        return Evaluator(self.predictor, attacked=attacked, batch_size=size, look=False)
 
     def _right(self, name):
         return self._outcomes[name].predictions == self.split.labels

@@ -89,8 +89,8 @@ def test_robust_is_robust_against_each_stage_alone():
     [
         (lambda logits: tf.nn.softmax(logits), "probabilities or one-hot"),
         (lambda logits: tf.one_hot(tf.argmax(logits, axis=1), 5), "probabilities or one-hot"),
-        (lambda logits: logits[:, :3], "logits of 3 classes: AutoAttack needs at least four"),
-        (lambda logits: logits[:, :2], "logits of 2 classes: AutoAttack needs at least four"),
+        (lambda logits: logits[:, :3], "autoattack-standard: compares the logits of 4 classes, and there are 3"),
+        (lambda logits: logits[:, :2], "autoattack-standard: compares the logits of 4 classes, and there are 2"),
     ],
 )
 def test_outputs_that_are_no_logits(outputs, message):

@@ -57,7 +57,7 @@ def few_pixels(images):
 
 
 def constant(images, batch_norm="eval"):
-    return SimpleNamespace(logits=tf.constant([0.0, 1, 0, 0]) + 0 * tf.reduce_mean(images, axis=[1, 2]))
+    return SimpleNamespace(logits=tf.constant([0.0, 2, 0, 0]) + 0 * tf.reduce_mean(images, axis=[1, 2]))
 
 
 def depends_on_start(images, batch_norm="eval"):
@@ -246,7 +246,7 @@ def test_few_images_left_are_attacked_in_a_small_batch(split):
 
     left = check(model, split, "square", epsilon=14.0).numbers["left"]
     assert 0 < left <= 8
-    assert seen[0] == 48
+    assert 48 in seen
     assert seen[-1] == 8
 
 
