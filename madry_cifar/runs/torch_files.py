@@ -30,7 +30,8 @@ def load(path: str) -> Any:
     """
     torch = _torch()
     try:
-        with warnings.catch_warnings(action="ignore"):  # of bare pickles
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of bare pickles
             content = torch.load(path, map_location="cpu", weights_only=True)
         return _as_arrays(content, torch.Tensor)
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
@@ -47,6 +48,8 @@ def _as_arrays(content, tensor):
 
 def _refusal(message):
     """Why a file is not read, from what PyTorch's reader says."""
+    if "TorchScript" in message:
+        return "a TorchScript program, which is not run: save its weights, torch.save(model.state_dict(), FILE)"
     if code := re.search(r"GLOBAL ([\w.]+)", message):
         return (
             f"pickles {code[1]}, code that would be run, beside weights: not read; if it is a whole model, save its "

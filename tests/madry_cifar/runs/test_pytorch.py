@@ -86,6 +86,19 @@ def test_logits_are_those_of_the_authors_code(variables, prefix, given, mode, lo
     assert all(np.array_equal(back[own + name], value) for name, value in used.items())
 
 
+@pytest.mark.parametrize(
+    ("architecture", "depth", "sigma", "name"),
+    [
+        ("resnet18", 18, 0, "cn1_sigma_map"),
+        ("resnet18", 18, 4, "layer2.1.sigma_map"),
+        ("resnet_append", 20, 3, "stage_1.2.sigma_map"),
+        ("resnet_append", 20, 9, "stage_3.2.sigma_map"),
+    ],
+)
+def test_maps_of_noise_are_counted_through_the_stages(architecture, depth, sigma, name):
+    assert pytorch.name_of(f"noise.sigma_{sigma}", architecture, depth) == name
+
+
 def test_what_a_file_holds_beside_the_network_is_told():
     arrays = released_arrays("l2l/variables", "")
     network = {name.removeprefix("model."): value for name, value in arrays.items() if name.startswith("model.")}
@@ -205,6 +218,7 @@ def refusals(torch, path):
         "older": (lambda: path.write_bytes(pickle.dumps(code, 2)), "pickles posix.mkdir, code that"),
         "code": (lambda: torch.save({"net": tensors, "more": code}, path), "pickles posix.mkdir, code that"),
         "model": (lambda: torch.save(torch.nn.Linear(2, 3), path), "torch.save(model.state_dict(), FILE)"),
+        "program": (lambda: torch.jit.trace(torch.nn.ReLU(), torch.ones(1)).save(path), "a TorchScript program"),
         "other": (lambda: torch.save(tensors, path), "holds none of these networks"),
         "tensor": (lambda: torch.save(torch.ones(3), path), "holds no state_dict, but a"),
     }
