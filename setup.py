@@ -33,6 +33,7 @@ setup(
         "experiments": ["snakemake>=9", "matplotlib", "jinja2"],  # tables and figures
         "gpu": ["tensorflow[and-cuda]>=2.16,<2.22"],
         "profile": ["xprof"],  # TensorBoard's Profile tab
+        "torch": ["torch"],  # weights that other defences' authors published: import_torch, export_torch
         # independent implementations that tests and benchmarks compare with
         "peers": ["foolbox>=3.3.4", "POT>=0.9.4", "adversarial-robustness-toolbox>=1.20", "multiprocess"],
         "peers-original": ["torch", "torchattacks>=3.5.1"],
@@ -67,6 +68,8 @@ setup(
             "madry-run-attack = madry_cifar.run_attack:command",
             "madry-import-tf1 = madry_cifar.import_tf1:command",
             "madry-export-tf1 = madry_cifar.export_tf1:command",
+            "madry-import-torch = madry_cifar.import_torch:command",
+            "madry-export-torch = madry_cifar.export_torch:command",
         ],
     },
 )

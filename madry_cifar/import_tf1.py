@@ -13,14 +13,16 @@ from typing import Any
 
 import tensorflow as tf
 
-from madry_cifar import data, train
+from madry_cifar import train
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.cli.settings import Settings, required
 from madry_cifar.networks.wide_resnet import WideResNet
 from madry_cifar.runs import run_folder, tf1
 from madry_cifar.runs.checkpoints import PREFIX, saved_steps
+from madry_cifar.runs.foreign import agreed
 from madry_cifar.training import registry
+from madry_cifar.training.options import Options
 from madry_cifar.training.settings import TrainSettings
 
 
@@ -34,13 +36,7 @@ def main() -> None:
     """Imports as the flags say."""
     kind, classifier, values = tf1.read(flags.read(ImportSettings).checkpoint)
     settings = flags.read(TrainSettings, **settings_of(kind, classifier, flags.given(TrainSettings)))
-    if saved_steps(settings.train_dir):
-        raise UsageError("train_dir", settings.train_dir, "holds a run already; choose a new folder")
-    options = flags.given_options(registry.find(settings.defense))
-    for name in ("epochs", "learning_rate_epochs"):
-        if value := getattr(options, name):
-            raise UsageError(name, value, "not for an imported run; give --steps and --learning_rate_boundaries")
-    train.check(settings, options)
+    options = options_of(settings)
     values, added = complete(values)
     folder = run_folder.create(settings.train_dir, train.flags_of(settings, options, classifier.num_classes))
     step = int(values["step"])
@@ -51,22 +47,29 @@ def main() -> None:
     )
 
 
+def options_of(settings: TrainSettings) -> Options:
+    """The options that an imported run can be trained on with, as the flags say. Raises UsageError for others."""
+    if saved_steps(settings.train_dir):
+        raise UsageError("train_dir", settings.train_dir, "holds a run already; choose a new folder")
+    options = flags.given_options(registry.find(settings.defense))
+    for name in ("epochs", "learning_rate_epochs"):
+        if value := getattr(options, name):
+            raise UsageError(name, value, "not for an imported run; give --steps and --learning_rate_boundaries")
+    train.check(settings, options)
+    return options
+
+
 def settings_of(kind: str, classifier: WideResNet, given: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that a checkpoint of a `kind` of code decides. Raises UsageError where others were `given`."""
-    dataset = given.get("dataset", "cifar100" if classifier.num_classes == 100 else "cifar10")
-    if data.NUM_CLASSES.get(dataset) != classifier.num_classes:
-        raise UsageError("dataset", dataset, f"not one with the checkpoint's {classifier.num_classes} classes")
     read = {"depth": classifier.depth, "width": classifier.width, "architecture": "madry"}
-    for name, value in read.items():
-        if given.get(name, value) != value:
-            raise UsageError(name, given[name], f"the checkpoint's is {value}")
+    read = agreed(read, classifier.num_classes, given)
     chosen = given.get("defense", tf1.KINDS[kind][0])
     if chosen not in tf1.KINDS[kind]:
         raise UsageError("defense", chosen, f"the {kind} code trains by {' or '.join(tf1.KINDS[kind])}")
     scaling = given.get("input_scaling", run_folder.ADDED["input_scaling"])
     if scaling != run_folder.ADDED["input_scaling"]:
         raise UsageError("input_scaling", scaling, "that code's networks standardize each image")
-    return read | {"dataset": dataset, "defense": chosen}
+    return read | {"defense": chosen}
 
 
 def complete(values: dict) -> tuple[dict, str]:

@@ -14,6 +14,7 @@ import tensorflow as tf
 from madry_cifar.cli.errors import RunError, UsageError
 from madry_cifar.networks.wide_resnet import WideResNet, check_size
 from madry_cifar.runs.checkpoints import flat_variables
+from madry_cifar.runs.foreign import differences
 
 KINDS = {"madry": ("at", "natural"), "rvs": ("rvs",)}  # whose code wrote it → what it may have trained by
 # Ours → theirs, the first pattern that matches.
@@ -123,16 +124,8 @@ def _expected(prefix, kind, classifier, shapes):
     theirs = {flat: name_of(flat, kind) for flat in expected}
     if "init_conv/DW" in shapes:  # forks of MadryLab's code have the first layer outside the scope "input"
         theirs = {flat: name.removeprefix("input/") for flat, name in theirs.items()}
-    missing = sorted(name for name in theirs.values() if name not in shapes)
-    unmatched = sorted(set(shapes) - set(theirs.values()) - {"global_step"})
-    wrong = sorted(
-        f"{name} {shapes[name]} instead of {list(expected[flat])}"
-        for flat, name in theirs.items()
-        if name in shapes and tuple(shapes[name]) != expected[flat]
-    )
-    faults = {"missing": missing, "unmatched": unmatched, "of another shape": wrong}
-    if any(faults.values()):
-        listed = "; ".join(f"{len(names)} {what}: {', '.join(names)}" for what, names in faults.items() if names)
+    found = {name: shape for name, shape in shapes.items() if name != "global_step"}
+    if listed := differences(found, {name: expected[flat] for flat, name in theirs.items()}):
         raise UsageError(
             "checkpoint",
             prefix,

@@ -13,7 +13,7 @@ import pytest
 from absl import flags as absl_flags
 
 from experiments import grid, presets
-from madry_cifar import train
+from madry_cifar import import_torch, train
 from madry_cifar.cli import flags
 from madry_cifar.training import registry
 from madry_cifar.training.options import Options
@@ -192,3 +192,15 @@ def test_the_smoke_preset_runs(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "checkpoints" / "ckpt-3.index").exists()
+
+
+@pytest.mark.parametrize(
+    ("method", "scaling"),
+    [*import_torch.WIDE_SCALINGS.items(), ("l2l_da", "imagenet"), ("learn2perturb", "cifar10")],
+)
+def test_imported_weights_have_the_network_of_the_preset(method, scaling):
+    settings = presets.flags_of("cifar10", f"{method}_original")
+    architecture = settings["architecture"]
+    assert settings["input_scaling"] == scaling == import_torch.SCALINGS.get(architecture, scaling)
+    assert import_torch.DEFENSES.get(architecture, method) == method
+    assert float(settings["batch_norm_epsilon"]) == import_torch.EPSILON
