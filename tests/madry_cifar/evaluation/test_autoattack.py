@@ -116,8 +116,10 @@ def test_the_padding_of_a_batch_costs_nothing():
 
     images, _ = linear.images(5)
     labels = np.argmax(unbreakable(images).logits, axis=1).astype(np.int32)
+    evaluator = Evaluator(unbreakable, batch_size=32)
+    evaluator.admit(Split(images, labels))
     asked.clear()
-    outcome = Evaluator(unbreakable, batch_size=32).run(attacks.attack("square"), Split(images, labels))
+    outcome = evaluator.run(attacks.attack("square"), Split(images, labels))
     assert outcome.accuracy == 100
     assert asked[:2] == [32, 32]  # which are right; the stripes
     assert set(asked[2:-1]) == {16}
