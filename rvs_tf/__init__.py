@@ -3,6 +3,7 @@
 import madry_cifar  # noqa: F401 (first: imports TensorFlow without its chatter)
 from madry_cifar.evaluation.benchmark import Benchmark, benchmark
 from madry_cifar.predictor import Predictor, predictor
+from rvs_tf import attacks
 from rvs_tf.defense import RobustnessViaSynthesis
 from rvs_tf.defenses import DEFENSES
 from rvs_tf.generator import Generator, load_generator
@@ -13,6 +14,7 @@ __all__ = [
     "Generator",
     "Predictor",
     "RobustnessViaSynthesis",
+    "attacks",
     "benchmark",
     "load_generator",
     "predictor",

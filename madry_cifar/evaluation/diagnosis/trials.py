@@ -72,11 +72,13 @@ class Case:
         keep: Callable[[str, Attack], Partial] | None = None,
     ):
         self.predictor = as_predictor(predictor)
-        self.split, self.epsilon, self.seed = split, epsilon, seed
+        self.epsilon, self.seed = epsilon, seed
         self._keep = keep or (lambda name, attack: None)
         self.batch_size = min(batch_size, len(split))
         self._forward = tf.function(lambda images: self.predictor(images).logits, autograph=False)
-        natural = self._evaluator(self.predictor, len(split)).run(attacks.attack("natural"), split)
+        evaluator = self._evaluator(self.predictor, len(split))
+        self.split = split = evaluator.admit(split)
+        natural = evaluator.run(attacks.attack("natural"), split)
         self._outcomes = {"natural": natural}
         self.right = {"natural": self._right("natural")}
         count = self.right["natural"].sum()
