@@ -19,7 +19,6 @@ from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.cli.settings import option
 from madry_cifar.evaluation.evaluator import Task, telling
-from madry_cifar.evaluation.results import subject
 from madry_cifar.evaluation.run_evaluation import Evaluation
 from madry_cifar.evaluation.settings import EvaluationSettings, Target
 from madry_cifar.evaluation.table import table
@@ -84,12 +83,12 @@ class AdvGANTask(Task):
     def check(self, attacked, epsilon):
         """Raises UsageError unless the AdvGAN was trained against the network that is attacked, and for this ε."""
         if self.advgan.target_sha256 != attacked["classifier_sha256"]:
+            which = attacked.get("model") or "checkpoint {checkpoint} of {train_dir}".format_map(attacked)
             raise UsageError(
                 "advgan_dir",
                 self.folder,
                 "was trained against another network "
-                f"({self.advgan.target_sha256[:12]}) than {subject(attacked)} of "
-                f"{attacked.get('train_dir', '--model')} ({attacked['classifier_sha256'][:12]})",
+                f"({self.advgan.target_sha256[:12]}) than {which} ({attacked['classifier_sha256'][:12]})",
             )
         if self.advgan.epsilon != epsilon:
             raise UsageError(

@@ -1,4 +1,4 @@
-"""`rvs_tf.evaluate` and `rvs_tf.diagnose` on models from elsewhere, and `rvs_tf.benchmark`: by command and as called."""
+"""Models from elsewhere, under `rvs_tf.evaluate`, `rvs_tf.diagnose` and `rvs_tf.benchmark`."""
 
 import json
 import os
@@ -96,7 +96,7 @@ def test_a_model_whose_folder_is_read_only(folder, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: "elsewhere" in str(path))
     (folder / "elsewhere").mkdir()
     asked = {"model": "own.keras", "data": "images.npz", "outputs": "probabilities", "pixel_range": (0.0, 1.0)}
-    with pytest.raises(UsageError, match="--model=own.keras: results cannot be written to .*--results_dir=FOLDER"):
+    with pytest.raises(UsageError, match=r"--model=own.keras: results cannot be written to .*--results_dir=FOLDER"):
         Evaluation(EvaluateSettings(**asked))
     given = Evaluation(EvaluateSettings(**asked, results_dir="elsewhere/results", attacks=("natural",)))
     given.of(None)

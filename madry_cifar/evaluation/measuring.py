@@ -24,12 +24,19 @@ class Measuring:
       folder: for the results files.
       seed: of random starts.
       skip_misclassified: whether images that are misclassified without an attack are not attacked.
+      lock: the folder in which one process at a time measures; that for the results files by default.
     """
 
     def __init__(
-        self, evaluator: Evaluator, split: Split, folder: pathlib.Path, seed: int = 0, skip_misclassified: bool = False
+        self,
+        evaluator: Evaluator,
+        split: Split,
+        folder: pathlib.Path,
+        seed: int = 0,
+        skip_misclassified: bool = False,
+        lock: pathlib.Path | None = None,
     ):
-        self.evaluator, self.split, self.folder = evaluator, split, folder
+        self.evaluator, self.split, self.folder, self.lock = evaluator, split, folder, lock or folder
         self.seed, self.skip_misclassified = seed, skip_misclassified
 
     def __call__(
@@ -42,7 +49,7 @@ class Measuring:
           plan: for each file the sizes of attacks that it is of ("epsilon", "step_size"), and what is measured for it.
           reuse: whether to measure only what a file does not have of the same weights, data and protocol.
         """
-        with alone(self.folder):
+        with alone(self.lock):
             self._before, self._natural = 0, None
             contents = [self._at({**about, **sizes}, tasks, reuse) for sizes, tasks in plan]
             if self._before:

@@ -78,7 +78,8 @@ class Evaluation:
         split = self.evaluator.admit(self.split, *chosen)
         for note in self.evaluator.notes:
             results.warn(note)
-        measuring = Measuring(self.evaluator, split, self.results, settings.seed, settings.skip_misclassified)
+        skip, lock = settings.skip_misclassified, self.target.folder if self.results == self.target.results else None
+        measuring = Measuring(self.evaluator, split, self.results, settings.seed, skip, lock)
         return measuring(about, self._plan, reuse)
 
     def _load(self, checkpoint):

@@ -21,7 +21,7 @@ class EvaluatedRun:
     Attributes:
       flag, name: the flag that names it, and its value.
       train_dir: the run's folder.
-      results: where its results are kept.
+      folder, results: where one process at a time works, and where its results are kept.
       flags: the settings that it was trained with.
       provenance: of the data that it was trained on; None where nothing is known of it.
       predictor: what is evaluated of it.
@@ -33,7 +33,8 @@ class EvaluatedRun:
     def __init__(self, train_dir: str):
         self.flag, self.name = "train_dir", train_dir
         self.train_dir, self.flags = train_dir, run_folder.read_flags(train_dir)
-        self.results = pathlib.Path(train_dir) / "results"
+        self.folder = pathlib.Path(train_dir)
+        self.results = self.folder / "results"
         if "defense" not in self.flags:
             raise UsageError("train_dir", train_dir, "holds an attack that was trained, and no classifier")
         self.provenance = run_folder.read_provenance(train_dir)
@@ -98,7 +99,7 @@ class EvaluatedModel:
             if error.flag:
                 raise
             raise UsageError("model", settings.model, error.reason) from None
-        self.results = pathlib.Path(settings.model.replace(":", ".").rstrip("/") + ".results")
+        self.folder = self.results = pathlib.Path(settings.model.replace(":", ".").rstrip("/") + ".results")
 
     def images(self, settings: Images) -> tuple[data.Dataset, data.Split]:
         """The data set that the settings name, and its images."""

@@ -56,7 +56,7 @@ def _clean(path):
 def alone(folder: pathlib.Path) -> Iterator[None]:
     """Waits until no other process is in such a block for the same folder, which is made if it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
+    with (folder / ".lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # released with the file, even when the process is killed
         yield
 

@@ -175,7 +175,8 @@ def test_without_a_gradient_square_goes_on():
         found = rvs_tf.benchmark(
             rounded, IMAGES, LABELS, "pgd-2,square", epsilon=200, step_size=1, progress=False, keep_adversarial=False
         )
-    assert "square alone" in found.notes[0] and "square alone" in found.to_json()
+    assert "square alone" in found.notes[0]
+    assert "square alone" in found.to_json()
     assert found.accuracies["square"] < found.accuracies["pgd-2"]
 
 

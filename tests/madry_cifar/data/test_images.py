@@ -38,7 +38,7 @@ def test_pictures_are_classes_in_alphabetic_order_each_ones_first_then_each_ones
 
 def test_pictures_are_resized_to_what_the_model_takes(pictures):
     keras.utils.save_img(pictures / "dog" / "9.png", np.full((9, 9, 3), 77), scale=False)
-    with pytest.raises(UsageError, match="images of 2 sizes, .*--image_size=H,W"):
+    with pytest.raises(UsageError, match=r"images of 2 sizes, .*--image_size=H,W"):
         load_file(str(pictures))
     images = load_file(str(pictures), (4, 5, 3)).test.images
     assert images.shape == (7, 4, 5, 3)
