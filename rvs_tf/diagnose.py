@@ -1,6 +1,7 @@
-"""Looks for signs that a run's network masks its gradients, so that PGD's accuracy says more than is true.
+"""Looks for signs that a run's network, or a model from elsewhere, masks its gradients, so that PGD says too much.
 
   python -m rvs_tf.diagnose --train_dir=runs/rvs
+  python -m rvs_tf.diagnose --model=own.keras --pixel_range=0,1 --data=images.npz
   python -m rvs_tf.diagnose --train_dir=runs/rvs --surrogate_dir=runs/natural --max_images=500 --output=diagnosis.json
 
 Eleven checks, each with a verdict and its evidence: whether the outputs are random or depend on the rest of the batch;

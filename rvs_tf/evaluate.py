@@ -1,12 +1,14 @@
-"""Evaluates a checkpoint of a run under attacks: a table here, JSON and the outcome of each image in its results/.
+"""Evaluates a run, or a model from elsewhere, under attacks: a table here, JSON and each image's outcome in results/.
 
   python -m rvs_tf.evaluate --train_dir=runs/rvs --attacks=natural,fgsm,pgd-7,pgd-20,cw-20
   python -m rvs_tf.evaluate --train_dir=runs/rvs --attacks=pgd-20 --epsilon=0,2,4,8 --output=epsilons.json
   python -m rvs_tf.evaluate --train_dir=runs/rvs --attacks=pgd-20,pgd-20x10,autoattack
   python -m rvs_tf.evaluate --train_dir=runs/rvs --surrogate_dir=runs/at --advgan_dir=advgan/at
+  python -m rvs_tf.evaluate --model=own.keras --pixel_range=0,1 --data=images.npz --attacks=natural,pgd-20,autoattack
 
-The last one makes the adversarial images on another network. docs/evaluation.md tells which attack is for what. An
-evaluation that was killed goes on after its last batch when the same command is typed again.
+The last but one makes the adversarial images on another network; docs/any_model.md tells of the last. Which attack is
+for what is in docs/evaluation.md. An evaluation that was killed goes on after its last batch when the same command is
+typed again.
 """
 
 import os

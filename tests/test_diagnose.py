@@ -193,7 +193,7 @@ def test_nothing_is_left_half_written(diagnose, runs, monkeypatch, error):
 @pytest.mark.parametrize(
     ("arguments", "status", "told"),
     [
-        (("--train_dir=",), 2, "--train_dir=: required: folder of the run"),
+        (("--train_dir=",), 2, "--train_dir=: name a run, or in its place a model by --model"),
         (("--train_dir={runs}/none",), 2, "no such folder"),
         (("--checkpoint=8",), 2, "--checkpoint=8"),
         (("--epsilon=0",), 2, "--epsilon=0.0: must be above 0"),

@@ -14,7 +14,9 @@ RECORDED = json.loads((ROOT / "tests" / "data" / "flags.json").read_text())
 OTHER_MEANINGS = {  # in each command, beside those of a training's options
     "batch_size",  # images attacked, perturbed or exported
     "checkpoint",  # of a run, or of TensorFlow 1
+    "dataset",  # trained on, or that a model from elsewhere is evaluated on
     "epsilon",  # several, one, or what stored images may differ by
+    "jit_compile",  # of a training's step, or of the passes of an evaluation
     "output",
 }
 

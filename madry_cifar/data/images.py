@@ -88,7 +88,10 @@ def _dataset(name, images, labels, num_classes, provenance):
 
 def _arrays(path, place, max_images):
     try:
-        with np.load(place, allow_pickle=False) as stored:
+        content = np.load(place, allow_pickle=False)
+        if not isinstance(content, np.lib.npyio.NpzFile):
+            raise ValueError("one array")
+        with content as stored:
             names = next((pair for pair in ARRAYS if set(pair) <= set(stored.files)), None)
             if names is None:
                 raise UsageError(
@@ -97,7 +100,7 @@ def _arrays(path, place, max_images):
             images, labels = (stored[name][: max_images or None] for name in names)
     except UsageError:
         raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:  # the last: a bare .npy
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UsageError("data", path, f"no .npz archive of arrays of numbers ({str(error)[:100]})") from None
     return images, labels
 

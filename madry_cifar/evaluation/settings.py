@@ -67,7 +67,6 @@ class Images(Settings):
     max_images: int = option(0, "of the split, from its beginning; 0 is all", minimum=0)
     seed: int = like(Seed, "seed", help="of the random starts")
     batch_size: int = option(200, "images attacked at once", minimum=1)
-    jit_compile: bool = option(False, "compile the network's passes with XLA")
 
 
 class EvaluationSettings(Images, Surrogate, Attacks):
@@ -78,5 +77,6 @@ class EvaluationSettings(Images, Surrogate, Attacks):
         "attack no image that is misclassified without an attack: it counts as misclassified, even where an attack "
         "would put it right, so an accuracy is equal or lower; what is attacked comes out as without this flag",
     )
+    jit_compile: bool = option(False, "compile the network's passes with XLA (for a GPU: on a CPU it is slower)")
     data_dir: str | None = like(Download, "data_dir")
     download: bool = like(Download, "download")
