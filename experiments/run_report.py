@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import pathlib
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -76,13 +77,14 @@ class RunReport:
             self.runs[folder] = _about(folder)
             contents = list(self._results(folder))
             if not contents:
-                reason = f"has no results; python -m rvs_tf.evaluate --train_dir={folder} makes them"
+                reason = f"has no results; python -m rvs_tf.evaluate --train_dir={shlex.quote(folder)} makes them"
                 raise UsageError("runs", folder, reason)
             for content in contents:
                 row = RunRow(folder, content, content["attacks"])
                 rows = found.setdefault(_title(content), {})
                 rows.setdefault((folder, content["checkpoint"]), row).entries.update(row.entries)
-        self.tables = [RunTable(title, list(rows.values())) for title, rows in sorted(found.items())]
+        tables = [RunTable(title, list(rows.values())) for title, rows in found.items()]
+        self.tables = sorted(tables, key=lambda table: _place(table.rows[0].about))
 
     def _results(self, folder):
         """The contents of the results files of a run that can be used, the earliest checkpoint first."""
@@ -159,6 +161,12 @@ def _about(folder):
         "flags": flags,
         "pictures": sorted(pathlib.Path(folder, "results").glob("*.png")),
     }
+
+
+def _place(content):
+    """Among the tables: by data, white-box before transfer, then by size."""
+    surrogate = (content.get("surrogate") or {}).get("train_dir", "")
+    return content["provenance"], surrogate, *(content[name] for name in SAME[1:])
 
 
 def _title(content):

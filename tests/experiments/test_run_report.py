@@ -90,8 +90,10 @@ def test_results_that_cannot_be_compared_stand_in_tables_of_their_own(make_run, 
     )
     _, _, page, lines = reported(folder)
     tables = [" ".join(page.sections[f"table-{n}"].split()) for n in (1, 2, 3)]
-    for words, accuracy in (("ε = 8,", "35.00"), ("ε = 16,", "15.00"), ("made on runs/at", "45.00")):
-        assert [table for table in tables if words in table and accuracy in table]
+    expected = (("ε = 8,", "35.00"), ("ε = 16,", "15.00"), ("made on runs/at", "45.00"))  # in this order
+    for table, (words, accuracy) in zip(tables, expected, strict=True):
+        assert words in table
+        assert accuracy in table
     assert sorted(float(line["accuracy"]) for line in lines) == [15.0, 35.0, 45.0]
 
 
