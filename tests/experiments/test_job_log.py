@@ -1,9 +1,11 @@
 """What the grid prints of its jobs, from records as Snakemake logs them."""
 
 import logging
+import pathlib
 
 import pytest
 
+from experiments import job_log
 from experiments.duration import duration
 from experiments.job_log import DOING, JobLog
 
@@ -64,6 +66,6 @@ def test_other_records_are_left_to_snakemake(log, capsys):
 
 
 def test_every_rule_that_computes_has_words():
-    with open("experiments/Snakefile") as file:
-        rules = {line.split()[1].rstrip(":") for line in file if line.startswith("rule ")}
+    lines = pathlib.Path(job_log.__file__).with_name("Snakefile").read_text().splitlines()
+    rules = {line.split()[1].rstrip(":") for line in lines if line.startswith("rule ")}
     assert rules == DOING.keys() | {"all", "report"}
