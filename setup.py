@@ -16,7 +16,10 @@ setup(
     license="MIT",
     python_requires=">=3.10",
     packages=find_packages(include=["madry_cifar*", "sinkhorn_tf*", "rvs_tf*", "experiments*"]),
-    package_data={"experiments": ["Snakefile", "published.csv", "presets/*", "profiles/*", "templates/*"]},
+    package_data={
+        "": ["py.typed"],
+        "experiments": ["Snakefile", "published.csv", "presets/*", "profiles/*", "templates/*"],
+    },
     install_requires=[
         "tensorflow>=2.16,<2.22",
         "tensorflow-datasets>=4.9.4",

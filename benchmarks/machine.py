@@ -1,13 +1,12 @@
 """What a measurement was taken on, and the memory of a process."""
 
 import datetime
-import os
 import pathlib
 import platform
 from importlib import metadata
 from typing import Any
 
-import tensorflow as tf
+from madry_cifar.runs import machine
 
 PACKAGES = ("tensorflow", "keras", "numpy")
 
@@ -17,19 +16,13 @@ def describe(*peers: str) -> dict[str, Any]:
 
     `peers` are further distributions whose versions matter, by the names that pip knows.
     """
-    gpus = tf.config.list_physical_devices("GPU")
     return {
-        "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0)),
-        "gpus": [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus],
+        "cpu": machine.cpu(),
+        "cores": machine.cores(),
+        "gpus": machine.gpus(),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in (*PACKAGES, *peers)},
         "date": datetime.date.today().isoformat(),
     }
-
-
-def _cpu():
-    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _version(name):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from experiments import grid, plan
 from experiments.measured import Work
 from experiments.report import GridReport, require
-from madry_cifar import train
+from madry_cifar import data, train
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import RunError, UsageError
 from madry_cifar.runs.files import write_json
@@ -44,6 +44,8 @@ def main(parts: list[str]) -> None:
     request, given = grid.read_flags()
     require("jinja2", "matplotlib", "snakemake", what="the tables and figures need")
     config = grid.configuration(parts, request, given)
+    for name in config["datasets"]:
+        data.check_there(name, config["data_dir"], config["download"])
     work = pathlib.Path(request.work_dir).expanduser()
     before = _read_config(work)
     for line in _changes(work, before, config):
@@ -55,7 +57,9 @@ def main(parts: list[str]) -> None:
     with _alone(work, request.unlock):
         write_json(work / "config.json", config)
         _snakemake(work, request.jobs)
-    GridReport(Work(work), parts).show()
+    report = GridReport(Work(work), parts)
+    report.show()
+    print(f"all of it, with figures and where each number is from: {report.folder / 'report.html'}")
 
 
 def _read_config(work):
@@ -116,7 +120,8 @@ def _snakemake(work, jobs):
     environment = dict(os.environ)
     if jobs > 1:
         environment["TQDM_DISABLE"] = "1"  # bars of several jobs would overwrite one another
-    arguments = snakemake_command(work, work / "config.json", "--quiet", "rules", "host", "reason", jobs=jobs)
+    told = ("--quiet", "rules", "host", "reason", "--config", "log=rows")  # by job_log.py, in the tables' words
+    arguments = snakemake_command(work, work / "config.json", *told, jobs=jobs)
     process = subprocess.Popen(arguments, env=environment, start_new_session=True)
     _own(work, process.pid)  # it may outlive us
     with _signals_to(process) as received:

@@ -11,12 +11,14 @@ from typing import Any
 import jinja2
 
 from experiments import checks, model_info, published
+from experiments.duration import duration
 from experiments.figures import Figure
 from experiments.measured import Measurement, Work
 from experiments.parts import PARTS
 from experiments.rows import WHITE_BOX, column_of, dataset_of, row_of, setting_label
 from experiments.statement import Statement
 from experiments.tables import Table
+from experiments.training_time import training_time
 from experiments.writers import write_file
 
 TEMPLATES = pathlib.Path(__file__).with_name("templates")
@@ -34,18 +36,23 @@ _HIDDEN = ("pixel_range", "accuracy_by_checkpoint", "accuracy_after", "checkpoin
 _HIDDEN += ("stops_at_error", "epsilon")
 
 
-def write(work: Work, statement: Statement, contents: Mapping[str, Table | Figure], folder: pathlib.Path) -> None:
-    """Writes `folder`/report.html of these tables and figures, by part; those figures' .png are in the folder."""
-    environment = jinja2.Environment(
+def environment() -> jinja2.Environment:
+    """What fills in the templates."""
+    return jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"row": lambda name: row_of(name).label, "dataset": lambda name: dataset_of(name).label}
-    environment.filters |= {"attack": _unbroken, "number": "{:,}".format, "url": urllib.parse.quote}
-    page = environment.get_template("report.html.j2").render(_content(work, statement, contents, folder))
+
+
+def write(work: Work, statement: Statement, contents: Mapping[str, Table | Figure], folder: pathlib.Path) -> None:
+    """Writes `folder`/report.html of these tables and figures, by part; those figures' .png are in the folder."""
+    filled = environment()
+    filled.filters |= {"row": lambda name: row_of(name).label, "dataset": lambda name: dataset_of(name).label}
+    filled.filters |= {"attack": _unbroken, "number": "{:,}".format, "url": urllib.parse.quote}
+    page = filled.get_template("report.html.j2").render(_content(work, statement, contents, folder))
     write_file(folder / "report.html", page)
 
 
@@ -59,18 +66,23 @@ def _content(work, statement, contents, folder) -> dict[str, Any]:
     tables = [table for part, table in contents.items() if PARTS[part].is_table]
     figures = [figure for part, figure in contents.items() if not PARTS[part].is_table]
     measured = [m for run in work.runs for m in work.measurements(run)]
+    runs = [_run(work, run, statement) for run in work.runs]
+    seconds = [entry["seconds"] for entry in runs if entry["seconds"] is not None]
     return {
         "statement": statement,
+        "dates": _span_of_dates(measured),
+        "machines": _known(m.about.get("machine") for m in measured),
+        "training_time": f"{duration(sum(seconds))} in {len(seconds)} runs" if seconds else "",
         "tables": tables,
         "counts": _counts(tables),
-        "figures": [(figure, *_inline(folder / f"{figure.part}.png")) for figure in figures],
+        "figures": [(figure, *inline(folder / f"{figure.part}.png")) for figure in figures],
         "missing": [part for part in work.parts if part not in contents],
         "attacks": _attacks(measured),
         "extended": not all(column_of(m.attack).in_paper for m in measured),
         "staged": _staged(measured),
         "diagnoses": [_diagnosis(work, run) for run in work.runs if work.diagnosis(run)],
         "remarks": checks.check_work(work),
-        "runs": [_run(work, run, statement) for run in work.runs],
+        "runs": runs,
         "marks": [(published.MARKS.get(mark, "no mark"), text) for mark, text in published.MEANINGS.items()],
         "paper": published.PAPER,
         "signs": published.MARKS,
@@ -79,13 +91,23 @@ def _content(work, statement, contents, folder) -> dict[str, Any]:
     }
 
 
+def _known(values):
+    """Those that files say, each once; files of earlier versions do not say all."""
+    return sorted({value for value in values if value})
+
+
+def _span_of_dates(measured):
+    dates = _known(m.about.get("date") for m in measured)
+    return " to ".join(dict.fromkeys([dates[0], dates[-1]])) if dates else ""
+
+
 def _counts(tables):
     rows = [row for table in tables for group in table.groups for row in group.rows if row.planned]
     cells = [cell for row in rows for cell in row.cells.values()]
     return {"planned": len(cells), "measured": sum(bool(cell.measured) for cell in cells)}
 
 
-def _inline(path):
+def inline(path: pathlib.Path) -> tuple[str, int]:
     """A PNG as a URL that holds it, and the width in CSS pixels at which its letters are as large as the page's."""
     content = path.read_bytes()
     return "data:image/png;base64," + base64.b64encode(content).decode(), int.from_bytes(content[16:20], "big") // 2
@@ -143,7 +165,7 @@ def _diagnosis(work, run):
         "label": row_of(run.row).label,
         "run": f"{row_of(run.row).label}, {dataset_of(run.dataset).label}, seed {run.seed}",
         "surrogate": row_of(surrogate).label if surrogate else "none",
-        "plot": _inline(plot) if plot and plot.exists() else None,
+        "plot": inline(plot) if plot and plot.exists() else None,
     }
 
 
@@ -163,8 +185,12 @@ def _run(work, run, statement):
     about = next((m.about for m in measured), {})
     diversity = work.diversity(run) or {}
     advgans = (work.folder / "advgan" / run.id).glob("x*")
+    seconds = training_time(work.folder / "runs" / run.id)
     return {
         "run": run,
+        "seconds": seconds,
+        "training_time": "" if seconds is None else duration(seconds),
+        "measured_on": _known(", ".join(_known([m.about.get("date"), m.about.get("machine")])) for m in measured),
         "label": row_of(run.row).label,
         "dataset": dataset_of(run.dataset).label,
         "network": about.get("network") or diversity.get("network"),

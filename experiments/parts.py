@@ -27,9 +27,14 @@ class Part:
         return self.name.startswith("table")
 
     @property
+    def label(self) -> str:
+        """Table II, Figure 2, ..."""
+        return f"{'Table' if self.is_table else 'Figure'} {self.number}"
+
+    @property
     def title(self) -> str:
         """Number and subject."""
-        return f"{'Table' if self.is_table else 'Figure'} {self.number}. {self.subject}"
+        return f"{self.label}. {self.subject}"
 
 
 PARTS = {

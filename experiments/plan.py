@@ -17,10 +17,13 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import layout
+from experiments.duration import duration
 from experiments.rows import DATASETS, ROWS
 from madry_cifar import attacks
 from madry_cifar.cli.errors import RunError
+from madry_cifar.cli.progress import progress_bar
 from madry_cifar.data.datasets import NUM_CLASSES
+from madry_cifar.networks.architectures import name_of
 from madry_cifar.networks.wide_resnet import WideResNet
 from madry_cifar.randomness import uniform
 from madry_cifar.runs.checkpoints import saved_steps
@@ -60,15 +63,13 @@ def due(work: Path, config: dict, command: Callable[..., list[str]]) -> list[tup
 
 def show(jobs: list[tuple[str, str]], work: Path, config: dict) -> None:
     """Prints the jobs by kind, with the estimated time of each kind and of all."""
-    clock = Clock(config, work)
     table = Table(title=f"{work}: {len(jobs)} jobs are due", box=box.SIMPLE, title_justify="left")
     for column in ("job", "number", "estimated time"):
         table.add_column(column, justify="left" if column == "job" else "right")
-    total = 0.0
-    for kind in dict.fromkeys(kind for kind, _ in jobs):
-        seconds = [START + clock.seconds(kind, output) for name, output in jobs if name == kind]
-        total += sum(seconds)
-        table.add_row(kind, str(len(seconds)), duration(sum(seconds)))
+    seconds = _seconds(jobs, Clock(config, work))
+    for kind, of_kind in seconds.items():
+        table.add_row(kind, str(len(of_kind)), duration(sum(of_kind)))
+    total = sum(map(sum, seconds.values()))
     table.add_row("all", str(len(jobs)), duration(total), style="bold")
     console = Console()
     console.print(table)
@@ -82,21 +83,33 @@ def show(jobs: list[tuple[str, str]], work: Path, config: dict) -> None:
         console.print(f"  {kind}  {output}", soft_wrap=True, highlight=False)
 
 
-def duration(seconds: float) -> str:
-    """Seconds, as people say it."""
-    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} s"
+def _seconds(jobs, clock):
+    """The estimated times of the jobs, by kind; a bar tells what is timed for them."""
+    seconds = {}
+    with progress_bar(len(jobs), "job", leave=not sys.stderr.isatty()) as bar:
+        clock.tell = bar.set_description
+        for kind, output in jobs:
+            seconds.setdefault(kind, []).append(START + clock.seconds(kind, output))
+            bar.update()
+    return seconds
 
 
 class Clock:
-    """Estimates the time of jobs; measures each kind of step once."""
+    """Estimates the time of jobs; measures each kind of step once, and tells before which one."""
 
     def __init__(self, config: dict, work: Path):
         self.config, self.work = config, work
-        self._training_step = functools.cache(_training_step)
-        self._attack_step = functools.cache(_attack_step)
+        self.tell: Callable[[str], None] = lambda what: None
+        self._training_step = functools.cache(self._time_training)
+        self._attack_step = functools.cache(self._time_attack)
+
+    def _time_training(self, kind, options, *network):
+        self.tell(f"timing training of {kind.name}, {_name(network)}")
+        return _training_step(kind, options, *network)
+
+    def _time_attack(self, *network):
+        self.tell(f"timing an attack, {_name(network)}")
+        return _attack_step(*network)
 
     def seconds(self, kind: str, output: str) -> float:
         """The time of a job that makes the file `output`, without its start."""
@@ -172,6 +185,11 @@ def gradients(attack: attacks.Attack, known: Collection[str] = ()) -> float:
 
 def _parse(flags):
     return dict(flag.removeprefix("--").split("=", 1) for flag in flags)
+
+
+def _name(network):
+    depth, width, _ = network
+    return name_of({"depth": depth, "width": width})
 
 
 def classifier(depth: int, width: int, num_classes: int) -> WideResNet:

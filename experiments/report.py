@@ -2,6 +2,7 @@
 
   python -m experiments.report --work_dir=WORK                       every part that the grid was asked for, and html
   python -m experiments.report --work_dir=WORK --parts=table2,figure2
+  python -m experiments.report --runs=runs/rvs,runs/at               runs made by hand: runs.html, runs.csv in --output
 
 The tables (.md, .csv, .tex, .json), figures (.png, .pdf, .csv) and report.html go into WORK/report; nothing is
 trained or attacked. The part html gathers the parts that are there, and writes each run's RobustBench model_info too.
@@ -18,9 +19,10 @@ from rich.markup import escape
 from experiments import figures, layout, model_info, statement, tables, writers
 from experiments.measured import Work
 from experiments.parts import PARTS
+from experiments.run_report import RunReport
 from madry_cifar.cli import flags
-from madry_cifar.cli.errors import UsageError
-from madry_cifar.cli.settings import Settings, option, required
+from madry_cifar.cli.errors import UsageError, text
+from madry_cifar.cli.settings import Settings, option
 
 ALL = (*PARTS, "html")
 EXTRA = 'pip install -e ".[experiments]"'
@@ -29,21 +31,44 @@ EXTRA = 'pip install -e ".[experiments]"'
 class ReportSettings(Settings):
     """What to report on."""
 
-    work_dir: str = required("work folder of the grid")
+    work_dir: str | None = option(None, "work folder of the grid")
+    runs: tuple[str, ...] = option((), "in its place, folders of runs made by hand: a report on their results")
+    output: str = option("report", "folder for the report on --runs")
     parts: tuple[str, ...] = option(
         (),
         f"what to write: {', '.join(ALL)} [what the grid was asked for, and html]",
         choices=ALL,
     )
 
+    def __post_init__(self):
+        super().__post_init__()
+        if not (self.work_dir or self.runs):
+            raise UsageError("work_dir", "", "required: work folder of the grid; or --runs: folders of runs")
+        if self.runs and (self.work_dir or self.parts):
+            name = "work_dir" if self.work_dir else "parts"
+            raise UsageError(name, text(getattr(self, name)), "is of a grid; leave it out with --runs")
+
 
 def main() -> None:
     """Writes what the flags say."""
     settings = flags.read(ReportSettings)
+    if settings.runs:
+        require("jinja2", what="--runs needs")
+        of_runs = RunReport(settings.runs)
+        written = of_runs.write(pathlib.Path(settings.output))
+        of_runs.show()
+        _end(of_runs.problems, written)
+        return
     work = Work(settings.work_dir)
     report = GridReport(work, settings.parts or [*work.parts, "html"])
     written = report.write()
     report.show()
+    _end([], written)
+
+
+def _end(problems, written):
+    for problem in problems:
+        print(f"warning: {problem}", file=sys.stderr)
     for path in written:
         print(path)
 

@@ -31,6 +31,14 @@ def read_accuracies(path: pathlib.Path, run, surrogate: str | None) -> list[dict
     return contents
 
 
+def read_results(path: pathlib.Path) -> dict:
+    """What an evaluation keeps in the results/ of a run."""
+    content = _read(path)
+    _check_measured(content, (*ABOUT, "images", "epsilon", "step_size", "seed"))
+    content["attacks"].items()
+    return content
+
+
 def check_entry(entry: dict) -> dict[str, Any]:
     """An attack's accuracy in percent, number of images and protocol; and, where known, `linf` and `not_finite`."""
     accuracy, images, protocol = entry["accuracy"], entry["images"], entry["protocol"]
@@ -92,17 +100,22 @@ def _read(path):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _check(content, run, needed):
-    """Raises for what is no measurement of this run."""
+def _check_measured(content, needed):
+    """Raises for what is no measurement, or lacks something."""
     if content["schema_version"] != SCHEMA_VERSION:
         raise ValueError(f"schema version {content['schema_version']}")
     if content["numbers"] != "measured":
         raise ValueError(f"its numbers are {content['numbers']}, not measured")
+    for name in needed:
+        content[name]
+
+
+def _check(content, run, needed):
+    """Raises for what is no measurement of this run."""
+    _check_measured(content, needed)
     expected, parts = pathlib.PurePath(run.id).parts, pathlib.PurePath(content["train_dir"]).parts
     if parts[-len(expected) :] != expected:
         raise ValueError(f"it is of another run, {content['train_dir']}")
-    for name in needed:
-        content[name]
 
 
 def _check_surrogate(content, run, row):

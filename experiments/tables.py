@@ -138,6 +138,11 @@ class Table:
         return PARTS[self.part].number
 
     @property
+    def subject(self) -> str:
+        """What it is of."""
+        return PARTS[self.part].subject
+
+    @property
     def title(self) -> str:
         """Number and subject."""
         return PARTS[self.part].title

@@ -6,6 +6,7 @@ The same command again goes on after the latest checkpoint in --train_dir. Ctrl-
 Watch it with: tensorboard --logdir runs
 """
 
+import shlex
 from typing import Any
 
 import tensorflow as tf
@@ -33,8 +34,8 @@ def define_flags(default_defense: str | None, **changes: Any) -> None:
     flags.define_option_flags(registry.REGISTRY)
 
 
-def main() -> None:
-    """Trains as the flags say."""
+def main(evaluate: str = "madry_cifar.eval") -> None:
+    """Trains as the flags say, and ends with the command that comes next: of the module `evaluate`."""
     settings = flags.read(TrainSettings)
     if settings.defense not in registry.REGISTRY:  # whose options are not among the flags, though it may be installed
         raise unknown("defense", settings.defense, registry.REGISTRY)
@@ -70,6 +71,8 @@ def main() -> None:
     if chief:
         _announce(trainer, dataset, run_flags)
     trainer.train()
+    if chief:
+        print(f"next: python -m {evaluate} --train_dir={shlex.quote(str(trainer.train_dir))} --attacks=natural,pgd-20")
 
 
 def _announce(trainer, dataset, run_flags):

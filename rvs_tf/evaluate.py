@@ -21,6 +21,7 @@ from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.cli.settings import option
 from madry_cifar.evaluation.evaluator import Task, telling
+from madry_cifar.evaluation.results import adversarial_path
 from madry_cifar.evaluation.run_evaluation import Evaluation
 from madry_cifar.evaluation.settings import EvaluationSettings, Target
 from madry_cifar.evaluation.table import table
@@ -57,7 +58,10 @@ def main() -> None:
     if output:
         write_json(output, contents)
     Console().print(table(contents))
-    for file in [content["file"] for content in contents] + [output] * bool(output):
+    files = [content["file"] for content in contents] + [output] * bool(output)
+    if settings.save_adversarial:
+        files += [adversarial_path(content["file"], name) for content in contents for name in content["attacks"]]
+    for file in dict.fromkeys(files):
         print(file)
 
 

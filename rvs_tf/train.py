@@ -18,7 +18,7 @@ def command() -> None:
     """Entry point."""
     registry.installed()  # those of other packages are values of --defense too
     train.define_flags("rvs")
-    flags.run(train.main, __doc__)
+    flags.run(lambda: train.main("rvs_tf.evaluate"), __doc__)
 
 
 if __name__ == "__main__":

@@ -147,6 +147,7 @@ def test_a_finished_run_is_left_as_it_is_and_may_be_prolonged(invoke, copied_run
     arguments = (f"--train_dir={copied_run}", *rvs_flags)
     status, out, _ = invoke(rvs_tf.train.command, *arguments)
     assert (status, "already trained for 40 steps" in out) == (0, True)
+    assert out.splitlines()[-1] == f"next: python -m rvs_tf.evaluate --train_dir={copied_run} --attacks=natural,pgd-20"
     assert modified(copied_run / "checkpoints") == before
     status, out, _ = invoke(rvs_tf.train.command, *arguments, "--steps=41", "--keep=2", "--log_every=1")
     assert (status, "going on after step 40" in out) == (0, True)

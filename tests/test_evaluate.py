@@ -179,8 +179,10 @@ def test_no_batch_is_attacked_twice(evaluate, runs, attacked, stop, reuse):
 
 def test_adversarial_images_of_an_evaluation_that_goes_on(evaluate, runs, attacked):
     flags = ("--attacks=fgsm,pgd-2", "--save_adversarial")
-    assert evaluate(*flags)[0] == 0
+    status, out, _ = evaluate(*flags)
+    assert status == 0
     files = [runs / "target" / "results" / f"{FILE.format(8)}_{name}.npy" for name in ("fgsm", "pgd-2")]
+    assert [line for line in out.splitlines() if line.endswith(".npy")] == list(map(str, files))
     whole = [np.load(file) for file in files]
     for file in files:
         file.unlink()

@@ -76,6 +76,8 @@ class WorkFolder:
             "training_flags": {"seed": seed, "depth": 10, "width": 2},
             "versions": {"python": "3.11.7", "tensorflow": "2.21.0"},
             "git_revision": "0123abc",
+            "machine": "4 cores of a processor",
+            "date": f"2026-03-{seed + 1:02}",
         } | changes
 
     def entry(self, attack, accuracy, epsilon=8.0):

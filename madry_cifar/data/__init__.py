@@ -9,6 +9,7 @@ from madry_cifar.data.datasets import (
     augment,
     check_crop,
     check_labels,
+    check_there,
     is_augmented,
     load,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "augment",
     "check_crop",
     "check_labels",
+    "check_there",
     "is_augmented",
     "load",
 ]

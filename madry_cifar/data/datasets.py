@@ -111,6 +111,12 @@ def load(
     )
 
 
+def check_there(name: str, data_dir: str | None = None, download: bool = False) -> None:
+    """Raises what `load` would for data that are not there and no `download`; reads none of them."""
+    if name != "digits" and not original_files.find(name, data_dir):
+        _builder(name, data_dir, download)
+
+
 def is_augmented(name: str) -> bool:
     """Whether the training images of a data set are cropped and flipped."""
     return name.startswith("cifar")
@@ -165,28 +171,8 @@ def prepared(name: str, data_dir: str | None, download: bool):
       UsageError: for a set that it does not know, or that is not prepared where `download` does not say so.
       RunError: where it cannot be used as installed, its files are damaged, or the preparation fails.
     """
-    import tensorflow_datasets as tfds  # slow to import, and not needed for the embedded digits
-
-    try:
-        tfds.disable_progress_bar()
-        builder = tfds.builder(name, data_dir=data_dir)
-    except tfds.core.DatasetNotFoundError:
-        raise UsageError("dataset", name, "tensorflow-datasets knows no set of this name") from None
-    except (ValueError, OSError) as error:
-        raise RunError(
-            f"{name} in --data_dir={data_dir}: {' '.join(str(error).split())[:200]}; prepare it again"
-        ) from None
-    except (ImportError, AttributeError) as error:  # it loads its parts late, and then lacks what cannot be imported
-        remedy = "with a TensorFlow older than 2.20, pip install 'tensorflow-metadata<1.17'"
-        raise RunError(f"tensorflow-datasets cannot be used as installed ({error}); {remedy}") from None
+    tfds, builder = _builder(name, data_dir, download)
     if not builder.is_prepared():
-        if not download:
-            raise UsageError(
-                "dataset",
-                name,
-                f"not prepared in --data_dir={builder.data_dir_root}; point --data_dir to where it "
-                "is, or add --download",
-            )
         try:
             builder.download_and_prepare()
         except Exception as error:  # a download may fail in any way
@@ -208,6 +194,30 @@ def _from_tfds(name, data_dir, download, limits):
     if sample["image"].numpy().startswith(b"\xff\xd8"):
         provenance += ", JPEG-recompressed images: not the original pixels"
     return *splits, provenance
+
+
+def _builder(name, data_dir, download):
+    """tensorflow-datasets, and its builder of a data set that is prepared, unless it may be downloaded."""
+    import tensorflow_datasets as tfds  # slow to import, and not needed for the embedded digits
+
+    try:
+        tfds.disable_progress_bar()
+        builder = tfds.builder(name, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError:
+        raise UsageError("dataset", name, "tensorflow-datasets knows no set of this name") from None
+    except (ValueError, OSError) as error:
+        raise RunError(
+            f"{name} in --data_dir={data_dir}: {' '.join(str(error).split())[:200]}; prepare it again"
+        ) from None
+    except (ImportError, AttributeError) as error:  # it loads its parts late, and then lacks what cannot be imported
+        remedy = "with a TensorFlow older than 2.20, pip install 'tensorflow-metadata<1.17'"
+        raise RunError(f"tensorflow-datasets cannot be used as installed ({error}); {remedy}") from None
+    if not download and not builder.is_prepared():
+        reason = (
+            f"not prepared in --data_dir={builder.data_dir_root}; point --data_dir to where it is, or add --download"
+        )
+        raise UsageError("dataset", name, reason)
+    return tfds, builder
 
 
 def _read(tfds, builder, split, limit):

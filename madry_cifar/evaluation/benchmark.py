@@ -142,6 +142,6 @@ def _benchmark(content, notes, keep_adversarial):
     file, names = pathlib.Path(content["file"]), list(content["attacks"])
     with np.load(file.with_suffix(".npz"), allow_pickle=False) as stored:
         right = {name: stored[name] == stored["labels"] for name in names}
-    kept = {name: np.load(results.adversarial_file(file, name)) for name in names} if keep_adversarial else {}
+    kept = {name: np.load(results.adversarial_path(file, name)) for name in names} if keep_adversarial else {}
     accuracies = {name: entry["accuracy"] for name, entry in content["attacks"].items()}
     return Benchmark(accuracies, right, kept, notes, content | {"notes": list(notes)})

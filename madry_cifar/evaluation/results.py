@@ -3,7 +3,7 @@
     read, write                a results file (.json) with the predictions beside it (.npz)
     outcome, worst_case        what such a file has of one attack, and of several together
     subject                    what it is of, in words
-    write_adversarial          adversarial images that were kept
+    write_adversarial, adversarial_path    adversarial images that were kept
     Partial, remove_partial    what an evaluation in progress has measured, from which it goes on after it was killed
 
 A results file holds what was measured on the same weights, images and batches, and made on the same surrogate.
@@ -152,16 +152,17 @@ def write(path: pathlib.Path, outcomes: Mapping[str, Outcome], about: Mapping) -
     return content
 
 
+def adversarial_path(path: str | os.PathLike, name: str) -> pathlib.Path:
+    """Where the adversarial images of an attack are kept, beside the results file at `path`."""
+    path = pathlib.Path(path)
+    return path.with_name(f"{path.stem}_{name}.npy")
+
+
 def write_adversarial(path: pathlib.Path, outcomes: Mapping[str, Outcome]) -> None:
     """Writes the adversarial images that were kept, [N, 32, 32, 3] float32, beside `path`: one .npy an attack."""
     for name, outcome in outcomes.items():
         if outcome.adversarial is not None:
-            write_array(adversarial_file(path, name), np.save, outcome.adversarial)
-
-
-def adversarial_file(path: pathlib.Path, name: str) -> pathlib.Path:
-    """Where the adversarial images of an attack are, if they were kept, for the results file at `path`."""
-    return path.with_name(f"{path.stem}_{name}.npy")
+            write_array(adversarial_path(path, name), np.save, outcome.adversarial)
 
 
 NUMBERS = ("linf", "attacked", "seconds", "compiled_images", "compiled_seconds")  # of an `Outcome`

@@ -1,5 +1,6 @@
 """A run's folder: `flags.json` (settings and versions), `checkpoints/`, TensorBoard's events, `results/`."""
 
+import datetime
 import json
 import os
 import pathlib
@@ -9,6 +10,7 @@ from importlib import metadata
 from typing import Any
 
 from madry_cifar.cli.errors import RunError, UsageError
+from madry_cifar.runs import machine
 from madry_cifar.runs.files import write_json
 
 SCHEMA_VERSION = 1
@@ -61,7 +63,7 @@ def create(train_dir: str, flags: dict[str, Any], provenance: str | None = None)
     folder = pathlib.Path(train_dir)
     content = {"schema_version": SCHEMA_VERSION, "flags": flags, "provenance": provenance, **environment()}
     if (folder / "flags.json").exists():
-        before = _read(folder)
+        before = read(folder)
         _check_same(folder, flags, before["flags"])
         if None not in (provenance, before.get("provenance")) and provenance != before["provenance"]:
             raise UsageError(
@@ -94,7 +96,7 @@ def read_flags(train_dir: str | os.PathLike) -> dict[str, Any]:
       UsageError: when the folder is missing or holds no run.
       RunError: when its `flags.json` cannot be understood.
     """
-    return _read(train_dir)["flags"]
+    return read(train_dir)["flags"]
 
 
 def read_provenance(train_dir: str | os.PathLike) -> str | None:
@@ -103,10 +105,11 @@ def read_provenance(train_dir: str | os.PathLike) -> str | None:
     Raises:
       UsageError, RunError: as `read_flags`.
     """
-    return _read(train_dir).get("provenance")
+    return read(train_dir).get("provenance")
 
 
-def _read(train_dir):
+def read(train_dir: str | os.PathLike) -> dict[str, Any]:
+    """All that `flags.json` of the run in a folder says. Raises UsageError, RunError: as `read_flags`."""
     folder = pathlib.Path(train_dir)
     if not folder.is_dir():
         raise UsageError("train_dir", train_dir, "no such folder")
@@ -125,14 +128,15 @@ def _read(train_dir):
 
 
 def environment() -> dict[str, Any]:
-    """Versions of what the numbers depend on, and the git revision of the source, if it is a checkout."""
+    """Versions of what the numbers depend on, the git revision of a source that is a checkout, machine and date."""
     versions = {"python": platform.python_version()}
     for package in ("robustness-via-synthesis", "tensorflow", "keras", "numpy", "tensorflow-datasets", "scikit-learn"):
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             versions[package] = None
-    return {"versions": versions, "git_revision": _git_revision()}
+    here_and_now = {"machine": machine.describe(), "date": datetime.date.today().isoformat()}
+    return {"versions": versions, "git_revision": _git_revision(), **here_and_now}
 
 
 def _git_revision():

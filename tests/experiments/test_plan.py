@@ -110,13 +110,6 @@ def test_steps_are_measured():
     assert 0 < plan._attack_step(10, 1, 10) < 10
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(5, "5 s"), (119, "119 s"), (120, "2.0 min"), (7200, "2.0 h"), (86400 * 3, "3.0 days")]
-)
-def test_durations(seconds, text):
-    assert plan.duration(seconds) == text
-
-
 def test_a_late_step_is_timed(monkeypatch):
     """Learn2Perturb attacks from its 20th epoch of 350 on; the step that is timed does."""
     options, attacked = Learn2Perturb.Options(batch_size=2, steps=100, attack_steps=1), []

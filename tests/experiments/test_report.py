@@ -1,65 +1,22 @@
 """The report command from end to end, and the page that it writes."""
 
 import base64
-import html.parser
 import json
 import pathlib
 import re
 import shutil
+import subprocess
 import sys
 import urllib.parse
 
 import pytest
+from parsed_page import Page
 from work_folder import PROVENANCE, WorkFolder, png
 
 from experiments import figures, report, statement, tables
 from experiments.measured import Work
 from experiments.parts import PARTS
 from experiments.statement import SMOKE
-
-VOID = {"meta", "img", "br", "link", "input", "hr"}
-
-
-class Page(html.parser.HTMLParser):
-    """A parsed page: its links, the text of each section, the rows of its tables by kind; asserts that tags match."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.stack, self.links, self.sections, self.rows, self.banners = [], [], {}, [], {}
-        self.feed(text)
-        self.close()
-        assert self.stack == []
-
-    def handle_starttag(self, tag, attributes):
-        attributes = dict(attributes)
-        self.links += [(name, attributes[name]) for name in ("href", "src") if name in attributes]
-        if tag not in VOID:
-            self.stack.append((tag, attributes))
-        if tag in ("section", "header"):
-            self.sections[attributes.get("id", tag)] = ""
-        if tag == "tr":
-            self.rows.append((self.part(), attributes.get("class"), []))
-        if tag == "td":
-            self.rows[-1][2].append("")
-        self.handle_data(" ")
-
-    def handle_endtag(self, tag):
-        assert self.stack.pop()[0] == tag
-
-    def handle_data(self, data):
-        part = self.part()
-        if part:
-            self.sections[part] += data
-            if any(attributes.get("class", "").startswith("banner") for _, attributes in self.stack):
-                self.banners[part] = self.banners.get(part, "") + data
-        if self.inside("td"):
-            self.rows[-1][2][-1] += data
-
-    def inside(self, tag):
-        return any(name == tag for name, _ in self.stack)
-
-    def part(self):
-        return next((a.get("id", t) for t, a in reversed(self.stack) if t in ("section", "header")), None)
 
 
 def make(invoke, grid, *flags):
@@ -142,6 +99,41 @@ def test_the_page_needs_nothing_from_elsewhere(made):
     without_images = re.sub(r"base64,[\w+/=]+", "", text)
     for word in ("http:", "https:", "//cdn", "@import", "url(", "<script"):
         assert word not in without_images
+
+
+def test_date_machine_and_the_files_of_each_table(made):
+    parsed = Page(page(made))
+    header = " ".join(parsed.sections["header"].split())
+    assert "date 2026-03-01 machine 4 cores of a processor" in header
+    assert "measured 2026-03-01, 4 cores of a processor" in " ".join(parsed.sections["runs"].split())
+    for part in ("table2", "table3", "table4"):
+        assert {("href", f"{part}.tex"), ("href", f"{part}.csv")} <= set(parsed.links)
+
+
+def test_files_of_earlier_versions_say_neither_date_nor_machine(invoke, tmp_path):
+    grid = WorkFolder(tmp_path / "work", parts=["table2"])
+    grid.white_box("rvs", {"natural": 80.0}, date=None, machine=None)
+    make(invoke, grid)
+    parsed = Page(page(grid))
+    assert "machine" not in parsed.sections["header"]
+    assert "training time" not in parsed.sections["runs"]
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium here")
+def test_the_page_is_no_wider_than_a_phone(made, tmp_path):
+    """Nothing but the boxes that scroll is wider than the window: published marks and hidden labels stay in them."""
+    frame, shown = tmp_path / "frame.html", made.folder / "report" / "report.html"
+    frame.write_text(
+        f"<iframe id=page src='{shown.as_uri()}' style='width:390px'></iframe><script>"
+        "page.onload = () => document.title = 'width ' + page.contentDocument.documentElement.scrollWidth</script>"
+    )
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--allow-file-access-from-files", "--dump-dom"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=3000", frame.as_uri()]
+    dom = subprocess.run(command, capture_output=True, text=True).stdout
+    assert 300 < int(re.search(r"<title>width (\d+)", dom)[1]) <= 390
 
 
 def test_rows_of_the_page_are_ours_or_the_papers(invoke, tmp_path):

@@ -4,6 +4,7 @@ import csv
 import json
 import pathlib
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -29,15 +30,18 @@ SMOKE = (
     "--diversity_images=10",
 )
 
+SIGNS = "it's {mine}; $(touch ran) & `touch ran`"  # in a path
+
 
 @pytest.fixture(scope="session")
 def work(start, tmp_path_factory):
-    """The work folder of a finished smoke run. Not to be written to."""
-    folder = tmp_path_factory.mktemp("grid") / "work"
-    process = start("experiments.all", *SMOKE, f"--work_dir={folder}")
+    """The work folder of a finished smoke run, with signs of the shell in every path. Not to be written to."""
+    folder = tmp_path_factory.mktemp("grid") / SIGNS
+    process = start("experiments.all", *SMOKE, f"--work_dir={folder}", f"--data_dir={folder.parent / 'data' / SIGNS}")
     out, err = process.communicate()
     assert process.returncode == 0, out + err
     (folder / "stdout.txt").write_text(out)
+    (folder / "stderr.txt").write_text(err)
     return folder
 
 
@@ -56,14 +60,14 @@ def planned(invoke, copied, monkeypatch):
 
     def planned(*flags):
         status, out, err = invoke(everything.command, *SMOKE, *flags, f"--work_dir={copied}", "--plan")
-        assert (status, err) == (0, "")
+        assert status == 0, err
         return out
 
     return planned
 
 
-def snakemake(folder, *arguments):
-    command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "experiments" / "Snakefile", "--nocolor"]
+def snakemake(folder, *arguments, python=sys.executable):
+    command = [python, "-m", "snakemake", "--snakefile", ROOT / "experiments" / "Snakefile", "--nocolor"]
     command += ["--directory", folder, "--configfile", folder / "config.json", "--cores", "1", *arguments]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -85,6 +89,41 @@ def test_everything_is_there_and_marked(work):
     for name in ("report.html", *(f"table{n}.{ending}" for n in (2, 3, 4) for ending in ("md", "csv", "tex", "json"))):
         assert "smoke" in (report / name).read_text().lower()
     assert "smoke" in (work / "stdout.txt").read_text().lower()
+
+
+def test_nothing_in_a_path_is_run_by_the_shell(work):
+    assert not list(work.parent.rglob("ran"))
+    for file in work.glob("runs/digits/*/seed-0/flags.json"):
+        assert json.loads(file.read_text())["flags"]["data_dir"] == str(work.parent / "data" / SIGNS)
+
+
+def test_the_path_of_the_interpreter_is_quoted(copied, tmp_path):
+    """Python in an environment whose path has a space: each job's command line begins with that one word."""
+    environment = tmp_path / "my env"
+    environment.mkdir()
+    for name in ("lib", "pyvenv.cfg"):
+        (environment / name).symlink_to(pathlib.Path(sys.prefix) / name)
+    (environment / "bin").mkdir()
+    python = environment / "bin" / "python"
+    python.symlink_to(sys.executable)
+    shutil.rmtree(copied / "runs")
+    out = snakemake(copied, "--dry-run", "--printshellcmds", python=python)
+    commands = [words for line in out.splitlines() if " -m rvs_tf." in line for words in [shlex.split(line)]]
+    assert len(commands) > 10
+    for words in commands:
+        assert (words[words.index("-m") - 1], words[-1].partition("=")[0]) == (str(python), "--data_dir")
+
+
+def test_each_job_is_told_with_its_row_and_the_time_left(work):
+    told = (work / "stderr.txt").read_text().splitlines()
+    done = [line for line in told if ": done in " in line]
+    assert [int(re.search(r"; (\d+) of ", line)[1]) for line in done] == list(range(1, len(done) + 1))
+    assert all(re.search(r"jobs, about .* left$", line) for line in done[:-1])
+    assert {line.partition(":")[0] + " …" for line in done} == {line for line in told if line.endswith(" …")}
+    for row in ("Natural", "RvS", "noReg + OT"):
+        assert f"training {row} on digits, seed 0 …" in told
+    assert not [line for line in told if "%|" in line]  # bars of two jobs at once would overwrite one another
+    assert (work / "stdout.txt").read_text().splitlines()[-1].endswith(f": {work / 'report' / 'report.html'}")
 
 
 def test_table_2_shows_what_the_runs_say(work):

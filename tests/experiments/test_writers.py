@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import subprocess
 
@@ -145,6 +146,19 @@ def test_the_structure_of_the_latex(grid):
     body = text.split(r"\toprule")[1].split(r"\bottomrule")[0]
     rows = [line for line in body.splitlines() if line.endswith(r"\\")]
     assert {row.count(" & ") + 1 for row in rows} == {len(columns)}
+
+
+@pytest.mark.parametrize("part", TABLES)
+@pytest.mark.parametrize("profile", ["smoke", "reduced"])
+def test_the_caption_of_the_latex_has_two_lines_and_no_number_of_its_own(tmp_path, part, profile):
+    grid = WorkFolder(tmp_path / "work", profile=profile, advgan_widths=[1, 8]).complete()
+    text = latex.table_star(build(grid, part)[0])
+    (caption,) = re.findall(r"\\caption\[\{.*?\}\]\{(.*)\}\n\\label\{tab:" + part + r"\}", text)
+    shown = re.sub(r"\\\w+|[{}$]", "", caption)
+    assert 80 < len(shown) < 2 * 100  # signs in a line across two columns
+    assert not re.search(r"Table I", shown)
+    assert not re.search(r"Table I+V?(?! of the paper)\b", text)
+    assert profile in shown.lower()
 
 
 def test_the_terminal_shows_ours_beside_theirs(grid):

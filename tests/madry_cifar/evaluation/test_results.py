@@ -38,13 +38,15 @@ def arrays(path):
 def test_what_the_files_hold(path):
     content = results.write(path, outcomes("natural", "pgd-7"), ABOUT)
     assert json.loads(path.read_text()) == content
-    assert content | {"versions": 0, "git_revision": 0} == {
+    assert content | {"versions": 0, "git_revision": 0, "machine": 0, "date": 0} == {
         "schema_version": 1,
         "numbers": "measured",
         "classifier_sha256": "abc",
         "dataset": "digits",
         "versions": 0,
         "git_revision": 0,
+        "machine": 0,
+        "date": 0,
         "predictions": "a.npz",
         "attacks": {
             name: {

@@ -32,7 +32,7 @@ def test_other_data_are_refused(tmp_path):
 
 def test_earlier_versions_are_not_forgotten(tmp_path, monkeypatch):
     run_folder.create(tmp_path, SETTINGS)
-    first = run_folder.environment()
+    first = {name: run_folder.environment()[name] for name in ("versions", "git_revision")}
     for revision in ("abc", "abc", "def"):
         monkeypatch.setattr(run_folder, "_git_revision", lambda revision=revision: revision)
         run_folder.create(tmp_path, SETTINGS)

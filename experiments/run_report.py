@@ -1,0 +1,177 @@
+"""A report on runs that were trained and evaluated by hand: their results, a row each, without published numbers."""
+
+import csv
+import io
+import json
+import pathlib
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from experiments import result_files
+from experiments.duration import duration
+from experiments.measured import binomial_error
+from experiments.rows import column_of
+from experiments.training_time import training_time
+from experiments.writers import write_file
+from madry_cifar.cli.errors import UsageError
+from madry_cifar.networks.architectures import name_of
+from madry_cifar.runs import run_folder
+
+SAME = ("provenance", "split", "images", "epsilon", "step_size", "seed")  # what the rows of a table share
+
+
+@dataclass
+class RunRow:
+    """What was measured on a checkpoint of a run: an entry of its results file for each attack."""
+
+    folder: str
+    about: dict[str, Any]
+    entries: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """Folder, defence, network and step."""
+        about = self.about
+        return f"{self.folder}: {about['defense']}, {about['network']}, step {about['checkpoint']:,}"
+
+
+@dataclass
+class RunTable:
+    """Results on the same images by attacks of the same sizes, made on the runs or on one surrogate."""
+
+    title: str
+    rows: list[RunRow]
+
+    @property
+    def attacks(self) -> list[str]:
+        """The columns, in the order of Table II."""
+        names = {name for row in self.rows for name in row.entries}
+        return sorted(names, key=lambda name: column_of(name).order)
+
+
+class RunReport:
+    """The results of runs by their folders.
+
+    Attributes:
+      runs: what is said of each run beside its results, by folder.
+      tables: of the results that can be compared.
+      problems: files that could not be used, a line each.
+
+    Raises:
+      UsageError: for a folder that holds no run, or one without results.
+      RunError: for a run whose settings cannot be understood.
+    """
+
+    def __init__(self, folders: Iterable[str]):
+        self.runs: dict[str, dict[str, Any]] = {}
+        self.problems: list[str] = []
+        found: dict[str, dict[tuple, RunRow]] = {}
+        for folder in dict.fromkeys(folders):
+            self.runs[folder] = _about(folder)
+            contents = list(self._results(folder))
+            if not contents:
+                reason = f"has no results; python -m rvs_tf.evaluate --train_dir={shlex.quote(folder)} makes them"
+                raise UsageError("runs", folder, reason)
+            for content in contents:
+                row = RunRow(folder, content, content["attacks"])
+                rows = found.setdefault(_title(content), {})
+                rows.setdefault((folder, content["checkpoint"]), row).entries.update(row.entries)
+        tables = [RunTable(title, list(rows.values())) for title, rows in found.items()]
+        self.tables = sorted(tables, key=lambda table: _place(table.rows[0].about))
+
+    def _results(self, folder):
+        """The contents of the results files of a run that can be used, the earliest checkpoint first."""
+        contents = []
+        for path in sorted(pathlib.Path(folder, "results").glob("ckpt-*.json")):
+            try:
+                content = result_files.read_results(path)
+                entries = {name: result_files.check_entry(entry) for name, entry in content["attacks"].items()}
+                contents.append(content | {"attacks": entries})
+            except result_files.DAMAGE as error:
+                self.problems.append(f"{path}: cannot be used, taken as missing ({' '.join(str(error).split())[:200]})")
+        return sorted(contents, key=lambda content: content["checkpoint"])
+
+    def write(self, folder: pathlib.Path) -> list[pathlib.Path]:
+        """Writes runs.html and runs.csv into a folder; returns their paths."""
+        from experiments import run_page
+
+        files = {"runs.html": run_page.render(self), "runs.csv": self.csv()}
+        for name, content in files.items():
+            write_file(folder / name, content)
+        return [folder / name for name in files]
+
+    def csv(self) -> str:
+        """A line for each accuracy, with where it comes from."""
+        out = io.StringIO()
+        about = ("defense", "network", "checkpoint", "classifier_sha256", *SAME, "date", "machine", "git_revision")
+        writer = csv.writer(out)
+        writer.writerow(["run", *about, "made_on", "attack", "accuracy", "standard_error", "protocol"])
+        for table in self.tables:
+            for row in table.rows:
+                surrogate = (row.about.get("surrogate") or {}).get("train_dir", "")
+                start = [row.folder, *(row.about.get(name, "") for name in about), surrogate]
+                for name, entry in row.entries.items():
+                    error = binomial_error(entry["accuracy"], entry["images"])
+                    numbers = (f"{entry['accuracy']:.4f}", f"{error:.4f}", json.dumps(entry["protocol"]))
+                    writer.writerow([*start, name, *numbers])
+        return out.getvalue()
+
+    def show(self) -> None:
+        """Prints the tables."""
+        console = Console(highlight=False)
+        for table in self.tables:
+            grid = Table(title=escape(table.title), box=box.SIMPLE, title_justify="left")
+            for column in ("run", "attack", "accuracy %"):
+                grid.add_column(column, justify="right" if column == "accuracy %" else "left", overflow="fold")
+            for row in table.rows:
+                measured = [attack for attack in table.attacks if attack in row.entries]
+                for attack in measured:
+                    label = row.label if attack == measured[0] else ""
+                    shown = (escape(label), column_of(attack).label, cell(row.entries[attack]))
+                    grid.add_row(*shown, end_section=attack == measured[-1])
+            console.print(grid)
+
+
+def cell(entry: dict[str, Any] | None) -> str:
+    """An accuracy with its standard error, or – for none."""
+    return f"{entry['accuracy']:.2f} ± {binomial_error(entry['accuracy'], entry['images']):.2f}" if entry else "–"
+
+
+def _about(folder):
+    """What is told of a run beside its results."""
+    try:
+        content = run_folder.read(folder)
+    except UsageError as error:
+        raise error.renamed(train_dir="runs") from None
+    seconds = training_time(folder)
+    flags = content["flags"]
+    return {
+        "defense": flags.get("defense", "–"),
+        "network": name_of(flags),
+        "data": content.get("provenance") or flags.get("dataset") or "–",
+        "trained": ", ".join(filter(None, (content.get("date"), content.get("machine")))),
+        "training_time": "" if seconds is None else duration(seconds),
+        "flags": flags,
+        "pictures": sorted(pathlib.Path(folder, "results").glob("*.png")),
+    }
+
+
+def _place(content):
+    """Among the tables: by data, white-box before transfer, then by size."""
+    surrogate = (content.get("surrogate") or {}).get("train_dir", "")
+    return content["provenance"], surrogate, *(content[name] for name in SAME[1:])
+
+
+def _title(content):
+    """What the results in a table have in common, in words."""
+    surrogate = content.get("surrogate")
+    made = f", adversarial images made on {surrogate['train_dir']}" if surrogate else ""
+    sizes = f"ε = {content['epsilon']:g}, steps of {content['step_size']:g}, seed {content['seed']}"
+    return f"{content['images']:,} {content['split']} images of {content['provenance']}; {sizes}{made}"

@@ -1,0 +1,124 @@
+"""The report on runs by their folders, from folders that the package's own writers made."""
+
+import csv
+
+import numpy as np
+import pytest
+from parsed_page import Page
+from work_folder import png
+
+from experiments import report
+from madry_cifar.attacks.registry import attack
+from madry_cifar.evaluation import results
+from madry_cifar.evaluation.outcome import Outcome
+from madry_cifar.runs import run_folder
+
+LABELS = np.arange(20, dtype=np.int32) % 10
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    """make_run(name, {attack: images right of 20}, …) makes a run's folder, with a results file if any."""
+
+    def make_run(name, right=(), **changes):
+        folder = tmp_path / name
+        run_folder.create(folder, {"defense": name, "depth": 10, "width": 1, "num_classes": 10}, "digits <of> a test")
+        about = {
+            "train_dir": str(folder),
+            "defense": name,
+            "network": "WRN-10-1",
+            "checkpoint": 1200,
+            "classifier_sha256": f"sha-of-{name}",
+            "training_flags": {},
+            "provenance": "digits <of> a test",
+            "split": "test",
+            "images": 20,
+            "epsilon": 8.0,
+            "step_size": 2.0,
+            "seed": 0,
+            "batch_size": 20,
+        } | changes
+        outcomes = {}
+        for attack_name, number in dict(right).items():
+            predictions = np.where(np.arange(20) < number, LABELS, (LABELS + 1) % 10).astype(np.int16)
+            outcomes[attack_name] = Outcome(attack(attack_name), predictions, LABELS)
+        if outcomes:
+            results.write(folder / "results" / f"{results.file_name(about)}.json", outcomes, about)
+        return folder
+
+    return make_run
+
+
+@pytest.fixture
+def reported(invoke, tmp_path):
+    """reported(*folders) makes a report; returns its output, warnings, page and the lines of its CSV."""
+
+    def reported(*folders):
+        out = tmp_path / "out"
+        status, said, err = invoke(report.command, f"--runs={','.join(map(str, folders))}", f"--output={out}")
+        assert status == 0, err
+        with (out / "runs.csv").open(newline="") as file:
+            return said, err, Page((out / "runs.html").read_text()), list(csv.DictReader(file))
+
+    return reported
+
+
+def test_each_run_is_a_row_of_one_table(make_run, reported):
+    rvs, at = make_run("rvs", {"natural": 18, "pgd-20": 7}), make_run("at", {"natural": 15, "fgsm": 12})
+    said, err, page, lines = reported(rvs, at)
+    assert err == ""
+    assert said.splitlines()[-2:] == [str(rvs.parent / "out" / name) for name in ("runs.html", "runs.csv")]
+    rows = [[entry.strip() for entry in entries] for part, _, entries in page.rows if part == "table-1" and entries]
+    assert rows == [["90.00 ± 6.71", "–", "35.00 ± 10.67"], ["75.00 ± 9.68", "60.00 ± 10.95", "–"]]
+    assert "table-2" not in page.sections
+    measured = {(line["run"], line["attack"]): float(line["accuracy"]) for line in lines}
+    assert measured == {
+        (str(rvs), "natural"): 90.0,
+        (str(rvs), "pgd-20"): 35.0,
+        (str(at), "natural"): 75.0,
+        (str(at), "fgsm"): 60.0,
+    }
+    assert {line["date"] for line in lines} == {run_folder.environment()["date"]}
+    assert "digits <of> a test" in page.sections["runs"]
+
+
+def test_results_that_cannot_be_compared_stand_in_tables_of_their_own(make_run, reported):
+    make_run("rvs", {"pgd-20": 7})
+    make_run("rvs", {"pgd-20": 3}, epsilon=16.0)
+    folder = make_run(
+        "rvs", {"pgd-20": 9}, surrogate={"defense": "at", "classifier_sha256": "s", "train_dir": "runs/at"}
+    )
+    _, _, page, lines = reported(folder)
+    tables = [" ".join(page.sections[f"table-{n}"].split()) for n in (1, 2, 3)]
+    expected = (("ε = 8,", "35.00"), ("ε = 16,", "15.00"), ("made on runs/at", "45.00"))  # in this order
+    for table, (words, accuracy) in zip(tables, expected, strict=True):
+        assert words in table
+        assert accuracy in table
+    assert sorted(float(line["accuracy"]) for line in lines) == [15.0, 35.0, 45.0]
+
+
+def test_pictures_and_damaged_files(make_run, reported):
+    folder = make_run("rvs", {"natural": 18})
+    (folder / "results" / "diagnosis_of_it.png").write_bytes(png(640, 4))
+    (folder / "results" / "ckpt-9_x.json").write_text("{")
+    _, err, page, _ = reported(folder)
+    assert err.startswith(f"warning: {folder / 'results' / 'ckpt-9_x.json'}: cannot be used, taken as missing (")
+    assert [name for name, link in page.links if link.startswith("data:image/png")] == ["src"]
+    assert "ckpt-9_x.json" in page.sections["problems"]
+
+
+def test_what_cannot_be_reported_on(make_run, invoke, tmp_path):
+    good, empty = make_run("rvs", {"natural": 18}), make_run("at")
+    (tmp_path / "other").mkdir()
+    for flags, words in (
+        ([f"--runs={good},{tmp_path / 'nowhere'}"], f"--runs={tmp_path / 'nowhere'}: no such folder"),
+        ([f"--runs={tmp_path / 'other'}"], f"--runs={tmp_path / 'other'}: holds no run"),
+        ([f"--runs={good},{empty}"], f"--runs={empty}: has no results; python -m rvs_tf.evaluate --train_dir={empty}"),
+        ([f"--runs={good}", "--work_dir=work"], "--work_dir=work: is of a grid; leave it out with --runs"),
+        ([f"--runs={good}", "--parts=table2"], "--parts=table2: is of a grid; leave it out with --runs"),
+        ([], "--work_dir=: required: work folder of the grid; or --runs: folders of runs"),
+    ):
+        status, out, err = invoke(report.command, *flags, f"--output={tmp_path / 'out'}")
+        assert (status, out, err.count("\n")) == (2, "", 1)
+        assert words in err
+        assert not (tmp_path / "out").exists()
