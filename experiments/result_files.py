@@ -32,9 +32,10 @@ def read_accuracies(path: pathlib.Path, run, surrogate: str | None) -> list[dict
 
 
 def read_results(path: pathlib.Path) -> dict:
-    """What an evaluation keeps in the results/ of a run."""
+    """What an evaluation keeps in the results/ of a run, or of a model from elsewhere."""
     content = _read(path)
-    _check_measured(content, (*ABOUT, "images", "epsilon", "step_size", "seed"))
+    subject = ("model", *ABOUT[-3:]) if "model" in content else ABOUT
+    _check_measured(content, (*subject, "images", "epsilon", "step_size", "seed"))
     content["attacks"].items()
     return content
 

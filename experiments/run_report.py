@@ -21,6 +21,7 @@ from experiments.rows import column_of
 from experiments.training_time import training_time
 from experiments.writers import write_file
 from madry_cifar.cli.errors import UsageError
+from madry_cifar.evaluation.results import subject
 from madry_cifar.networks.architectures import name_of
 from madry_cifar.runs import run_folder
 
@@ -37,9 +38,8 @@ class RunRow:
 
     @property
     def label(self) -> str:
-        """Folder, defence, network and step."""
-        about = self.about
-        return f"{self.folder}: {about['defense']}, {about['network']}, step {about['checkpoint']:,}"
+        """Folder, defence, network and step; or the name of a model from elsewhere."""
+        return self.about["model"] if "model" in self.about else f"{self.folder}: {subject(self.about)}"
 
 
 @dataclass
@@ -82,21 +82,22 @@ class RunReport:
             for content in contents:
                 row = RunRow(folder, content, content["attacks"])
                 rows = found.setdefault(_title(content), {})
-                rows.setdefault((folder, content["checkpoint"]), row).entries.update(row.entries)
+                rows.setdefault((folder, content.get("checkpoint")), row).entries.update(row.entries)
         tables = [RunTable(title, list(rows.values())) for title, rows in found.items()]
         self.tables = sorted(tables, key=lambda table: _place(table.rows[0].about))
 
     def _results(self, folder):
         """The contents of the results files of a run that can be used, the earliest checkpoint first."""
         contents = []
-        for path in sorted(pathlib.Path(folder, "results").glob("ckpt-*.json")):
+        place = pathlib.Path(folder)
+        for path in sorted([*place.glob("results/ckpt-*.json"), *place.glob("model_*.json")]):
             try:
                 content = result_files.read_results(path)
                 entries = {name: result_files.check_entry(entry) for name, entry in content["attacks"].items()}
                 contents.append(content | {"attacks": entries})
             except result_files.DAMAGE as error:
                 self.problems.append(f"{path}: cannot be used, taken as missing ({' '.join(str(error).split())[:200]})")
-        return sorted(contents, key=lambda content: content["checkpoint"])
+        return sorted(contents, key=lambda content: content.get("checkpoint", 0))
 
     def write(self, folder: pathlib.Path) -> list[pathlib.Path]:
         """Writes runs.html and runs.csv into a folder; returns their paths."""
@@ -110,7 +111,17 @@ class RunReport:
     def csv(self) -> str:
         """A line for each accuracy, with where it comes from."""
         out = io.StringIO()
-        about = ("defense", "network", "checkpoint", "classifier_sha256", *SAME, "date", "machine", "git_revision")
+        about = (
+            "model",
+            "defense",
+            "network",
+            "checkpoint",
+            "classifier_sha256",
+            *SAME,
+            "date",
+            "machine",
+            "git_revision",
+        )
         writer = csv.writer(out)
         writer.writerow(["run", *about, "made_on", "attack", "accuracy", "standard_error", "protocol"])
         for table in self.tables:
@@ -145,7 +156,10 @@ def cell(entry: dict[str, Any] | None) -> str:
 
 
 def _about(folder):
-    """What is told of a run beside its results."""
+    """What is told of a run beside its results; of a model from elsewhere nothing is known."""
+    pictures = sorted(place for pattern in ("results/*.png", "*.png") for place in pathlib.Path(folder).glob(pattern))
+    if any(pathlib.Path(folder).glob("model_*.json")):
+        return {"pictures": pictures, "flags": {}, "trained": "", "training_time": ""}
     try:
         content = run_folder.read(folder)
     except UsageError as error:
@@ -159,7 +173,7 @@ def _about(folder):
         "trained": ", ".join(filter(None, (content.get("date"), content.get("machine")))),
         "training_time": "" if seconds is None else duration(seconds),
         "flags": flags,
-        "pictures": sorted(pathlib.Path(folder, "results").glob("*.png")),
+        "pictures": pictures,
     }
 
 

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 import rvs_tf
+from experiments import run_page
+from experiments.run_report import RunReport
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.evaluation.run_evaluation import Evaluation
 from rvs_tf.evaluate import EvaluateSettings
@@ -59,6 +61,16 @@ def test_the_command_tells_what_the_function_does(folder, mine):
     assert "own.keras: 40 test images of images.npz, 40 images of 8×8×1" in " ".join(done.stdout.split())
     (file,) = (folder / "own.keras.results").glob("*.json")
     assert json.loads(file.read_text())["model"] == "own.keras"
+
+
+def test_its_results_are_a_row_of_a_report(folder, mine, tmp_path):
+    benchmarked = tmp_path / "benchmarked"
+    rvs_tf.benchmark(*mine, "natural,pgd-3", epsilon=4, name="mine", folder=benchmarked, progress=False)
+    report = RunReport([str(benchmarked)])
+    (row,) = report.tables[0].rows
+    assert (row.label, row.entries["natural"]["accuracy"]) == ("mine", 90)
+    assert "mine" in run_page.render(report)
+    assert report.csv().count("mine,") == 2
 
 
 def test_diagnosed_by_command(folder):

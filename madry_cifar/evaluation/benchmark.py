@@ -64,6 +64,7 @@ def benchmark(
     restarts: int = 1,
     seed: int = 0,
     batch_size: int = 200,
+    name: str | None = None,
     folder: str | None = None,
     keep_adversarial: bool = True,
     progress: bool = True,
@@ -89,6 +90,7 @@ def benchmark(
       restarts: random starts of attacks that have one and do not say how many.
       seed: of random starts.
       batch_size: images attacked at once.
+      name: what the results call the model [its own name].
       folder: where results are kept; the same call goes on there when it was interrupted, and measures again only what
         is not there. None: nowhere.
       keep_adversarial: whether to return the adversarial images (and keep them in `folder`).
@@ -116,17 +118,22 @@ def benchmark(
     with tempfile.TemporaryDirectory() as temporary:
         place = pathlib.Path(folder).expanduser() if folder else pathlib.Path(temporary)
         measuring = Measuring(evaluator, split, place, seed)
-        (content,) = measuring(_about(evaluator, model, split, seed), [(sizes, tasks)], reuse=True)
+        (content,) = measuring(_about(evaluator, name or _name(model), split, seed), [(sizes, tasks)], reuse=True)
         found = _benchmark(content, evaluator.notes, keep_adversarial)
     if progress:
         print(found)
     return found
 
 
-def _about(evaluator, model, split, seed):
+def _name(model):
+    inner = getattr(model, "model", model)  # of a predictor
+    return getattr(inner, "name", None) or getattr(inner, "__name__", None) or type(inner).__name__
+
+
+def _about(evaluator, name, split, seed):
     digest = hashlib.sha256(split.images.tobytes() + split.labels.tobytes()).hexdigest()[:8]
     return {
-        "model": getattr(model, "name", None) or type(model).__name__,
+        "model": name,
         "classifier_sha256": evaluator.predictor.fingerprint(),
         "dataset": "given",
         "provenance": f"{len(split)} images of {'×'.join(map(str, split.images.shape[1:]))} (sha256 {digest})",
