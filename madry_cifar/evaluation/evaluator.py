@@ -15,6 +15,7 @@ from madry_cifar.cli.errors import RunError, UsageError
 from madry_cifar.cli.progress import progress_bar
 from madry_cifar.data.datasets import Split
 from madry_cifar.evaluation.outcome import Outcome, check_adversarial
+from madry_cifar.evaluation.watching import Counting, moving, passes
 from madry_cifar.predictor import Predictor, WithXLA, as_predictor
 from madry_cifar.randomness import Draws
 
@@ -66,6 +67,7 @@ class Evaluator:
         self.keep_adversarial = keep_adversarial
         self._compiled = {}  # by the function that an attack runs
         self._is_known, self._look, self.notes = False, look, ()
+        self._count = tf.Variable(0, trainable=False, dtype=tf.int64)
         self._compile = WithXLA if jit_compile else lambda predictor: predictor
 
     def __call__(self, split: Split, *, seed: int = 0, skip_misclassified: bool = False) -> dict[str, Outcome]:
@@ -120,7 +122,8 @@ class Evaluator:
         ) as bar:
             for first in range(0, len(left), self.batch_size):
                 started, rows, later = time.monotonic(), *np.split(left[first:], [self.batch_size])
-                moved, judged, compiled = self._run_batch(attack, split, rows, seed)
+                with moving(bar, self._count, len(rows), passes(attack.protocol)):
+                    moved, judged, compiled = self._run_batch(attack, split, rows, seed)
                 so_far.predictions[rows] = judged[:, 0]
                 if self.predictor.stochastic:
                     so_far.redrawn[rows] = judged[:, 1:]
@@ -130,6 +133,7 @@ class Evaluator:
                 so_far = so_far.and_a_batch(len(rows), linf, time.monotonic() - started, compiled)
                 end = later[0] if len(later) else len(split)
                 after_batch(so_far.first(end))
+                bar.set_postfix_str(f"accuracy={so_far.first(end).accuracy:.3g}", refresh=False)
                 bar.update(end - done)
                 done = end
         return so_far
@@ -209,7 +213,7 @@ class Evaluator:
     def _attack_batch(self, run, images, labels, seed, place, **settings):
         images, draws = tf.cast(images, tf.float32), Draws(seed, place)
         attacked, predictor = self._compile(self.attacked), self._compile(self.predictor)
-        adversarial = run(attacked, images, labels, draws, **settings)
+        adversarial = run(Counting(attacked, self._count), images, labels, draws, **settings)
         numbers = (JUDGED, *REDRAWN) if predictor.stochastic else (JUDGED,)
         logits = tf.stack([predictor(adversarial, draws.query(number)).logits for number in numbers], axis=1)
         return adversarial, tf.argmax(logits, axis=2), tf.reduce_all(tf.math.is_finite(logits), axis=[1, 2])

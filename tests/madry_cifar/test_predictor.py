@@ -25,7 +25,7 @@ class Noisy(Predictor):
 
     def __call__(self, images, draw=0):
         draws = tf.broadcast_to(tf.cast(draw, tf.int64), tf.shape(images)[:1])
-        tf.py_function(lambda draws: self.asked.append(draws.numpy()), [draws], [])
+        tf.py_function(lambda draws, _: self.asked.append(draws.numpy()), [draws, images], [])  # once there are images
         return self.linear(images + self.deviation * noise(draw, tf.shape(images)))
 
 

@@ -111,7 +111,7 @@ def test_the_padding_of_a_batch_costs_nothing():
     linear, asked = Linear(), []
 
     def unbreakable(images):
-        tf.py_function(lambda size: asked.append(int(size)), [tf.shape(images)[0]], [])
+        tf.py_function(lambda images: asked.append(len(images)), [images], [])
         return linear(tf.stop_gradient(images) * 0 + 200)
 
     images, _ = linear.images(5)

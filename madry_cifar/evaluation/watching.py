@@ -1,0 +1,62 @@
+"""A bar that moves while a batch is attacked: by counting the images that have passed through the predictor."""
+
+import contextlib
+import math
+import threading
+from collections.abc import Iterator, Mapping
+
+import tensorflow as tf
+
+from madry_cifar.predictor import Predictor
+
+SECONDS = 0.5  # between two looks
+
+
+class Counting(Predictor):
+    """A predictor that counts the images it is asked for, in `count`."""
+
+    def __init__(self, predictor: Predictor, count: tf.Variable):
+        self.predictor, self.count = predictor, count
+        self.num_classes, self.image_shape = predictor.num_classes, predictor.image_shape
+        self.stochastic, self.batch_dependent = predictor.stochastic, predictor.batch_dependent
+
+    def __call__(self, images, draw=0):
+        self.count.assign_add(tf.shape(images, tf.int64)[0])
+        return self.predictor(images, draw)
+
+    def differentiable(self):
+        smooth = self.predictor.differentiable()
+        return self if smooth is self.predictor else Counting(smooth, self.count)
+
+
+def passes(protocol: Mapping) -> int:
+    """How often an attack with this protocol asks for an image, at most; a few queries at its start do not count."""
+    times = math.prod(protocol.get(name, 1) for name in ("restarts", "targets", "eot", "searches"))
+    return protocol.get("steps", 0) * times + protocol.get("queries", 0)
+
+
+@contextlib.contextmanager
+def moving(bar, count: tf.Variable, images: int, most: int) -> Iterator[None]:
+    """Moves a bar during the block: by up to `images`, when each has passed `most` times and `count` says so.
+
+    At the end of the block the bar is where it was: its owner then knows how far it went.
+    """
+    if bar.disable or not most:
+        yield
+        return
+    start, ended = bar.n, threading.Event()
+    count.assign(0)
+
+    def look():
+        while not ended.wait(SECONDS):
+            share = min(int(count.numpy()) / most, images - 1)
+            bar.update(start + int(share) - bar.n)
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        bar.n = start
