@@ -56,7 +56,7 @@ def sinkhorn_distance(
         x, is the last. 0, as in RvS, is without such a rule; Feature Scattering has 0.1.
 
     Returns:
-      A scalar of the points' type.
+      A scalar of the points' type; float32 for points in half precision. Gradients are of the points' type.
 
     Raises:
       ValueError: for shapes that do not fit, a regularisation that is not positive, less than one iteration, a
