@@ -21,9 +21,10 @@ from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.cli.settings import Checkpoint, option
 from madry_cifar.evaluation.evaluator import Task, telling
-from madry_cifar.evaluation.run_evaluation import Evaluation
+from madry_cifar.evaluation.run_evaluation import Evaluation, accuracies
 from madry_cifar.evaluation.settings import EvaluationSettings
 from madry_cifar.runs.files import write_json
+from madry_cifar.training.summaries import record_evaluation
 from rvs_tf.advgan.advgan import TrainedAdvGAN
 
 
@@ -53,6 +54,7 @@ def main() -> None:
     output = _output(settings.output)
     evaluation = Evaluation(settings, settings.save_adversarial, advgans(settings.advgan_dir))
     contents = evaluation.of(settings.checkpoint, settings.reuse)
+    record_evaluation(settings.train_dir, contents[0]["checkpoint"], accuracies(contents))
     if output:
         write_json(output, contents)
     Console().print(table(contents))

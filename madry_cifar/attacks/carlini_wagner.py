@@ -5,9 +5,9 @@ with the released code's constants. An optimisation of its own, unlike `cw-N`, w
 stops once the sum of its losses falls no more; here an image stops by itself, and only while c seems too small: past
 the boundary one image's loss goes up and down, and to stop there would cost much of the way back to it.
 
-Pixels are (tanh w / s + 1) / 2 of their range, with s = 0.95 and w kept where this is within it. There (in Foolbox and ART
-too) they are (tanh w + 1) / 2 with images drawn in by 0.999999, and black or white pixels start where tanh is flat: a
-hundred steps of 0.01 do not move them, and on images of such pixels find nothing.
+Pixels are (tanh w / s + 1) / 2 of their range, with s = 0.95 and w kept where this is within it. There (in Foolbox and
+ART too) they are (tanh w + 1) / 2 with images drawn in by 0.999999, and black or white pixels start where tanh is flat:
+a hundred steps of 0.01 do not move them, and on images of such pixels find nothing.
 """
 
 import functools

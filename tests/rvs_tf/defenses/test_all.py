@@ -54,7 +54,8 @@ def test_running_statistics_move_by_the_passes_of_the_weight_update_alone(name, 
     first = subject.classifier.units[0].norm1
     first.moving_mean.assign(np.full(16, 1e9))  # in "eval" mode this would show in the logits; here it fades by 0.9
     images = tf.constant(digits.train.images[:8], tf.float64)
-    subject.train_step(images, tf.constant(digits.train.labels[:8]), tf.constant(0, tf.int64))
+    losses = subject.train_step(images, tf.constant(digits.train.labels[:8]), tf.constant(0, tf.int64))
+    assert set(losses) == set(subject.losses)  # each is described
     moves = math.log(float(first.moving_mean[0]) / 1e9) / math.log(0.9)
     assert round(moves, 4) == MOVES[name] + (name == "l2l")  # of two attacker's steps, a gradient more
 
