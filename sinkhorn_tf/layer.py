@@ -19,6 +19,7 @@ class SinkhornDistance(keras.layers.Layer):
         gradient: str = "unrolled",
         cost: str = "squared_euclidean",
         threshold: float = 0.0,
+        floor: float = 0.0,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -30,6 +31,7 @@ class SinkhornDistance(keras.layers.Layer):
             "gradient": gradient,
             "cost": cost,
             "threshold": threshold,
+            "floor": floor,
         }
 
     def call(self, inputs):
