@@ -67,7 +67,7 @@ KINDS = {  # flags, and hours on an A100 for CIFAR-10, CIFAR-100 and SVHN
     "featscatter_rvs": (FOOTING + FEATSCATTER, (3, 5, 3)),
     "featscatter_original": (
         PYTORCH + "depth=28 width=10 input_scaling=signed epochs=200 batch_size=60 learning_rates={rates} "
-        "learning_rate_epochs=60,90 epsilon=8 " + FEATSCATTER,
+        "learning_rate_epochs=60,90 epsilon=8 " + FEATSCATTER + " sinkhorn_floor=1e-6 statistics_every=10",
         (3, 3, 4),
     ),
     "adv_interp_rvs": (FOOTING + "label_share=0.5", (3, 5, 3)),

@@ -5,7 +5,6 @@
 Checkpoints that have these results already are not evaluated again. Ctrl-C ends it.
 """
 
-import pathlib
 import time
 
 from madry_cifar.cli import flags
@@ -14,7 +13,7 @@ from madry_cifar.cli.settings import Checkpoint, like, option
 from madry_cifar.evaluation.run_evaluation import Evaluation, accuracies
 from madry_cifar.evaluation.settings import EvaluationSettings
 from madry_cifar.runs import checkpoints, run_folder
-from madry_cifar.training.summaries import Summaries
+from madry_cifar.training.summaries import record_evaluation
 
 POLL_SECONDS = 5
 
@@ -31,7 +30,6 @@ def main() -> None:
     settings = flags.read(EvalSettings)
     train_dir, timeout = settings.train_dir, settings.timeout
     evaluation = Evaluation(settings)
-    summaries = Summaries(pathlib.Path(train_dir) / "evaluation")
     seen, waiting_since = set(), time.monotonic()
     while True:
         new = [step for step in checkpoints.saved_steps(train_dir) if step not in seen]
@@ -44,8 +42,7 @@ def main() -> None:
                     continue  # the run has deleted it in the meantime (--keep)
                 raise
             measured = accuracies(contents)
-            summaries.scalars(step, {f"evaluation/{name}": value for name, value in measured.items()})
-            summaries.flush()
+            record_evaluation(train_dir, step, measured)
             print(f"step {step}: " + ", ".join(f"{name} {value:.2f} %" for name, value in measured.items()), flush=True)
             waiting_since = time.monotonic()
         ended = max(seen, default=0) >= run_folder.read_flags(train_dir)["steps"]

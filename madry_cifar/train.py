@@ -88,7 +88,7 @@ def _announce(trainer, dataset, run_flags):
             else f"already trained for {trainer.step} steps"
         )
     else:
-        trainer.summaries.settings(run_flags)
+        trainer.summaries.settings(run_flags, run_flags["eval_attacks"].split(","))
 
 
 def check(settings: TrainSettings, options: Options) -> tuple[bool, list[attacks.Attack]]:

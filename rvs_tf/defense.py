@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from madry_cifar import replicas
 from madry_cifar.randomness import draw_seed, normal, uniform
-from madry_cifar.training.method import Defense
+from madry_cifar.training.method import WEIGHT_DECAY, Defense
 from madry_cifar.training.optimizers import PiecewiseConstant
 from madry_cifar.training.options import Options, option
 from madry_cifar.training.registry import register
@@ -56,12 +56,22 @@ class Draw(NamedTuple):
     noise: tf.Tensor | None
 
 
+LOSSES = {
+    "total": "What the classifier minimises: cross-entropy, transport distance (unless left out), weight decay.",
+    "cross_entropy": "Of the perturbed images, with smoothed labels.",
+    "optimal_transport": "Distance D between the features of natural and of perturbed images.",
+    "weight_decay": WEIGHT_DECAY,
+    "generator": "What the generator minimises: −D, or the negative cross-entropy.",
+}
+
+
 @register
 class RobustnessViaSynthesis(Defense):
     """A generator of perturbations against a classifier, each updated once per iteration (Algorithm 1)."""
 
     name = "rvs"
     Options = RvSOptions
+    losses = LOSSES
 
     def __init__(self, classifier, options=None, seed=0):
         super().__init__(classifier, options, seed)

@@ -22,10 +22,11 @@ from madry_cifar.cli.errors import UsageError
 from madry_cifar.cli.settings import option
 from madry_cifar.evaluation.evaluator import Task, telling
 from madry_cifar.evaluation.results import adversarial_path
-from madry_cifar.evaluation.run_evaluation import Evaluation
+from madry_cifar.evaluation.run_evaluation import Evaluation, accuracies
 from madry_cifar.evaluation.settings import EvaluationSettings, Target
 from madry_cifar.evaluation.table import table
 from madry_cifar.runs.files import write_json
+from madry_cifar.training.summaries import record_evaluation
 from rvs_tf.advgan.advgan import TrainedAdvGAN
 
 
@@ -55,6 +56,7 @@ def main() -> None:
     output = _output(settings.output)
     evaluation = Evaluation(settings, settings.save_adversarial, advgans(settings.advgan_dir))
     contents = evaluation.of(settings.checkpoint, settings.reuse)
+    record_evaluation(settings.train_dir, contents[0]["checkpoint"], accuracies(contents))
     if output:
         write_json(output, contents)
     Console().print(table(contents))

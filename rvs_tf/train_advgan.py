@@ -99,7 +99,9 @@ def main() -> None:
             else f"already trained for {trainer.step} steps"
         )
     else:
-        trainer.summaries.settings(run_flags)
+        trainer.summaries.settings(
+            run_flags | {"defense": target_flags["defense"]}, [AdvGAN.name, f"{AdvGAN.name}-minimum"]
+        )
     trainer.train()
     print(accuracies.summary([steps_per_epoch * epoch for epoch in range(1, options.epochs + 1)]))
 

@@ -15,7 +15,7 @@ def squared_euclidean_cost(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
       y: [m, d] points of the same floating type.
 
     Returns:
-      [n, m] costs, of the points' type.
+      [n, m] costs, of the points' type; float32 for points in half precision, whose largest number is soon passed.
 
     Raises:
       ValueError: when the shapes are not [n, d] and [m, d].
@@ -27,7 +27,12 @@ def _checked(x, y):
     x, y = tf.convert_to_tensor(x), tf.convert_to_tensor(y)
     if x.shape.rank != 2 or y.shape.rank != 2 or not x.shape[1:].is_compatible_with(y.shape[1:]):
         raise ValueError(f"x and y must be [n, d] and [m, d]. Received: x.shape={x.shape}, y.shape={y.shape}")
-    return x, y
+    return _wide(x), _wide(y)
+
+
+def _wide(values):
+    """The values in float32 at least: costs over ε leave the range of float16 and the precision of bfloat16."""
+    return tf.cast(values, tf.float32) if values.dtype in (tf.float16, tf.bfloat16) else values
 
 
 @tf.custom_gradient

@@ -31,6 +31,7 @@ def sinkhorn_distance(
     gradient: str = "unrolled",
     cost: str = "squared_euclidean",
     threshold: float = 0.0,
+    floor: float = 0.0,
 ) -> tf.Tensor:
     """⟨P, C⟩ between two batches of points with uniform weights (Eq. 7 of the paper).
 
@@ -54,18 +55,22 @@ def sinkhorn_distance(
       cost: "squared_euclidean" (RvS) or "cosine" (Feature Scattering); see `sinkhorn_tf.cost`.
       threshold: an iteration that changes u, the potential −ε·f in units of the costs, by less than this, summed over
         x, is the last. 0, as in RvS, is without such a rule; Feature Scattering has 0.1.
+      floor: added to the sum of each row and column of P before an iteration takes its logarithm. 0 is exact; Feature
+        Scattering's code has 1e-6, by which far points keep less than their weight. With "unrolled" alone.
 
     Returns:
-      A scalar of the points' type.
+      A scalar of the points' type; float32 for points in half precision. Gradients are of the points' type.
 
     Raises:
       ValueError: for shapes that do not fit, a regularisation that is not positive, less than one iteration, a
-        negative threshold, or an unknown gradient or cost.
+        negative threshold or floor, a floor with another gradient, or an unknown gradient or cost.
     """
     if gradient not in GRADIENTS:
         raise ValueError(f"gradient must be one of {GRADIENTS}. Received: gradient={gradient!r}")
-    _check(regularization, iterations, cost, threshold)
-    return _transport_cost(COSTS[cost](x, y), regularization, iterations, gradient, threshold)
+    _check(regularization, iterations, cost, threshold, floor)
+    if floor and gradient != "unrolled":
+        raise ValueError(f"with a floor gradient must be 'unrolled'. Received: floor={floor}, gradient={gradient!r}")
+    return _transport_cost(COSTS[cost](x, y), regularization, iterations, gradient, threshold, floor)
 
 
 def transport_plan(
@@ -76,15 +81,18 @@ def transport_plan(
     iterations: int = 100,
     cost: str = "squared_euclidean",
     threshold: float = 0.0,
+    floor: float = 0.0,
 ) -> tf.Tensor:
-    """The plan P [n, m] of `sinkhorn_distance`, not differentiable. Its columns sum to 1/m; its rows tend to 1/n."""
-    _check(regularization, iterations, cost, threshold)
+    """The plan P [n, m] of `sinkhorn_distance`, not differentiable.
+
+    Its columns sum to 1/m, but for a floor; its rows tend to 1/n.
+    """
+    _check(regularization, iterations, cost, threshold, floor)
     scores = tf.stop_gradient(COSTS[cost](x, y)) / -regularization
-    fs, _, last = iterate(scores, iterations, threshold / regularization)
-    return _plan(scores, fs[last])
+    return _plan(scores, *iterate(scores, iterations, threshold / regularization, floor), floor)
 
 
-def _check(regularization, iterations, cost, threshold):
+def _check(regularization, iterations, cost, threshold, floor):
     if cost not in COSTS:
         raise ValueError(f"cost must be one of {tuple(COSTS)}. Received: cost={cost!r}")
     if not regularization > 0:
@@ -93,35 +101,39 @@ def _check(regularization, iterations, cost, threshold):
         raise ValueError(f"iterations must be at least 1. Received: iterations={iterations}")
     if not threshold >= 0:
         raise ValueError(f"threshold must be at least 0. Received: threshold={threshold}")
+    if not floor >= 0:
+        raise ValueError(f"floor must be at least 0. Received: floor={floor}")
 
 
-def _transport_cost(cost, regularization, iterations, gradient, threshold):
+def _transport_cost(cost, regularization, iterations, gradient, threshold, floor):
     """⟨P, C⟩ as a function of the costs [n, m], with the gradient of that name."""
 
     @tf.custom_gradient
     def function(cost):
         scores = cost / -regularization
-        fs, gs, last = iterate(scores, iterations, threshold / regularization)
-        plan = _plan(scores, fs[last])
+        fs, gs, last = iterate(scores, iterations, threshold / regularization, floor)
+        plan = _plan(scores, fs, gs, last, floor)
 
         def of_cost(upstream):
             if gradient == "envelope":
                 return upstream * plan
-            pull = _pull(cost, plan, regularization)
+            pull = plan * cost / regularization if floor else _pull(cost, plan, regularization)
             if gradient == "implicit":
                 return upstream * (plan - pull + _reaction(plan, pull))
             by_f, by_g = (-tf.reduce_sum(pull, axis, keepdims=True) for axis in (1, 0))
             taken = last + 1 if threshold else iterations  # without a threshold, those left out would repeat the last
-            return upstream * (plan - pull - reverse(scores, fs, gs, last, by_f, by_g, taken))
+            return upstream * (plan - pull - reverse(scores, fs, gs, last, by_f, by_g, taken, floor))
 
         return tf.reduce_sum(plan * cost), of_cost
 
     return function(cost)
 
 
-def _plan(scores, f):
-    """P: the update of g has just made each column sum to 1/m."""
-    return spread(1 / tf.cast(tf.shape(scores)[1], scores.dtype), scores - f, axis=0)
+def _plan(scores, fs, gs, last, floor):
+    """P: the update of g has just made each column sum to 1/m; with a floor, to less."""
+    if floor:
+        return tf.exp(scores - fs[last] - gs[last + 1]) / tf.cast(tf.size(scores), scores.dtype)
+    return spread(1 / tf.cast(tf.shape(scores)[1], scores.dtype), scores - fs[last], axis=0)
 
 
 def _pull(cost, plan, regularization):

@@ -7,7 +7,10 @@ from sinkhorn_tf.distance import sinkhorn_distance
 
 @keras.saving.register_keras_serializable("sinkhorn_tf")
 class SinkhornDistance(keras.layers.Layer):
-    """Maps [x [n, d], y [m, d]] to the scalar `sinkhorn_distance(x, y)`; the arguments are those of the function."""
+    """Maps [x [n, d], y [m, d]] to the scalar `sinkhorn_distance(x, y)`; the arguments are those of the function.
+
+    Under a policy of half precision (mixed_float16, bfloat16, ...) it computes in float32, and so is its output.
+    """
 
     def __init__(
         self,
@@ -16,15 +19,19 @@ class SinkhornDistance(keras.layers.Layer):
         gradient: str = "unrolled",
         cost: str = "squared_euclidean",
         threshold: float = 0.0,
+        floor: float = 0.0,
         **kwargs,
     ):
         super().__init__(**kwargs)
+        if self.compute_dtype in ("float16", "bfloat16"):  # to which Keras would round the inputs, too
+            self.dtype_policy = "float32"
         self.settings = {
             "regularization": regularization,
             "iterations": iterations,
             "gradient": gradient,
             "cost": cost,
             "threshold": threshold,
+            "floor": floor,
         }
 
     def call(self, inputs):

@@ -252,7 +252,7 @@ def test_a_run_is_followed_after_a_kill(invoke, runs, attacked, curves):
     natural, pgd = (results(runs / "target")[0]["attacks"][name]["accuracy"] for name in ("natural", "pgd-2"))
     assert {tag: value for tag, [(_, value)] in curves(runs / "target" / "evaluation").items()} == {
         "evaluation/natural": pytest.approx(natural),
-        "evaluation/pgd-2_eps-8": pytest.approx(pgd),
+        "evaluation/pgd-2": pytest.approx(pgd),
         "evaluation/pgd-2_eps-0": pytest.approx(natural),
     }
 
@@ -349,6 +349,23 @@ def test_outcomes_with_and_without_skipping_are_not_mixed(evaluate, runs, attack
 
 
 # --- Several ε
+
+
+def test_accuracies_are_curves_too(evaluate, runs, curves):
+    """In the folder in which HParams looks for them; those of another ε under a name of their own."""
+    assert evaluate("--attacks=natural,pgd-2", "--epsilon=8,0")[0] == 0
+    natural, pgd = (results(runs / "target")[0]["attacks"][name]["accuracy"] for name in ("natural", "pgd-2"))
+    expected = {"natural": natural, "pgd-2": pgd, "pgd-2_eps-0": natural}
+    expected = {f"evaluation/{name}": [(7, pytest.approx(value))] for name, value in expected.items()}
+    assert curves(runs / "target" / "evaluation") == expected
+
+
+def test_accuracies_that_cannot_be_curves_are_told_all_the_same(evaluate, runs):
+    (runs / "target" / "evaluation").write_text("no folder")
+    status, out, err = evaluate("--attacks=natural")
+    assert status == 0
+    assert "natural" in out
+    assert f"warning: {runs / 'target' / 'evaluation'}: no curves" in err
 
 
 def test_several_epsilons(evaluate, runs, attacked):

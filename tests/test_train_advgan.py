@@ -131,7 +131,7 @@ def test_curves_and_images(finished, curves):
     seen = curves(finished[0])
     assert set(seen) == {
         *(f"loss/{name}" for name in ("total", "adversarial", "gan", "perturbation", "discriminator")),
-        *("batch/natural_accuracy", "batch/adversarial_accuracy"),
+        *("batch/natural_accuracy", "batch/own_perturbation_accuracy"),
         *("perturbation/mean_absolute", "perturbation/percent_at_epsilon"),
         *("learning_rate/generator", "learning_rate/discriminator", "speed/images_per_second"),
         *("evaluation/advgan", "evaluation/advgan-minimum"),

@@ -4,6 +4,10 @@ Carlini and Wagner, "Towards evaluating the robustness of neural networks", S&P 
 with the released code's constants. An optimisation of its own, unlike `cw-N`, which is PGD on the margin. There a batch
 stops once the sum of its losses falls no more; here an image stops by itself, and only while c seems too small: past
 the boundary one image's loss goes up and down, and to stop there would cost much of the way back to it.
+
+Pixels are (tanh w / s + 1) / 2 of their range, with s = 0.95 and w kept where this is within it. There (in Foolbox and
+ART too) they are (tanh w + 1) / 2 with images drawn in by 0.999999, and black or white pixels start where tanh is flat:
+a hundred steps of 0.01 do not move them, and on images of such pixels find nothing.
 """
 
 import functools
@@ -23,7 +27,7 @@ RADIUS = 127.5  # grey levels: 0.5 of the pixels' range, RobustBench's L2 ball
 PUBLISHED = {"searches": 9, "learning_rate": 0.01, "constant": 1e-3, "confidence": 0.0}
 
 _LOW, _RANGE = PIXEL_RANGE[0], PIXEL_RANGE[1] - PIXEL_RANGE[0]
-_INSIDE = 0.999999  # of the way to the ends of the range, where tanh has no inverse
+_SPAN = 0.95  # s: the value of tanh at the ends of the range, where its slope is still a tenth of the largest
 _FALLS = 0.9999  # the share of the least loss that a tenth of the steps must bring it to
 
 
@@ -57,7 +61,7 @@ def carlini_wagner(
       images, labels: [B, H, W, C] pixels in [0, 255], and [B] true classes.
       draws: of the images, for a stochastic predictor.
       steps: of Adam for each c; it ends early where a tenth of them brought neither an error nor a smaller loss.
-      learning_rate: of Adam, for w of x' = (tanh w + 1) / 2.
+      learning_rate: of Adam, for w.
       searches, constant: number of c, and the first, for a loss that takes the range of pixels as 1.
       confidence: κ, by which the logit of another class must lead.
       radius: in grey levels; an image is left alone once a wrong one is found within it. 0 looks for the nearest.
@@ -101,7 +105,8 @@ def _assess(predictor, points, labels, draws, query, confidence):
 
 def _minimize(assess, images, labels, draws, constant, nearest, distance, steps, rule, radius):
     """Adam for one c, from the images: whether it met an error [B], and the nearest one so far with its distance."""
-    w = tf.atanh(_INSIDE * (2 * (images - _LOW) / _RANGE - 1))
+    w = tf.atanh(_SPAN * (2 * (images - _LOW) / _RANGE - 1))
+    end = tf.atanh(tf.cast(_SPAN, w.dtype))
     kept = _Kept(constant + float("inf"), tf.zeros_like(labels, tf.bool), nearest, distance)
     interval = -(-steps // 10)
 
@@ -114,6 +119,7 @@ def _minimize(assess, images, labels, draws, constant, nearest, distance, steps,
             rule,
             steps=tf.minimum(interval, steps - done),
             first=done,
+            projection=lambda w: tf.clip_by_value(w, -end, end),
             keep=functools.partial(_keep, around, radius),
             until=lambda kept: ~tf.reduce_any(kept.distance > radius),
         )
@@ -154,7 +160,8 @@ def _keep(images, radius, kept, _, estimate):
 
 
 def _pixels(w):
-    return _LOW + _RANGE * (tf.tanh(w) + 1) / 2
+    pixels = _LOW + _RANGE * (tf.tanh(w) / _SPAN + 1) / 2
+    return pixels + tf.stop_gradient(tf.clip_by_value(pixels, *PIXEL_RANGE) - pixels)  # which rounding may have passed
 
 
 def _squared_norm(values):

@@ -106,11 +106,11 @@ class Evaluation:
 
 
 def accuracies(contents: Sequence[Mapping]) -> dict[str, float]:
-    """The accuracies in what `Evaluation.of` returns, by attack (at which ε, if there are several; which surrogate)."""
+    """The accuracies in what `Evaluation.of` returns, by attack (at which ε, if not 8; which surrogate)."""
     result = {}
     for content in contents:
         for name, entry in content["attacks"].items():
-            if len(contents) > 1 and "epsilon" in entry["protocol"]:
+            if "epsilon" in entry["protocol"] and content["epsilon"] != 8:
                 name += f"_eps-{content['epsilon']:g}"
             if "surrogate" in content:
                 name += f"_from-{content['surrogate']['defense']}"

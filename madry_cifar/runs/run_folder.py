@@ -51,6 +51,9 @@ ADDED = {
     "epochs": 0,
     "learning_rate_epochs": [],
     "weight_decay_on": "kernels",
+    "sinkhorn_floor": 0.0,  # of FeatScatter
+    "statistics_every": 0,
+    "statistics_epoch": 0,
 }
 
 

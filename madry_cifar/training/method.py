@@ -17,6 +17,8 @@ from madry_cifar.randomness import Draws, draw_seed
 from madry_cifar.training.optimizers import Momentum, Optimizer, clip_by_global_norm
 from madry_cifar.training.options import Options, TrainingOptions
 
+WEIGHT_DECAY = "The factor times the sum of weight²/2 over the weights that decay."
+
 
 class Method(abc.ABC):
     """What the training loop repeats: a step that updates networks, and what is seen of it.
@@ -28,6 +30,7 @@ class Method(abc.ABC):
       watched_batch_norm: the mode of its batch norm when it is watched; no mode that updates anything.
       networks: what is trained and saved, by name.
       optimizers: by any name; several may update one network. What they keep is saved too.
+      losses: what each loss that `train_step` returns is, by name, for TensorBoard.
       options, seed: as given.
       dtype: of the images that it is given.
     """
@@ -35,6 +38,7 @@ class Method(abc.ABC):
     name: str
     Options: type[TrainingOptions]
     watched_batch_norm: str
+    losses: Mapping[str, str] = {}
 
     def __init__(self, classifier: keras.Model, options: TrainingOptions | None = None, seed: int = 0):
         self.classifier, self.seed = classifier, seed
@@ -151,8 +155,17 @@ class Defense(Method):
         return self.options.weight_decay * tf.add_n([tf.nn.l2_loss(weight) for weight in decayed])
 
 
+LOSSES = {
+    "total": "What the classifier minimises: cross-entropy and weight decay.",
+    "cross_entropy": "Of the images and labels that the method makes of the batch.",
+    "weight_decay": WEIGHT_DECAY,
+}
+
+
 class OnExamples(Defense):
     """A defence whose step is one on the cross-entropy of examples that it makes of the natural ones."""
+
+    losses = LOSSES
 
     @abc.abstractmethod
     def examples(self, images, labels, step) -> tuple[tf.Tensor, tf.Tensor]:

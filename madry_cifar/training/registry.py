@@ -4,10 +4,12 @@ Those of another package are known without importing it: it offers them as entry
 "madry_cifar.defenses" (see setup.py).
 """
 
+import dataclasses
 from importlib import metadata
 
 from madry_cifar.cli.errors import unknown
 from madry_cifar.training.method import Defense
+from madry_cifar.training.settings import TrainSettings
 
 REGISTRY: dict[str, type[Defense]] = {}
 GROUP = "madry_cifar.defenses"
@@ -32,3 +34,9 @@ def find(name: str) -> type[Defense]:
 def installed() -> dict[str, type[Defense]]:
     """All defences, those that installed packages offer too."""
     return REGISTRY | {name: find(name) for name in metadata.entry_points(group=GROUP).names}
+
+
+def setting_names() -> list[str]:
+    """Of the settings that the run of some installed defence has."""
+    classes = (TrainSettings, *(defense.Options for defense in installed().values()))
+    return list(dict.fromkeys(field.name for settings in classes for field in dataclasses.fields(settings)))

@@ -7,6 +7,8 @@ from madry_cifar import replicas
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.data.datasets import Dataset
 from madry_cifar.training.method import Method
+from madry_cifar.training.pictures import Seen, Shown
+from madry_cifar.training.summaries import OWN
 
 
 class Steps:
@@ -133,24 +135,29 @@ class Steps:
 
 
 def inspect(method: Method, images: tf.Tensor, labels: tf.Tensor, step: tf.Tensor):
-    """The batch of a step: accuracies in percent and size of the perturbation; natural and adversarial images.
+    """The batch of a step: accuracies in percent and size of the perturbation; the images as they are `Shown`.
 
     Nothing is updated.
     """
 
-    def accuracy(batch):
+    def seen(batch):
         logits = method.watched_logits(batch, step)
-        return 100 * tf.reduce_mean(tf.cast(tf.argmax(logits, axis=1, output_type=labels.dtype) == labels, tf.float32))
+        return Seen(batch, tf.argmax(logits, axis=1, output_type=labels.dtype))
 
-    seen = {"batch/natural_accuracy": accuracy(images)}
+    def accuracy(seen):
+        return 100 * tf.reduce_mean(tf.cast(seen.predicted == labels, tf.float32))
+
+    natural = seen(images)
+    scalars = {"batch/natural_accuracy": accuracy(natural)}
     adversarial = method.adversarial_images(images, labels, step)
     if adversarial is None:
-        return seen, (images,)
+        return scalars, Shown(labels, natural)
     size = tf.abs(adversarial - images)
     at_bound = tf.cast(size >= method.options.epsilon * (1 - 1e-4), tf.float32)
-    seen |= {
-        "batch/adversarial_accuracy": accuracy(adversarial),
+    perturbed = seen(adversarial)
+    scalars |= {
+        OWN: accuracy(perturbed),
         "perturbation/mean_absolute": tf.reduce_mean(size),
         "perturbation/percent_at_epsilon": 100 * tf.reduce_mean(at_bound),
     }
-    return seen, (images, adversarial)
+    return scalars, Shown(labels, natural, perturbed)

@@ -13,12 +13,12 @@ from madry_cifar.cli.progress import progress_bar
 from madry_cifar.data.datasets import Batches, Dataset
 from madry_cifar.evaluation.evaluator import Evaluator
 from madry_cifar.runs.checkpoints import Checkpoints, saved_steps
-from madry_cifar.training.method import Method
+from madry_cifar.training.method import Defense, Method
 from madry_cifar.training.profiler import Profiler
 from madry_cifar.training.settings import Schedule
 from madry_cifar.training.steps import Steps
 from madry_cifar.training.strategies import is_chief, several_workers
-from madry_cifar.training.summaries import Summaries
+from madry_cifar.training.summaries import EVALUATION, ON_TRAINING, Summaries
 
 
 class Interrupted(RunError):
@@ -34,7 +34,8 @@ class Trainer:
 
     Args:
       method: whose `train_step` is repeated.
-      dataset: its training images are trained on; its held-out ones (or, without any, test images) are evaluated.
+      dataset: its training images are trained on; its held-out ones (or, without any, test images) are evaluated,
+        and of a defence as many training images, by which overfitting shows.
       train_dir: the run's folder, which exists.
       schedule: how often to save, log, show images and evaluate.
       evaluator: of the periodic evaluation; None is without.
@@ -64,10 +65,14 @@ class Trainer:
         self.method, self.schedule, self.evaluator = method, schedule, evaluator
         self.strategy = strategy or tf.distribute.get_strategy()
         self.chief = is_chief(self.strategy)
-        self.held_out = dataset.validation or dataset.test
+        held_out = dataset.validation or dataset.test
+        self.evaluated = {EVALUATION: held_out}
+        if isinstance(method, Defense):
+            self.evaluated[ON_TRAINING] = dataset.train.take(slice(len(held_out)))
+        self._accuracies = {}  # last evaluated, of held-out images
         self.batches = Batches(len(dataset.train), method.options.batch_size, method.seed)
         self.train_dir = pathlib.Path(train_dir)
-        self.summaries = Summaries(self.train_dir if self.chief else None)
+        self.summaries = Summaries(self.train_dir if self.chief else None, method.losses)
         self.profiler = Profiler(self.train_dir, profile_steps if self.chief else None)
         self.checkpoints = Checkpoints(train_dir, method.networks, method.optimizers, schedule.keep, writes=self.chief)
         self.step = self.checkpoints.restore_latest()
@@ -156,21 +161,22 @@ class Trainer:
         values["speed/images_per_second"] = self.batches.batch_size / np.median(self._seconds)
         self._seconds.clear()
         self.summaries.scalars(self.step, values)
-        shown = {"loss": losses["total"], "natural": seen["batch/natural_accuracy"]}
-        if "batch/adversarial_accuracy" in seen:
-            shown["adversarial"] = seen["batch/adversarial_accuracy"]
+        shown = {"loss": losses["total"], "batch/natural": seen["batch/natural_accuracy"]} | self._accuracies
         bar.set_postfix({name: f"{float(value):.3g}" for name, value in shown.items()}, refresh=False)
 
     def _show(self):
         step = self.step - 1
         _, shown = self.steps.inspect(self.batches(step), step)
-        self.summaries.images(self.step, *shown)
+        self.summaries.images(self.step, shown)
         self.summaries.histograms(self.step, self.method.histograms())
 
     def _evaluate(self):
-        outcomes = self.evaluator(self.held_out, seed=self.method.seed)
-        accuracies = {f"evaluation/{name}": outcome.accuracy for name, outcome in outcomes.items()}
-        self.summaries.scalars(self.step, accuracies)
+        for place, split in self.evaluated.items():
+            outcomes = self.evaluator(split, seed=self.method.seed)
+            accuracies = {f"{place}/{name}": outcome.accuracy for name, outcome in outcomes.items()}
+            self.summaries.scalars(self.step, accuracies)
+            if place == EVALUATION:
+                self._accuracies = accuracies
 
     def _save(self):
         for network in self.method.networks.values():

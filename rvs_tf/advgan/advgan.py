@@ -79,6 +79,15 @@ class AdvGANOptions(TrainingOptions):
     )
 
 
+LOSSES = {
+    "total": "What the generator minimises: adversarial + α·gan + β·perturbation.",
+    "adversarial": "How far the true class still leads, summed over the batch.",
+    "gan": "What the discriminator makes the generator pay.",
+    "perturbation": "Mean l2 norm of the perturbation beyond the bound, of pixels in [0, 1].",
+    "discriminator": "What the discriminator minimises.",
+}
+
+
 class AdvGAN(Method):
     """The training of a generator against a predictor, which is neither updated nor saved.
 
@@ -93,6 +102,7 @@ class AdvGAN(Method):
     name = "advgan"
     Options = AdvGANOptions
     watched_batch_norm = "eval"
+    losses = LOSSES
 
     def __init__(self, target, options: AdvGANOptions | None = None, seed: int = 0):
         self.target = as_predictor(target)

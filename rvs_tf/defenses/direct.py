@@ -13,7 +13,7 @@ from madry_cifar.cli.errors import UsageError
 from madry_cifar.cli.settings import like
 from madry_cifar.networks.layers import kernels
 from madry_cifar.predictor import NetworkPredictor
-from madry_cifar.training.method import Defense
+from madry_cifar.training.method import WEIGHT_DECAY, Defense
 from madry_cifar.training.optimizers import Adam, PiecewiseConstant
 from madry_cifar.training.options import Options, option
 from madry_cifar.training.registry import register
@@ -52,6 +52,15 @@ class DirectOptions(Options):
     )
 
 
+LOSSES = {
+    "total": "What the classifier minimises but for the gradient term, which as released is no loss.",
+    "natural": "Cross-entropy of the natural images.",
+    "perturbed": "Cross-entropy of the images that the generator makes, after its updates.",
+    "weight_decay": WEIGHT_DECAY,
+    "generator": "What the generator minimised in its last update: its weight decay less the cross-entropy.",
+}
+
+
 @register
 class Direct(Defense):
     """Generator G(x) and classifier f: G raises F = CE(f(x + ε·G(x)), y) several times, f lowers F + CE(f(x), y).
@@ -62,6 +71,7 @@ class Direct(Defense):
 
     name = "direct"
     Options = DirectOptions
+    losses = LOSSES
 
     def __init__(self, classifier, options=None, seed=0):
         super().__init__(classifier, options, seed)

@@ -4,6 +4,10 @@ Released code: Haichao-Zhang/FeatureScatter `attack_methods.py`, `ot.py`. The pa
 logits.
 """
 
+import dataclasses
+
+import tensorflow as tf
+
 from madry_cifar import attacks, replicas
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.training.method import OnExamples
@@ -28,6 +32,20 @@ class FeatScatterOptions(Options):
     sinkhorn_threshold: float = option(
         0.1, "its last iteration is the first that changes the potential u by less, summed; 0: all", minimum=0
     )
+    sinkhorn_floor: float = option(
+        0.0, "added to its sums before their logarithm: 0 is exact, 1e-6 the released code's", minimum=0
+    )
+    statistics_every: int = option(
+        0,
+        "at every so many steps, the first of an epoch included, natural images move batch norm's running statistics "
+        "too, as in the released script, which logs at every 10th; 0: never",
+        minimum=0,
+    )
+    statistics_epoch: int = option(0, "steps of an epoch in this count; 0: those of the data set's", minimum=0)
+
+    def in_steps(self, steps_per_epoch):
+        epoch = self.statistics_epoch or (steps_per_epoch if self.statistics_every else 0)
+        return dataclasses.replace(super().in_steps(steps_per_epoch), statistics_epoch=epoch)
 
 
 @register
@@ -47,6 +65,13 @@ class FeatScatter(OnExamples):
                 f"must be below {(classes - 1) / classes:.2g}, or the true "
                 f"one of {classes} classes is not ahead of the others",
             )
+
+    def train_step(self, images, labels, step):
+        losses = super().train_step(images, labels, step)
+        if every := self.options.statistics_every:
+            number = step % (self.options.statistics_epoch or self.options.steps)
+            self.classifier(images, batch_norm="train", updates=tf.cast(number % every == 0, images.dtype))
+        return losses
 
     def examples(self, images, labels, step):
         natural = replicas.gather(self._scattered(images))
@@ -70,6 +95,7 @@ class FeatScatter(OnExamples):
             regularization=self.options.sinkhorn_regularization,
             iterations=self.options.sinkhorn_iterations,
             threshold=self.options.sinkhorn_threshold,
+            floor=self.options.sinkhorn_floor,
         )
 
     def _scattered(self, images):

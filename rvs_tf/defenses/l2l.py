@@ -10,7 +10,7 @@ import tensorflow as tf
 from madry_cifar import attacks, replicas
 from madry_cifar.attacks.steps import PIXEL_RANGE, gradient_of
 from madry_cifar.cli.errors import UsageError
-from madry_cifar.training.method import Defense
+from madry_cifar.training.method import WEIGHT_DECAY, Defense
 from madry_cifar.training.optimizers import PiecewiseConstant, PyTorchAdam
 from madry_cifar.training.options import Options, option
 from madry_cifar.training.registry import register
@@ -47,6 +47,14 @@ class L2LOptions(Options):
             raise UsageError("label_share", self.label_share, "has no effect without --interpolation")
 
 
+LOSSES = {
+    "total": "What the classifier minimises: cross-entropy and weight decay.",
+    "cross_entropy": "Of the images that the attacker makes.",
+    "weight_decay": WEIGHT_DECAY,
+    "attacker": "What the attacker minimises: the negative cross-entropy, or (interpolation) the distance of features.",
+}
+
+
 @register
 class L2L(Defense):
     """The classifier minimises, the attacker A maximises the cross-entropy of x + ε·A(x, ∇ₓ), one after the other.
@@ -56,6 +64,7 @@ class L2L(Defense):
 
     name = "l2l"
     Options = L2LOptions
+    losses = LOSSES
 
     def __init__(self, classifier, options=None, seed=0):
         super().__init__(classifier, options, seed)

@@ -31,6 +31,13 @@ class L2LDAOptions(Options):
     clip_norm: float = option(1.0, "largest norm of a network's gradients; larger ones are scaled to it", minimum=1e-6)
 
 
+LOSSES = {
+    "total": "What the classifier minimises: cross-entropy of natural and of both kinds of perturbed images.",
+    "generator": "What the generator minimises: −(cross-entropy + λ · distance), summed over its steps.",
+    "diversity": "How far the images of two random vectors are apart after the last step.",
+}
+
+
 @register
 class L2LDA(Defense):
     """The generator G adds steps to a perturbation, seeing image, gradient, perturbation, class and z.
@@ -42,6 +49,7 @@ class L2LDA(Defense):
 
     name = "l2l_da"
     Options = L2LDAOptions
+    losses = LOSSES
     starts_from = ("natural",)
 
     def __init__(self, classifier, options=None, seed=0):

@@ -99,12 +99,20 @@ class NoisyPredictor(NetworkPredictor):
         return super().variables() | flat_variables("noise", self.noise)
 
 
+LOSSES = {
+    "total": "What the classifier minimises: natural, or once the attack has begun the mean of both.",
+    "natural": "Cross-entropy of the natural images, with noise.",
+    "adversarial": "Cross-entropy of the attacked images, with noise.",
+}
+
+
 @register
 class Learn2Perturb(Defense):
     """f(x, σ⊙n) on natural images and those of PGD; σ is raised by its own term, and set by the cross-entropy."""
 
     name = "learn2perturb"
     Options = Learn2PerturbOptions
+    losses = LOSSES
 
     def __init__(self, classifier, options=None, seed=0):
         super().__init__(classifier, options, seed)

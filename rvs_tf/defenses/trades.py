@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from madry_cifar import attacks, replicas
 from madry_cifar.randomness import draw_seed, normal
-from madry_cifar.training.method import Defense
+from madry_cifar.training.method import WEIGHT_DECAY, Defense
 from madry_cifar.training.options import Options, option
 from madry_cifar.training.registry import register
 from rvs_tf.losses import kl_divergence
@@ -27,12 +27,21 @@ class TradesOptions(Options):
     )
 
 
+LOSSES = {
+    "total": "What the classifier minimises: cross-entropy, β times the divergence, weight decay.",
+    "cross_entropy": "Of the natural images.",
+    "divergence": "Mean KL(f(x) ‖ f(x')), from natural to perturbed outputs.",
+    "weight_decay": WEIGHT_DECAY,
+}
+
+
 @register
 class Trades(Defense):
     """CE(f(x), y) + β·KL(f(x) ‖ f(x')), with x' where that divergence is largest; labels have no part in x'."""
 
     name = "trades"
     Options = TradesOptions
+    losses = LOSSES
 
     def train_step(self, images, labels, step):
         perturbed_images = self.adversarial_images(images, labels, step)

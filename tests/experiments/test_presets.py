@@ -140,6 +140,8 @@ def test_presets_train_on_the_methods_own_perturbations_and_labels(name, data_se
     if name == "trades":
         radius, step = (0.031 * 255, 0.007 * 255) if kind == "original" else (8, 2)
         expected |= {"epsilon": radius, "attack_step_size": step}
+    if name == "featscatter" and kind == "original":
+        expected |= {"sinkhorn_floor": "1e-6", "statistics_every": 10}
     own = {field.name for field in dataclasses.fields(registry.find(name).Options)}
     own -= {field.name for field in dataclasses.fields(Options)}
     assert {key: value for key, value in values.items() if key in own} == {

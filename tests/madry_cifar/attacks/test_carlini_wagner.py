@@ -63,10 +63,13 @@ def farther(model, images, by):
     return np.argmax(model(tf.constant(images)).logits, axis=1).astype(np.int32)
 
 
-def test_the_nearest_error_within_the_range_of_pixels():
-    """Where pixels reach an end, the nearest error is x + λn, clipped."""
+@pytest.mark.parametrize("saturated", [False, True])
+def test_the_nearest_error_within_the_range_of_pixels(saturated):
+    """Where pixels reach an end, the nearest error is x + λn, clipped; or where they are at one from the start."""
     model, images, _, _ = two_classes(48, spread=110)
-    chosen = np.flatnonzero(farther(model, images, 200.0) == 0)[:16]
+    if saturated:
+        images = np.where(images < 127.5, np.float32(0), np.float32(255))
+    chosen = np.flatnonzero(farther(model, images, 100.0 if saturated else 200.0) == 0)[:16]
     images, labels = images[chosen], np.zeros(16, np.int32)
     low, high = np.zeros(16), np.full(16, 1e3)
     for _ in range(50):
@@ -196,6 +199,28 @@ def test_as_near_as_foolboxs():
     ratios = distances / norms(expected - images.numpy())
     assert np.median(ratios) < 1.001
     assert ratios.max() < 1.02
+
+
+def test_as_near_as_foolboxs_on_white_images():
+    """Foolbox's finds nothing in so few steps of 0.01, as tanh is flat there, and by longer ones nothing nearer."""
+    foolbox = pytest.importorskip("foolbox")
+    model = Hidden()
+    images = tf.fill([1, 4, 4, 3], 255.0)
+    labels = tf.argmax(model(images).logits, axis=1).numpy()
+    subject = foolbox.TensorFlowModel(lambda x: model(255 * x).logits, bounds=(0, 1), device="/CPU:0")
+    criterion = foolbox.criteria.Misclassification(tf.constant(labels))
+    numbers = {"steps": 60, "confidence": 0.1}
+
+    def theirs(stepsize):
+        numbers_of_theirs = {"binary_search_steps": 3, "initial_const": 0.1, "stepsize": stepsize, **numbers}
+        return 255 * foolbox.attacks.L2CarliniWagnerAttack(**numbers_of_theirs).run(subject, images / 255, criterion)
+
+    assert not is_wrong(model, theirs(0.01), labels).any()
+    expected = theirs(0.15).numpy()
+    assert is_wrong(model, expected, labels).all()
+    found, distances = attacked(model, images.numpy(), labels, searches=3, constant=0.1, **numbers)
+    assert is_wrong(model, found, labels).all()
+    assert (distances < norms(expected - images.numpy()) * 1.02).all()
 
 
 @pytest.mark.parametrize(("name", "steps"), [("cw-l2", 1000), ("cw-l2-100", 100)])

@@ -107,11 +107,12 @@ def trainer(digits, tmp_path):
 
 
 def stop_by(number, times=1):
-    """An evaluator that is interrupted."""
+    """An evaluator that is interrupted, the first time."""
+    left = [number] * times
 
     def evaluator(_, seed):
-        for _ in range(times):
-            signal.raise_signal(number)
+        while left:
+            signal.raise_signal(left.pop())
         return {}
 
     return evaluator
@@ -166,7 +167,7 @@ def test_the_size_of_the_perturbation(trainer, digits, curves, tmp_path):
     seen = curves(tmp_path)
     assert seen["perturbation/mean_absolute"] == [(1, 6.0)]
     assert seen["perturbation/percent_at_epsilon"] == [(1, 50.0)]
-    assert {"batch/natural_accuracy", "batch/adversarial_accuracy"} < set(seen)
+    assert {"batch/natural_accuracy", "batch/own_perturbation_accuracy"} < set(seen)
 
 
 def test_accuracy_of_the_batch_after_the_step(trainer, digits, curves, tmp_path):
@@ -196,18 +197,26 @@ def test_checkpoints(trainer, tmp_path, keep, kept):
 
 
 @pytest.mark.parametrize("held_out", [0, 30])
-def test_evaluations_are_of_held_out_images(trainer, curves, tmp_path, held_out):
+def test_evaluations_are_of_held_out_images_and_as_many_training_images(trainer, curves, tmp_path, capsys, held_out):
     dataset = data.load("digits", validation_size=held_out)
     seen = []
 
     def evaluator(split, seed):
         seen.append((split, seed))
-        return {"pgd-7": types.SimpleNamespace(accuracy=12.5)}
+        return {"pgd-7": types.SimpleNamespace(accuracy=12.5 * len(seen))}
 
-    trainer(dataset=dataset, seed=4, evaluator=evaluator, eval_every=5).train()
+    trainer(dataset=dataset, seed=4, evaluator=evaluator, eval_every=5, log_every=1).train()
     expected = dataset.validation if held_out else dataset.test
-    assert [(split is expected, seed) for split, seed in seen] == [(True, 4), (True, 4)]
-    assert curves(tmp_path)["evaluation/pgd-7"] == [(5, 12.5), (10, 12.5)]
+    assert [split is expected for split, _ in seen] == [True, False] * 2
+    for split, _ in seen[1::2]:
+        np.testing.assert_array_equal(split.images, dataset.train.images[: len(expected)])
+    assert {seed for _, seed in seen} == {4}
+    assert curves(tmp_path)["evaluation/pgd-7"] == [(5, 12.5), (10, 37.5)]
+    assert curves(tmp_path)["training_images/pgd-7"] == [(5, 25), (10, 50)]
+    bar = capsys.readouterr().err
+    assert "evaluation/pgd-7=12.5" in bar  # the same attack for all methods
+    assert "own" not in bar
+    assert "adversarial" not in bar
 
 
 @pytest.mark.parametrize("stopped_at", [1, 3, 4, 9])

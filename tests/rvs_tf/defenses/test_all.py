@@ -54,9 +54,28 @@ def test_running_statistics_move_by_the_passes_of_the_weight_update_alone(name, 
     first = subject.classifier.units[0].norm1
     first.moving_mean.assign(np.full(16, 1e9))  # in "eval" mode this would show in the logits; here it fades by 0.9
     images = tf.constant(digits.train.images[:8], tf.float64)
-    subject.train_step(images, tf.constant(digits.train.labels[:8]), tf.constant(0, tf.int64))
+    losses = subject.train_step(images, tf.constant(digits.train.labels[:8]), tf.constant(0, tf.int64))
+    assert set(losses) == set(subject.losses)  # each is described
     moves = math.log(float(first.moving_mean[0]) / 1e9) / math.log(0.9)
     assert round(moves, 4) == MOVES[name] + (name == "l2l")  # of two attacker's steps, a gradient more
+
+
+@pytest.mark.parametrize(("step", "expected"), [(0, 2), (9, 1), (10, 2), (24, 1), (25, 2), (30, 1), (35, 2)])
+def test_logging_of_feature_scatterings_script_moves_running_statistics(digits, step, expected):
+    """At every tenth batch of an epoch, here of 25."""
+    subject = make("featscatter", "float64", statistics_every=10, statistics_epoch=25)
+    first = subject.classifier.units[0].norm1
+    first.moving_mean.assign(np.full(16, 1e9))
+    images = tf.constant(digits.train.images[:8], tf.float64)
+    subject.train_step(images, tf.constant(digits.train.labels[:8]), tf.constant(step, tf.int64))
+    assert round(math.log(float(first.moving_mean[0]) / 1e9) / math.log(0.9), 4) == expected
+
+
+def test_an_epoch_of_that_log_is_the_data_sets():
+    options = registry.find("featscatter").Options
+    for_data = options(epochs=2, steps=0, learning_rate_boundaries=(), learning_rates=(0.1,), statistics_every=10)
+    assert for_data.in_steps(833).statistics_epoch == 833
+    assert dataclasses.replace(for_data, statistics_every=0).in_steps(833).statistics_epoch == 0
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -76,18 +76,49 @@ def test_a_step(scattered, threshold, steps):
     assert [mode for mode, _ in defense.classifier.passes] == ["eval"] * (1 + steps) + ["train"]
 
 
-@pytest.mark.parametrize(("apart", "lowest", "highest"), [(0.1, 0, 0), (0.3, 0.01, 0.05), (1.0, 0.2, 0.4)])
-def test_what_the_released_code_adds_before_its_logarithms(apart, lowest, highest):
-    """It adds 1e-6, which is left out here. That matters where a point is far from its own image: costs as in training
-    are below the first one's, 0.006."""
-    draws = np.random.default_rng(0)
-    x = draws.normal(size=(12, 10))
-    y = x + apart * draws.normal(size=x.shape)
+def distance_and_gradient(x, y, **options):
     points = tf.constant(y)
     with tf.GradientTape() as tape:
         tape.watch(points)
-        value = make(10).distance(tf.constant(x), points)
-    ours = tape.gradient(value, points).numpy()
+        value = make(10, **options).distance(tf.constant(x), points)
+    return value.numpy(), tape.gradient(value, points).numpy()
+
+
+def far_points(apart, count=12):
+    draws = np.random.default_rng(0)
+    x = draws.normal(size=(count, 10))
+    return draws, x, x + apart * draws.normal(size=x.shape)
+
+
+@pytest.mark.parametrize("apart", [0.3, 1.0])
+@pytest.mark.parametrize("settings", [{"threshold": 0.1}, {"threshold": 0.0, "iterations": 7}, {"threshold": 0.0}])
+def test_with_the_released_codes_floor_it_is_its_distance(apart, settings):
+    """And its gradient, by finite differences, whether a threshold ends the iterations, their number or rounding."""
+    _, x, y = far_points(apart, count=5)
+    options = {f"sinkhorn_{name}": value for name, value in settings.items()}
+    value, ours = distance_and_gradient(x, y, sinkhorn_floor=1e-6, **options)
+    np.testing.assert_allclose(value, distance(x, y, floor=1e-6, **settings), rtol=1e-10)
+    expected = gradient(x, y, floor=1e-6, **settings)
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-6 * abs(expected).max())
+    assert abs(value / distance(x, y, **settings) - 1) > 1e-6  # it does matter here
+
+
+def test_a_step_with_the_floor_and_compiled():
+    """In loops of the graph, as a training step is, and by XLA."""
+    images, labels = batch(6, 5)
+    defense = make(sinkhorn_floor=1e-2, attack_steps=2)
+    eager = defense.adversarial_images(tf.constant(images), tf.constant(labels), STEP)
+    for jit_compile in (False, True):
+        compiled = tf.function(defense.adversarial_images, autograph=False, jit_compile=jit_compile)
+        np.testing.assert_allclose(compiled(tf.constant(images), tf.constant(labels), STEP), eager, atol=1e-12)
+
+
+@pytest.mark.parametrize(("apart", "lowest", "highest"), [(0.1, 0, 0), (0.3, 0.01, 0.05), (1.0, 0.2, 0.4)])
+def test_what_the_released_code_adds_before_its_logarithms(apart, lowest, highest):
+    """It adds 1e-6, which is left out by default. That matters where a point is far from its own image: costs as in
+    training are below the first one's, 0.006."""
+    draws, x, y = far_points(apart)
+    ours = distance_and_gradient(x, y)[1]
     to_pixels = draws.normal(size=(10, 3072))
     differ = np.sign(ours @ to_pixels) != np.sign(gradient(x, y, floor=1e-6) @ to_pixels)
     assert lowest <= differ.mean() <= highest

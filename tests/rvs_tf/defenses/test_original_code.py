@@ -55,6 +55,8 @@ def build(name):
     drop = 1 if name == "trades" else 0  # the step after which the rate drops; TRADES ran at the first one alone
     rates = {"learning_rates": options.learning_rates[:2], "learning_rate_boundaries": (drop,)}
     options = dataclasses.replace(options, **rates, epochs=0, learning_rate_epochs=())
+    if name == "featscatter":
+        options = dataclasses.replace(options, statistics_every=0)  # those of logging, which was left out there
     return kind(network_of(network | {"depth": 16, "width": 2}, dtype="float64"), options, SEED)
 
 
