@@ -14,6 +14,7 @@ import madry_cifar
 import rvs_tf.evaluate
 import rvs_tf.train
 from madry_cifar import eval as follow
+from madry_cifar.runs import checkpoints
 from madry_cifar.runs.checkpoints import Checkpoints, saved_steps
 
 NEVER = ("--log_every=0", "--image_every=0", "--eval_every=0")
@@ -381,16 +382,17 @@ def empty(path):
 @pytest.mark.parametrize("damage", [cut, empty])
 def test_a_damaged_checkpoint(invoke, copied_run, rvs_flags, ending, damage):
     damage(copied_run / "checkpoints" / f"ckpt-40.{ending}")
-    for command, arguments in (
-        (rvs_tf.evaluate.command, ("--attacks=natural", "--max_images=5")),
-        (rvs_tf.train.command, (*rvs_flags, "--steps=50")),
-    ):
-        status, _, err = invoke(command, f"--train_dir={copied_run}", *arguments)
-        assert (status, len(err.splitlines())) == (1, 1)
-        assert f"{copied_run}/checkpoints/ckpt-40: damaged" in error_line(err)
-    intact = (f"--train_dir={copied_run}", "--attacks=natural", "--max_images=5", "--checkpoint=35")
-    assert invoke(rvs_tf.evaluate.command, *intact)[0] == 0
-    assert max(saved_steps(copied_run)) == 40  # none was trained on
+    run = f"--train_dir={copied_run}"
+    status, _, err = invoke(rvs_tf.evaluate.command, run, "--attacks=natural", "--max_images=5")
+    assert (status, len(err.splitlines())) == (1, 1)
+    assert f"{copied_run}/checkpoints/ckpt-40: damaged" in error_line(err)
+    assert err.endswith("; the one before it: 35\n")
+    intact = ("--attacks=natural", "--max_images=5", "--checkpoint=35")
+    assert invoke(rvs_tf.evaluate.command, run, *intact)[0] == 0
+    status, out, err = invoke(rvs_tf.train.command, run, *rvs_flags)
+    assert (status, "going on after step 35" in out) == (0, True)
+    assert f"warning: checkpoint {copied_run}/checkpoints/ckpt-40: damaged" in err
+    assert checkpoints.read(saved_steps(copied_run)[40])["step"] == 40  # written anew
 
 
 def test_a_network_that_has_diverged(invoke, copied_run):
@@ -427,7 +429,6 @@ def test_wrong_commands_as_processes(start, copied_run, rvs_flags, tiny, tmp_pat
         ("madry_cifar.train --defense=rvs", (run, *tiny), 2, "--defense=rvs: unknown; Known: at, natural"),
         ("rvs_tf.train --flagfile=/none.flags", (run, *tiny), 2, "/none.flags"),
         (f"rvs_tf.train --dataset=cifar10 --data_dir={tmp_path}", (run, *tiny), 2, "--download"),
-        ("rvs_tf.train --steps=50", (f"--train_dir={copied_run}", *rvs_flags), 1, "ckpt-40: damaged"),
         ("rvs_tf.evaluate --attacks=natural", (f"--train_dir={copied_run}",), 1, "ckpt-40: damaged"),
     ]
     processes = [start(*command.split(), *arguments) for command, arguments, _, _ in cases]

@@ -6,6 +6,7 @@ import glob
 import json
 import os
 import pathlib
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -50,6 +51,19 @@ def _clean(path):
             left.unlink(missing_ok=True)
         except (ValueError, OverflowError, OSError):  # no temporary file; or the process is another user's
             continue
+
+
+@contextlib.contextmanager
+def no_pattern(path: str) -> Iterator[str]:
+    """A path of the same file or files that TensorFlow reads as it stands: to it, "[0.1]" and the like are patterns."""
+    folder, name = os.path.split(os.path.abspath(path))
+    if not set(folder) & set("*?[\\"):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as place:
+        link = os.path.join(place, "folder")
+        os.symlink(folder, link)
+        yield os.path.join(link, name)
 
 
 @contextlib.contextmanager
