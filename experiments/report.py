@@ -29,7 +29,7 @@ EXTRA = 'pip install -e ".[experiments]"'
 class ReportSettings(Settings):
     """What to report on."""
 
-    work_dir: str = required("work folder of the grid")
+    work_dir: str = required("work folder of the grid", kind="path")
     parts: tuple[str, ...] = option(
         (),
         f"what to write: {', '.join(ALL)} [what the grid was asked for, and html]",

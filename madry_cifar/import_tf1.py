@@ -27,7 +27,7 @@ from madry_cifar.training.settings import TrainSettings
 class ImportSettings(Settings):
     """What is read."""
 
-    checkpoint: str = required("prefix of the TensorFlow 1 checkpoint, without .index")
+    checkpoint: str = required("prefix of the TensorFlow 1 checkpoint, without .index", kind="path")
 
 
 def main() -> None:

@@ -136,7 +136,7 @@ def _profile_steps(value):
 
 def _evaluation_attacks(names, options):
     """The attacks of the periodic evaluation, at the ε that the defence trains with, if it has one."""
-    names = [name for name in names.split(",") if name]
+    names = [name.strip() for name in names.split(",") if name.strip()]
     try:
         return [attacks.attack(name, epsilon=getattr(options, "epsilon", 8.0)) for name in names]
     except UsageError as error:

@@ -38,8 +38,8 @@ class RunSettings(Settings):
     """The run, and the one that is attacked."""
 
     train_dir: str = like(Checkpoint, "train_dir", help="folder of the AdvGAN, not the target's")
-    target_dir: str = required("folder of the run whose classifier is attacked")
-    target_checkpoint: str | None = option(None, "step or path of its checkpoint [the latest]")
+    target_dir: str = required("folder of the run whose classifier is attacked", kind="path")
+    target_checkpoint: str | None = option(None, "step or path of its checkpoint [the latest]", kind="path")
     seed: int = like(Seed, "seed", help="of the weights and the order of the data")
     log_every: int = like(Schedule, "log_every")
     image_every: int = like(Schedule, "image_every")

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from madry_cifar.cli.errors import RunError, UsageError
+from madry_cifar.cli.errors import RunError, UsageError, in_words
 from madry_cifar.networks.layers import flat_variables, unambiguous
 from madry_cifar.runs.files import naming, no_pattern, replacing
 from madry_cifar.training.optimizers import Optimizer
@@ -148,7 +148,7 @@ def write(path: pathlib.Path, variables: Mapping[str, tf.Variable]) -> None:
             try:
                 tf.train.Checkpoint(**variables).write(str(temporary))
             except tf.errors.OpError as error:
-                raise OSError(None, " ".join(str(error).split())[:200]) from None
+                raise OSError(None, in_words(error)) from None
             for ending in ENDINGS:
                 written = f"{temporary}{ending}"
                 with open(written, "rb") as file:
@@ -226,7 +226,7 @@ def read(path: str) -> dict[str, np.ndarray]:
             reader = tf.train.load_checkpoint(plain)
             stored = {key: reader.get_tensor(key) for key in reader.get_variable_to_shape_map()}
     except _DAMAGED as error:
-        raise Damaged(path, " ".join(str(error).split())[:200]) from None
+        raise Damaged(path, in_words(error)) from None
     values = {key.removesuffix(ending): value for key, value in stored.items() if key.endswith(ending)}
     values.pop("save_counter", None)  # TensorFlow's, in files of earlier versions
     return {name.replace("..", "."): np.asarray(value) for name, value in values.items()}  # it doubles a name's dots

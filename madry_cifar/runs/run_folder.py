@@ -60,7 +60,7 @@ def create(train_dir: str, flags: dict[str, Any], provenance: str | None = None)
     """
     folder = pathlib.Path(train_dir)
     content = {"schema_version": SCHEMA_VERSION, "flags": flags, "provenance": provenance, **environment()}
-    if (folder / "flags.json").exists():
+    if (folder / "flags.json").exists() and any(folder.glob("checkpoints/ckpt-*.index")):  # else nothing was trained
         before = _read(folder)
         _check_same(folder, flags, before["flags"])
         if None not in (provenance, before.get("provenance")) and provenance != before["provenance"]:
@@ -80,10 +80,16 @@ def create(train_dir: str, flags: dict[str, Any], provenance: str | None = None)
 
 
 def _check_same(folder, flags, before):
+    kinds = ["an attack" if "attack" in each else "a classifier" for each in (flags, before)]
+    if kinds[0] != kinds[1]:
+        raise UsageError(
+            "train_dir", folder, f"holds the training of {kinds[1]}, not of {kinds[0]}; use another folder"
+        )
     before = {name: value for name, value in ADDED.items() if name in flags} | before
     differing = sorted(name for name in {*flags, *before} - MAY_CHANGE if flags.get(name) != before.get(name))
     if differing:
-        changes = ", ".join(f"--{name} (there {before.get(name)}, now {flags.get(name)})" for name in differing)
+        changes = ", ".join(f"--{name} (there {before.get(name)}, now {flags.get(name)})" for name in differing[:8])
+        changes += f" and {len(differing) - 8} more" if len(differing) > 8 else ""
         raise UsageError("train_dir", folder, f"holds a run with other settings: {changes}; use another folder")
 
 
