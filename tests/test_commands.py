@@ -1,6 +1,7 @@
 """The commands from end to end: as processes of their own, or, where many are tried, in this one."""
 
 import json
+import pathlib
 import random
 import re
 import shutil
@@ -14,7 +15,7 @@ import madry_cifar
 import rvs_tf.evaluate
 import rvs_tf.train
 from madry_cifar import eval as follow
-from madry_cifar.runs import checkpoints
+from madry_cifar.runs import checkpoints, run_folder
 from madry_cifar.runs.checkpoints import Checkpoints, saved_steps
 
 NEVER = ("--log_every=0", "--image_every=0", "--eval_every=0")
@@ -315,6 +316,27 @@ def test_help_tells_which_defence_has_which_default(invoke):
     ):
         assert f"  {line}\n" in out
     assert "[at, bilateral, learn2perturb: 7; adv_vertex, trades: 10; featscatter: 1]" in out
+
+
+def test_a_folder_in_which_another_process_trains(invoke, copied_run, rvs_flags):
+    before = modified(copied_run)
+    with run_folder.trained_alone(copied_run):
+        status, _, err = invoke(rvs_tf.train.command, f"--train_dir={copied_run}", *rvs_flags, "--steps=50")
+    assert (status, err) == (
+        2,
+        f"error: --train_dir={copied_run}: another process trains here; wait for it, or stop it\n",
+    )
+    assert modified(copied_run) == before
+
+
+def test_who_trains_without_flags_is_told_what_that_is(start, tmp_path):
+    process = start("rvs_tf.train", f"--train_dir={tmp_path}/run")
+    told = [process.stdout.readline() for _ in range(2)]
+    process.kill()
+    assert "WRN-34-10, 179000 steps of 64" in told[0]
+    assert "the released code's settings, for days on a GPU" in told[1]
+    preset = pathlib.Path(told[1].split("--flagfile=")[1].strip())
+    assert preset.read_text().startswith("# A minute of RvS on digits")
 
 
 def test_data_that_are_not_prepared(invoke, tiny, tmp_path):

@@ -67,11 +67,16 @@ def no_pattern(path: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def alone(folder: pathlib.Path) -> Iterator[None]:
-    """Waits until no other process is in such a block for the same folder, which is made if it is missing."""
+def alone(folder: pathlib.Path, lock: str = ".lock", *, wait: bool = True) -> Iterator[None]:
+    """Waits until no other process is in such a block for the same folder, which is made if it is missing.
+
+    Raises:
+      BlockingIOError: when another one is, and it is not to `wait`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # released with the file, even when the process is killed
+    with (folder / lock).open("a") as file:
+        # released with the file, even when the process is killed
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
 
 

@@ -1,15 +1,17 @@
 """A run's folder: `flags.json` (settings and versions), `checkpoints/`, TensorBoard's events, `results/`."""
 
+import contextlib
 import json
 import os
 import pathlib
 import platform
 import subprocess
+from collections.abc import Iterator
 from importlib import metadata
 from typing import Any
 
 from madry_cifar.cli.errors import RunError, UsageError
-from madry_cifar.runs.files import write_json
+from madry_cifar.runs.files import alone, write_json
 
 SCHEMA_VERSION = 1
 NEEDED = ("depth", "width", "num_classes")  # without which no network can be built
@@ -50,6 +52,23 @@ ADDED = {
     "learning_rate_epochs": [],
     "weight_decay_on": "kernels",
 }
+
+
+@contextlib.contextmanager
+def trained_alone(train_dir: str) -> Iterator[None]:
+    """Keeps other trainings out of a folder; it may be evaluated meanwhile. A process that is dead keeps out none.
+
+    Raises:
+      UsageError: when another process trains there, or the folder cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(alone(pathlib.Path(train_dir), ".training.lock", wait=False))
+        except BlockingIOError:
+            raise UsageError("train_dir", train_dir, "another process trains here; wait for it, or stop it") from None
+        except OSError as error:
+            raise UsageError("train_dir", train_dir, f"cannot be written ({error.strerror})") from None
+        yield
 
 
 def create(train_dir: str, flags: dict[str, Any], provenance: str | None = None) -> pathlib.Path:

@@ -7,6 +7,7 @@ import pytest
 
 from madry_cifar.cli.errors import RunError, UsageError
 from madry_cifar.runs import run_folder
+from madry_cifar.runs.files import alone
 
 SETTINGS = {"defense": "rvs", "depth": 10, "width": 1, "num_classes": 10, "steps": 100, "learning_rates": [0.1, 0.01]}
 
@@ -128,6 +129,17 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     for name in ("file", "file/run"):
         with pytest.raises(UsageError, match=f"--train_dir={tmp_path / name}: cannot be written"):
             run_folder.create(tmp_path / name, SETTINGS)
+
+
+def test_two_trainings_in_a_folder(tmp_path):
+    with run_folder.trained_alone(tmp_path / "run"):
+        message = f"--train_dir={tmp_path / 'run'}: another process trains here"
+        with pytest.raises(UsageError, match=message), run_folder.trained_alone(tmp_path / "run"):
+            raise AssertionError
+        with alone(tmp_path / "run"), run_folder.trained_alone(tmp_path / "other"):
+            pass  # it may be evaluated meanwhile
+    with run_folder.trained_alone(tmp_path / "run"):
+        pass  # what a process has left that is no more
 
 
 def test_folders_without_a_run(tmp_path):
