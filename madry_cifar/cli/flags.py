@@ -8,7 +8,9 @@ import dataclasses
 import difflib
 import gc
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -16,6 +18,7 @@ import tensorflow as tf
 from absl import app, flags, logging
 
 from madry_cifar.cli.errors import RunError, UsageError, in_words, text
+from madry_cifar.cli.quiet import HELP
 from madry_cifar.cli.settings import Settings, parser
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
@@ -147,9 +150,9 @@ def run(main: Callable[[], None], doc: str, *, resumes: bool = False) -> None:
 
 
 def _parse(argv, doc):
-    if any(argument in ("--help", "-h", "-help", "--helpfull", "--helpshort") for argument in argv[1:]):
+    if set(HELP) & set(argv[1:]):
         try:
-            print(_help(doc), flush=True)
+            print(_wrapped(_help(doc)), flush=True)
         except BrokenPipeError:
             _reader_gone()
         sys.exit(0)
@@ -223,4 +226,16 @@ def _help(doc):
             prefix = "--[no]" if flag.boolean else "--"
             lines.append(f"  {prefix}{name}: {flag.help}{default}")
     lines += ["", "--flagfile=FILE reads flags from a file, one a line."]
+    return "\n".join(lines)
+
+
+def _wrapped(text):
+    """For the width of the terminal, if it is shown in one: what continues a flag's help is indented."""
+    if not sys.stdout.isatty():
+        return text
+    width, lines = shutil.get_terminal_size().columns, []
+    for line in text.splitlines():
+        start = line[: len(line) - len(line.lstrip())] + "    " * line.lstrip().startswith("--")
+        style = {"subsequent_indent": start, "break_on_hyphens": False, "break_long_words": False}
+        lines += textwrap.wrap(line, width, drop_whitespace=True, **style) or [""]
     return "\n".join(lines)

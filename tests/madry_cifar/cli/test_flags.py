@@ -1,7 +1,12 @@
+import io
+import sys
 import types
 
 import pytest
 import tensorflow as tf
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import RunError, UsageError
@@ -234,6 +239,35 @@ def test_help(command, argument):
         "  --learning_rates: of the classifier, one after another [0.1,0.01,0.001]",
     ):
         assert line in lines
+
+
+def test_help_is_wrapped_to_the_terminal(monkeypatch):
+    text = "What it does.\n\n  --[no]download: " + 30 * "word " + "[False]\n\nEnd."
+    monkeypatch.setenv("COLUMNS", "60")
+    assert flags._wrapped(text) == text  # in a file or a pipe
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stdout", terminal)
+    first, blank, *option, last, end = flags._wrapped(text).splitlines()
+    assert (first, blank, last, end) == ("What it does.", "", "", "End.")
+    assert max(map(len, option)) <= 60
+    assert [line[:7] for line in option] == ["  --[no", *["      w"] * (len(option) - 2), "      ["]
+    assert " ".join(" ".join(option).split()) == text.splitlines()[2].strip()
+
+
+def test_a_terminal_that_has_not_all_letters(monkeypatch):
+    def main():
+        print("ε = 8")
+        Console().print(Table("± ε", title="attacks", box=box.SIMPLE))
+
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr(sys, "argv", ["command"])
+    with pytest.raises(SystemExit) as end:
+        flags.run(main, "It.")
+    stream.flush()
+    assert end.value.code in (0, None)
+    assert stream.buffer.getvalue().startswith(b"? = 8\n")
 
 
 def test_options_are_the_defaults_unless_given(options):
