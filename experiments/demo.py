@@ -38,7 +38,7 @@ trains 36 to 46 million weights on CIFAR-10 for 179,000 steps.
 class DemoSettings(Settings):
     """Where the demo works."""
 
-    work_dir: str = option("runs/demo", "folder for the runs; one of a former demo is replaced")
+    work_dir: str = option("runs/demo", "folder for the runs; one of a former demo is replaced", kind="path")
 
 
 def main() -> None:

@@ -37,7 +37,7 @@ def defenses() -> dict[str, type[Defense]]:
 class GridSettings(Settings):
     """What is trained, attacked and analysed."""
 
-    work_dir: str = required("folder of runs, results and report; what is there is not done again")
+    work_dir: str = required("folder of runs, results and report; what is there is not done again", kind="path")
     profile: str = option(
         "full",
         f"settings of experiments/profiles that flags override: {', '.join(['full', *PROFILES])}",
@@ -233,6 +233,8 @@ def runs_of(dataset: str, row: str, request: Request, given: Mapping[str, str], 
         digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:8]
         run = {"id": f"{dataset}/{row}-{digest}/seed-{seed}", "dataset": dataset, "row": row, "seed": seed}
         run["flags"] = [f"--defense={defense}", *(f"--{name}={value}" for name, value in sorted(own.items()))]
+        if any(0 < float(own.get(name, 8)) < 1 for name in ("epsilon", "attack_step_size")):
+            run["flags"].append(f"--{flags.SMALL}")
         run["needs"] = [other[seed]["id"] for other in (starts, bases) if other]
         run |= {"copy_of": bases[seed]["id"]} if bases else {}
         run |= {"stochastic": True} if stochastic else {}

@@ -31,9 +31,11 @@ EXTRA = 'pip install -e ".[experiments]"'
 class ReportSettings(Settings):
     """What to report on."""
 
-    work_dir: str | None = option(None, "work folder of the grid")
-    runs: tuple[str, ...] = option((), "in its place, folders of runs made by hand: a report on their results")
-    output: str = option("report", "folder for the report on --runs")
+    work_dir: str | None = option(None, "work folder of the grid", kind="path")
+    runs: tuple[str, ...] = option(
+        (), "in its place, folders of runs made by hand: a report on their results", kind="path"
+    )
+    output: str = option("report", "folder for the report on --runs", kind="path")
     parts: tuple[str, ...] = option(
         (),
         f"what to write: {', '.join(ALL)} [what the grid was asked for, and html]",

@@ -55,7 +55,7 @@ def main() -> None:
 def command() -> None:
     """Entry point."""
     flags.define("Evaluation", EvalSettings)
-    flags.run(main, __doc__)
+    flags.run(main, __doc__, resumes=True)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from madry_cifar.runs import checkpoints, run_folder, tf1
 class ExportTF1Settings(Checkpoint):
     """What is written where."""
 
-    output: str = required("prefix of the checkpoint to write")
+    output: str = required("prefix of the checkpoint to write", kind="path")
 
 
 def main() -> None:

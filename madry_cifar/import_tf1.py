@@ -19,7 +19,7 @@ from madry_cifar.cli.errors import UsageError
 from madry_cifar.cli.settings import Settings, required
 from madry_cifar.networks.wide_resnet import WideResNet
 from madry_cifar.runs import run_folder, tf1
-from madry_cifar.runs.checkpoints import PREFIX, saved_steps
+from madry_cifar.runs.checkpoints import PREFIX, saved_steps, write
 from madry_cifar.runs.foreign import agreed
 from madry_cifar.training import registry
 from madry_cifar.training.options import Options
@@ -29,7 +29,7 @@ from madry_cifar.training.settings import TrainSettings
 class ImportSettings(Settings):
     """What is read."""
 
-    checkpoint: str = required("prefix of the TensorFlow 1 checkpoint, without .index")
+    checkpoint: str = required("prefix of the TensorFlow 1 checkpoint, without .index", kind="path")
 
 
 def main() -> None:
@@ -87,9 +87,8 @@ def complete(values: dict) -> tuple[dict, str]:
 
 def save(folder: pathlib.Path, values: dict) -> None:
     """Writes values by our names as the checkpoint of a run."""
-    checkpoint = tf.train.Checkpoint(**{name: tf.Variable(value) for name, value in values.items()})
-    manager = tf.train.CheckpointManager(checkpoint, str(folder / "checkpoints"), None, checkpoint_name=PREFIX)
-    manager.save(checkpoint_number=int(values["step"]))
+    variables = {name: tf.Variable(value) for name, value in values.items()}
+    write(folder / "checkpoints" / f"{PREFIX}-{int(values['step'])}", variables)
 
 
 def command() -> None:

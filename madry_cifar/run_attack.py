@@ -28,11 +28,11 @@ class RunAttackSettings(Settings):
     """Which images are scored on which network."""
 
     train_dir: str = like(Checkpoint, "train_dir")
-    attack: str = required(".npy file of adversarial images")
+    attack: str = required(".npy file of adversarial images", kind="path")
     checkpoint: str | None = like(Checkpoint, "checkpoint")
-    epsilon: float = option(8.0, "largest change of a pixel that is allowed, in grey levels", minimum=0)
+    epsilon: float = option(8.0, "largest change of a pixel that is allowed, in grey levels", minimum=0, kind="radius")
     max_images: int = like(Images, "max_images", help="the file is of the first so many test images; 0 is all")
-    output: str = option("pred.npy", "where to save the predictions")
+    output: str = option("pred.npy", "where to save the predictions", kind="path")
     data_dir: str | None = like(Download, "data_dir")
 
 

@@ -6,6 +6,7 @@ The same command again goes on after the latest checkpoint in --train_dir. Ctrl-
 Watch it with: tensorboard --logdir runs
 """
 
+import contextlib
 import shlex
 from typing import Any
 
@@ -34,8 +35,11 @@ def define_flags(default_defense: str | None, **changes: Any) -> None:
     flags.define_option_flags(registry.REGISTRY)
 
 
-def main(evaluate: str = "madry_cifar.eval") -> None:
-    """Trains as the flags say, and ends with the command that comes next: of the module `evaluate`."""
+def main(evaluate: str = "madry_cifar.eval", shorter: str = "") -> None:
+    """Trains as the flags say, and ends with the command that comes next: of the module `evaluate`.
+
+    Who gives no flag but --train_dir is told what is `shorter` than the defaults.
+    """
     settings = flags.read(TrainSettings)
     if settings.defense not in registry.REGISTRY:  # whose options are not among the flags, though it may be installed
         raise unknown("defense", settings.defense, registry.REGISTRY)
@@ -55,22 +59,27 @@ def main(evaluate: str = "madry_cifar.eval") -> None:
     if settings.sync_bn:
         for network in subject.networks.values():
             synchronize(network)
-    if chief := strategies.is_chief(strategy):
-        run_folder.create(settings.train_dir, run_flags, dataset.provenance)
-    trainer = Trainer(
-        subject,
-        dataset,
-        settings.train_dir,
-        settings,
-        evaluator=Evaluator(subject.predictor(), evaluation_attacks, max_images=settings.eval_images),
-        jit_compile=jit_compile,
-        steps_per_call=settings.steps_per_call,
-        strategy=strategy,
-        profile_steps=profile_steps,
-    )
-    if chief:
-        _announce(trainer, dataset, run_flags)
-    trainer.train()
+    chief = strategies.is_chief(strategy)
+    with run_folder.trained_alone(settings.train_dir) if chief else contextlib.nullcontext():
+        if chief:
+            run_folder.create(settings.train_dir, run_flags, dataset.provenance)
+        trainer = Trainer(
+            subject,
+            dataset,
+            settings.train_dir,
+            settings,
+            evaluator=Evaluator(subject.predictor(), evaluation_attacks, max_images=settings.eval_images),
+            jit_compile=jit_compile,
+            steps_per_call=settings.steps_per_call,
+            strategy=strategy,
+            profile_steps=profile_steps,
+        )
+        if chief:
+            _announce(trainer, dataset, run_flags)
+            given = flags.given(TrainSettings) | flags.given(type(trainer.method.options))
+            if shorter and not trainer.step and given.keys() == {"train_dir"}:
+                print(f"no other flags were given, so these are {shorter}", flush=True)
+        trainer.train()
     if chief:
         print(f"next: python -m {evaluate} --train_dir={shlex.quote(str(trainer.train_dir))} --attacks=natural,pgd-20")
 
@@ -79,7 +88,8 @@ def _announce(trainer, dataset, run_flags):
     options, devices = trainer.method.options, _devices(trainer.strategy.num_replicas_in_sync)
     print(
         f"{trainer.method.name} on {dataset.provenance}: {len(dataset.train)} training images, {name_of(run_flags)}, "
-        f"{options.steps} steps of {options.batch_size} on {devices}, into {trainer.train_dir}"
+        f"{options.steps} steps of {options.batch_size} on {devices}, into {trainer.train_dir}",
+        flush=True,
     )
     if trainer.step:
         print(
@@ -139,7 +149,7 @@ def _profile_steps(value):
 
 def _evaluation_attacks(names, options):
     """The attacks of the periodic evaluation, at the ε that the defence trains with, if it has one."""
-    names = [name for name in names.split(",") if name]
+    names = [name.strip() for name in names.split(",") if name.strip()]
     try:
         return [attacks.attack(name, epsilon=getattr(options, "epsilon", 8.0)) for name in names]
     except UsageError as error:

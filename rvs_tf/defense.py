@@ -26,7 +26,7 @@ class RvSOptions(Options):
         (60_000, 90_000), "steps after which the next one holds", minimum=0
     )
     generator_learning_rate: float = option(0.01, "of the generator, constant", minimum=0)
-    epsilon: float = option(8.0, "radius of the L∞ ball, in grey levels of 255", minimum=0)
+    epsilon: float = option(8.0, "radius of the L∞ ball, in grey levels of 255", minimum=0, kind="radius")
     label_smoothing: float = option(0.5, "share of the label given to the wrong classes", minimum=0, maximum=1)
     ot_regularizer: bool = option(True, "the classifier pays for the optimal transport distance (Table IV: noReg)")
     ot_weight: float = option(1.0, "factor of that distance in the classifier's loss (the paper: 1)", minimum=0)

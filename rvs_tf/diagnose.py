@@ -55,8 +55,10 @@ class DiagnoseSettings(Download, Images, Surrogate, Target):
     )
     seed: int = like(Images, "seed", help="of random starts and directions")
     batch_size: int = like(Images, "batch_size", help="images attacked at once")
-    epsilon: float = option(8.0, "radius of the L∞ ball, in grey levels of 255; steps are a quarter of it", maximum=255)
-    output: str | None = option(None, "a second copy of the result, .json, with its plot beside it")
+    epsilon: float = option(
+        8.0, "radius of the L∞ ball, in grey levels of 255; steps are a quarter of it", maximum=255, kind="radius"
+    )
+    output: str | None = option(None, "a second copy of the result, .json, with its plot beside it", kind="path")
 
     def __post_init__(self):
         super().__post_init__()
@@ -174,7 +176,7 @@ def _verdict(checks):
 def command() -> None:
     """Entry point."""
     flags.define("Diagnosis", DiagnoseSettings)
-    flags.run(main, __doc__)
+    flags.run(main, __doc__, resumes=True)
 
 
 if __name__ == "__main__":

@@ -37,12 +37,15 @@ class EvaluateSettings(EvaluationSettings, Target):
         (),
         "folder of rvs_tf.train_advgan, or several with commas: attacks by its checkpoints, which were trained against "
         "the network that is attacked",
+        kind="path",
     )
     reuse: bool = option(False, "take what results/ has of the same weights, data and protocol")
     save_adversarial: bool = option(
         False, "keep the adversarial images in results/, a .npy an attack (for madry_cifar.run_attack)"
     )
-    output: str | None = option(None, "JSON file for these results beside results/: an array with one entry per ε")
+    output: str | None = option(
+        None, "JSON file for these results beside results/: an array with one entry per ε", kind="path"
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -152,7 +155,7 @@ def advgans(folders: Iterable[str]) -> list[AdvGANTask]:
 def command() -> None:
     """Entry point."""
     flags.define("Evaluation", EvaluateSettings)
-    flags.run(main, __doc__)
+    flags.run(main, __doc__, resumes=True)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ class ExportSettings(Checkpoint):
         "beside it (stablehlo)",
         choices=("classifier", "train_step"),
     )
-    output: str = required("file to write, for savedmodel a folder; must not exist yet")
+    output: str = required("file to write, for savedmodel a folder; must not exist yet", kind="path")
     batch_size: int | None = option(
         None,
         "images that a stablehlo program takes [classifier: 1; train_step: as the run was trained]",

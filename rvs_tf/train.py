@@ -3,22 +3,38 @@
   python -m rvs_tf.train --train_dir=runs/digits --depth=10 --width=1 --steps=1000
   python -m rvs_tf.train --flagfile=experiments/presets/cifar10_paper.flags --data_dir=DATA --train_dir=runs/rvs
 
-Without flags it is the released code's RvS.
+Without flags it is the released code's RvS: WRN-34-10 for 179,000 steps, days on a GPU.
 
 The same command again goes on after the latest checkpoint in --train_dir. Ctrl-C saves and ends.
 Watch it with: tensorboard --logdir runs
 """
 
+import pathlib
+
 from madry_cifar import train
 from madry_cifar.cli import flags
 from madry_cifar.training import registry
+
+PRESETS = pathlib.Path(__file__).parents[1] / "experiments" / "presets"
+SHORTEST = PRESETS / "digits_smoke.flags"
+SHORTER = f"the released code's settings, for days on a GPU. A training that ends in a minute: --flagfile={SHORTEST}"
+
+
+def presets() -> str:
+    """What --help says of the presets."""
+    names = [path.stem.split("_", 1) for path in sorted(PRESETS.glob("*.flags"))]
+    if not names:  # installed without experiments
+        return ""
+    sets, kinds = (", ".join(dict.fromkeys(each)) for each in zip(*names, strict=True))
+    example = f"--flagfile={SHORTEST} ends in a minute"
+    return f"Presets are {PRESETS}/DATASET_KIND.flags:\n  DATASET: {sets}\n  KIND: {kinds}\n  {example}"
 
 
 def command() -> None:
     """Entry point."""
     registry.installed()  # those of other packages are values of --defense too
     train.define_flags("rvs")
-    flags.run(lambda: train.main("rvs_tf.evaluate"), __doc__)
+    flags.run(lambda: train.main("rvs_tf.evaluate", SHORTER), f"{__doc__}\n{presets()}")
 
 
 if __name__ == "__main__":

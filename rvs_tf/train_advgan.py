@@ -38,8 +38,8 @@ class RunSettings(Settings):
     """The run, and the one that is attacked."""
 
     train_dir: str = like(Checkpoint, "train_dir", help="folder of the AdvGAN, not the target's")
-    target_dir: str = required("folder of the run whose classifier is attacked")
-    target_checkpoint: str | None = option(None, "step or path of its checkpoint [the latest]")
+    target_dir: str = required("folder of the run whose classifier is attacked", kind="path")
+    target_checkpoint: str | None = option(None, "step or path of its checkpoint [the latest]", kind="path")
     seed: int = like(Seed, "seed", help="of the weights and the order of the data")
     log_every: int = like(Schedule, "log_every")
     image_every: int = like(Schedule, "image_every")
@@ -74,36 +74,37 @@ def main() -> None:
         **options.as_dict(),
     }
     del run_flags["train_dir"]
-    folder = run_folder.create(settings.train_dir, run_flags, dataset.provenance)
-    advgan = AdvGAN(target, options, settings.seed)
-    accuracies = Accuracies(advgan, dataset, folder)
-    accuracies.catch_up(steps_per_epoch)
-    every = {"checkpoint_every": steps_per_epoch, "eval_every": steps_per_epoch, "keep": 0}
-    trainer = Trainer(
-        advgan,
-        dataset,
-        folder,
-        Schedule(**every, **settings.pick("log_every", "image_every")),
-        evaluator=lambda split, *, seed: accuracies.measure(trainer.step),
-        jit_compile=bool(tf.config.list_physical_devices("GPU")),
-    )
-    print(
-        f"AdvGAN against {target_flags['defense']}, {name_of(target_flags)}, step {target_step}, on "
-        f"{dataset.provenance}: {len(dataset.train)} training images, {options.epochs} epochs of {steps_per_epoch} "
-        f"steps of {options.batch_size}, into {folder}"
-    )
-    if trainer.step:
+    with run_folder.trained_alone(settings.train_dir):
+        folder = run_folder.create(settings.train_dir, run_flags, dataset.provenance)
+        advgan = AdvGAN(target, options, settings.seed)
+        accuracies = Accuracies(advgan, dataset, folder)
+        accuracies.catch_up(steps_per_epoch)
+        every = {"checkpoint_every": steps_per_epoch, "eval_every": steps_per_epoch, "keep": 0}
+        trainer = Trainer(
+            advgan,
+            dataset,
+            folder,
+            Schedule(**every, **settings.pick("log_every", "image_every")),
+            evaluator=lambda split, *, seed: accuracies.measure(trainer.step),
+            jit_compile=bool(tf.config.list_physical_devices("GPU")),
+        )
         print(
-            f"going on after step {trainer.step}"
-            if trainer.step < advgan.steps(steps_per_epoch)
-            else f"already trained for {trainer.step} steps"
+            f"AdvGAN against {target_flags['defense']}, {name_of(target_flags)}, step {target_step}, on "
+            f"{dataset.provenance}: {len(dataset.train)} training images, {options.epochs} epochs of {steps_per_epoch} "
+            f"steps of {options.batch_size}, into {folder}"
         )
-    else:
-        trainer.summaries.settings(
-            run_flags | {"defense": target_flags["defense"]}, [AdvGAN.name, f"{AdvGAN.name}-minimum"]
-        )
-    trainer.train()
-    print(accuracies.summary([steps_per_epoch * epoch for epoch in range(1, options.epochs + 1)]))
+        if trainer.step:
+            print(
+                f"going on after step {trainer.step}"
+                if trainer.step < advgan.steps(steps_per_epoch)
+                else f"already trained for {trainer.step} steps"
+            )
+        else:
+            trainer.summaries.settings(
+                run_flags | {"defense": target_flags["defense"]}, [AdvGAN.name, f"{AdvGAN.name}-minimum"]
+            )
+        trainer.train()
+        print(accuracies.summary([steps_per_epoch * epoch for epoch in range(1, options.epochs + 1)]))
 
 
 def load_target(settings: AdvGANSettings) -> tuple[dict[str, Any], int, Predictor]:

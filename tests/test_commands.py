@@ -1,6 +1,7 @@
 """The commands from end to end: as processes of their own, or, where many are tried, in this one."""
 
 import json
+import pathlib
 import random
 import re
 import shutil
@@ -14,6 +15,7 @@ import madry_cifar
 import rvs_tf.evaluate
 import rvs_tf.train
 from madry_cifar import eval as follow
+from madry_cifar.runs import checkpoints, run_folder
 from madry_cifar.runs.checkpoints import Checkpoints, saved_steps
 
 NEVER = ("--log_every=0", "--image_every=0", "--eval_every=0")
@@ -243,6 +245,8 @@ def test_what_was_evaluated_is_not_evaluated_again(invoke, copied_run):
     ("arguments", "named"),
     [
         ("--dataset=cifar-10", "--dataset=cifar-10: unknown; did you mean 'cifar10'"),
+        ("--dataset=CIFAR10", "--dataset=CIFAR10: unknown; did you mean 'cifar10'"),
+        ("--epsilon=0.031", "--epsilon=0.031: less than one grey level of 255: 8/255 is --epsilon=8"),
         ("--defense=rsv", "--defense=rsv: unknown; did you mean 'rvs'"),
         ("--defense=featscater", "--defense=featscater: unknown; did you mean 'featscatter'"),
         ("--defense=bilateral --beta=3", "--beta=3.0: does not apply to --defense=bilateral"),
@@ -315,6 +319,27 @@ def test_help_tells_which_defence_has_which_default(invoke):
     assert "[at, bilateral, learn2perturb: 7; adv_vertex, trades: 10; featscatter: 1]" in out
 
 
+def test_a_folder_in_which_another_process_trains(invoke, copied_run, rvs_flags):
+    before = modified(copied_run)
+    with run_folder.trained_alone(copied_run):
+        status, _, err = invoke(rvs_tf.train.command, f"--train_dir={copied_run}", *rvs_flags, "--steps=50")
+    assert (status, err) == (
+        2,
+        f"error: --train_dir={copied_run}: another process trains here; wait for it, or stop it\n",
+    )
+    assert modified(copied_run) == before
+
+
+def test_who_trains_without_flags_is_told_what_that_is(start, tmp_path):
+    process = start("rvs_tf.train", f"--train_dir={tmp_path}/run")
+    told = [process.stdout.readline() for _ in range(2)]
+    process.kill()
+    assert "WRN-34-10, 179000 steps of 64" in told[0]
+    assert "the released code's settings, for days on a GPU" in told[1]
+    preset = pathlib.Path(told[1].split("--flagfile=")[1].strip())
+    assert preset.read_text().startswith("# A minute of RvS on digits")
+
+
 def test_data_that_are_not_prepared(invoke, tiny, tmp_path):
     (tmp_path / "data").mkdir()
     flags = (f"--train_dir={tmp_path}/run", "--dataset=cifar10", f"--data_dir={tmp_path}/data", *tiny)
@@ -339,7 +364,12 @@ def test_a_folder_that_cannot_be_written(invoke, tiny, tmp_path):
         ("--train_dir=/none", "--train_dir=/none: no such folder"),
         ("--train_dir={empty}", "--train_dir={empty}: holds no run"),
         ("--attacks=pdg-20", "--attacks=pdg-20: unknown; did you mean 'pgd-20'"),
-        ("--attacks=pgd-0", "--attacks=pgd-0: unknown"),
+        ("--attacks=PGD-20", "--attacks=PGD-20: unknown; did you mean 'pgd-20'?"),
+        ("--attacks=pgd-0", "--attacks=pgd-0: N in pgd-N is a whole number of steps from 1 on, as in pgd-7"),
+        ("--attacks=cw-abc", "--attacks=cw-abc: N in cw-N is a whole number of steps from 1 on, as in cw-20"),
+        ("--steps=20", "--steps: unknown; the number of steps is a part of an attack's name: --attacks=pgd-20"),
+        ("--epsilon=0.031", "--epsilon=0.031: less than one grey level of 255: 8/255 is --epsilon=8"),
+        ("--step_size=0", "--step_size=0: an attack that takes no step"),
         ("--attacks=", "--attacks="),
         ("--epsilon=-8", "--epsilon=-8"),
         ("--step_size=-2", "--step_size=-2"),
@@ -382,16 +412,17 @@ def empty(path):
 @pytest.mark.parametrize("damage", [cut, empty])
 def test_a_damaged_checkpoint(invoke, copied_run, rvs_flags, ending, damage):
     damage(copied_run / "checkpoints" / f"ckpt-40.{ending}")
-    for command, arguments in (
-        (rvs_tf.evaluate.command, ("--attacks=natural", "--max_images=5")),
-        (rvs_tf.train.command, (*rvs_flags, "--steps=50")),
-    ):
-        status, _, err = invoke(command, f"--train_dir={copied_run}", *arguments)
-        assert (status, len(err.splitlines())) == (1, 1)
-        assert f"{copied_run}/checkpoints/ckpt-40: damaged" in error_line(err)
-    intact = (f"--train_dir={copied_run}", "--attacks=natural", "--max_images=5", "--checkpoint=35")
-    assert invoke(rvs_tf.evaluate.command, *intact)[0] == 0
-    assert max(saved_steps(copied_run)) == 40  # none was trained on
+    run = f"--train_dir={copied_run}"
+    status, _, err = invoke(rvs_tf.evaluate.command, run, "--attacks=natural", "--max_images=5")
+    assert (status, len(err.splitlines())) == (1, 1)
+    assert f"{copied_run}/checkpoints/ckpt-40: damaged" in error_line(err)
+    assert err.endswith("; the one before it: 35\n")
+    intact = ("--attacks=natural", "--max_images=5", "--checkpoint=35")
+    assert invoke(rvs_tf.evaluate.command, run, *intact)[0] == 0
+    status, out, err = invoke(rvs_tf.train.command, run, *rvs_flags)
+    assert (status, "going on after step 35" in out) == (0, True)
+    assert f"warning: checkpoint {copied_run}/checkpoints/ckpt-40: damaged" in err
+    assert checkpoints.read(saved_steps(copied_run)[40])["step"] == 40  # written anew
 
 
 def test_a_network_that_has_diverged(invoke, copied_run):
@@ -428,7 +459,6 @@ def test_wrong_commands_as_processes(start, copied_run, rvs_flags, tiny, tmp_pat
         ("madry_cifar.train --defense=rvs", (run, *tiny), 2, "--defense=rvs: unknown; Known: at, natural"),
         ("rvs_tf.train --flagfile=/none.flags", (run, *tiny), 2, "/none.flags"),
         (f"rvs_tf.train --dataset=cifar10 --data_dir={tmp_path}", (run, *tiny), 2, "--download"),
-        ("rvs_tf.train --steps=50", (f"--train_dir={copied_run}", *rvs_flags), 1, "ckpt-40: damaged"),
         ("rvs_tf.evaluate --attacks=natural", (f"--train_dir={copied_run}",), 1, "ckpt-40: damaged"),
     ]
     processes = [start(*command.split(), *arguments) for command, arguments, _, _ in cases]

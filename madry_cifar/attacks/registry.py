@@ -89,7 +89,19 @@ def attack(name: str, *, epsilon: float = 8.0, step_size: float = 2.0, restarts:
         times = int(repeats or restarts) if family.restarts else 1
         made = family.make(match, Sizes(epsilon, step_size, times))
         return made._replace(name=f"{stem}x{times}" if times > 1 else stem)
-    raise unknown("attacks", name, [example for family in _FAMILIES for example in family.examples])
+    examples = [example for family in _FAMILIES for example in family.examples]
+    numbered = next((example for example in examples if _is_numbered(name, example)), None)
+    if numbered:
+        start = numbered.rstrip("0123456789")
+        raise UsageError("attacks", name, f"N in {start}N is a whole number of steps from 1 on, as in {numbered}")
+    raise unknown("attacks", name, examples)
+
+
+def _is_numbered(name, example):
+    """Whether a name that is no attack's starts as that of an example that ends in a number."""
+    start = example.rstrip("0123456789")
+    named = start.endswith("-") and name.lower().startswith(start)
+    return named and not re.fullmatch(r"[1-9]\d*", name[len(start) :])
 
 
 def takes_restarts(name: str) -> bool:

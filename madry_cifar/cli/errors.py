@@ -1,6 +1,7 @@
 """The two errors that a command turns into one line on stderr (see `flags.run`)."""
 
 import difflib
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -8,6 +9,11 @@ from typing import Any
 def text(value: Any) -> str:
     """A flag's value as it stands on a command line."""
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def in_words(error: Exception) -> str:
+    """What an error of a library says, on one line, without TensorFlow's names of places in its graph."""
+    return " ".join(re.sub(r"\{\{.*?\}\}|\[Op:\w*\]", "", str(error)).split())[:300]
 
 
 class UsageError(ValueError):
@@ -33,6 +39,7 @@ class RunError(RuntimeError):
 def unknown(flag: str, value: Any, known: Iterable[Any]) -> UsageError:
     """The error for a `value` that is not among the `known` names: names the nearest one and all of them."""
     known = sorted(map(str, known))
-    nearest = difflib.get_close_matches(str(value), known, n=1, cutoff=0.4)
-    suggestion = f"did you mean {nearest[0]!r}? " if nearest else ""
+    by_letters = {name.lower(): name for name in known}
+    nearest = difflib.get_close_matches(str(value).lower(), by_letters, n=1, cutoff=0.4)
+    suggestion = f"did you mean {by_letters[nearest[0]]!r}? " if nearest else ""
     return UsageError(flag, value, f"unknown; {suggestion}Known: {', '.join(known)}")

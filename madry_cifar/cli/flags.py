@@ -5,20 +5,25 @@ other module, knows of absl's FLAGS.
 """
 
 import dataclasses
+import difflib
 import gc
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import tensorflow as tf
 from absl import app, flags, logging
 
-from madry_cifar.cli.errors import RunError, UsageError, text
+from madry_cifar.cli.errors import RunError, UsageError, in_words, text
+from madry_cifar.cli.quiet import HELP
 from madry_cifar.cli.settings import Settings, parser
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
 _sections: dict[str, list[str]] = {}
+SMALL = "below_one_grey_level"
 
 
 def define(section: str, settings: type[Settings], **changes: Mapping[str, Any]) -> None:
@@ -36,6 +41,9 @@ def _define(section, field, default, help):
     parses = parser(field)
     boolean = isinstance(parses, flags.BooleanParser)
     flags.DEFINE(parses, field.name, default, help, serializer=_Serializer(), boolean=boolean)
+    if field.metadata["kind"] in ("radius", "step") and SMALL not in flags.FLAGS:
+        _sections[section].append(SMALL)
+        flags.DEFINE_boolean(SMALL, False, "an ε or a step between 0 and 1 is meant: a part of one grey level of 255")
 
 
 class _Serializer(flags.ArgumentSerializer):
@@ -47,10 +55,23 @@ def read(settings: type[SettingsT], **values: Any) -> SettingsT:
     """The settings that the flags say, but for these `values`.
 
     Raises:
-      UsageError: naming the flag, for a value that it does not take.
+      UsageError: naming the flag, for a value that it does not take; for an ε or a step of less than one grey level,
+        which is 8/255 in the units of other code, unless --below_one_grey_level says that it is meant; for no step.
     """
     names = {field.name for field in dataclasses.fields(settings)} - values.keys()
-    return settings(**{name: flags.FLAGS[name].value for name in names}, **values)
+    return _with_sane_sizes(settings(**{name: flags.FLAGS[name].value for name in names}, **values))
+
+
+def _with_sane_sizes(settings):
+    for field in dataclasses.fields(settings):
+        kind, value = field.metadata["kind"], getattr(settings, field.name)
+        for size in value if isinstance(value, tuple) else (value,):
+            if kind == "step" and size == 0:
+                raise UsageError(field.name, f"{size:g}", "an attack that takes no step changes nothing")
+            if kind in ("radius", "step") and 0 < size < 1 and not flags.FLAGS[SMALL].value:
+                reason = f"less than one grey level of 255: 8/255 is --{field.name}=8 (if it is meant, add --{SMALL})"
+                raise UsageError(field.name, f"{size:g}", reason)
+    return settings
 
 
 def given(settings: type[Settings]) -> dict[str, Any]:
@@ -104,46 +125,67 @@ def given_options(defense: type, section: str = "Defence") -> Settings:
     Raises:
       UsageError: for a value that an option does not take, or a flag that this defence does not have.
     """
-    given = {name: flags.FLAGS[name].value for name in _sections[section] if flags.FLAGS[name].value is not None}
+    values = {name: flags.FLAGS[name].value for name in _sections[section] if name != SMALL}
+    given = {name: value for name, value in values.items() if value is not None}
     foreign = sorted(set(given) - {field.name for field in dataclasses.fields(defense.Options)})
     if foreign:
         raise UsageError(foreign[0], given[foreign[0]], f"does not apply to --defense={defense.name}")
     for one, other in (("epochs", "steps"), ("learning_rate_epochs", "learning_rate_boundaries")):
         if given.get(one) and other in given:
             raise UsageError(one, given[one], f"in place of --{other}, which is given too; leave one of them out")
-    return defense.Options(**given)
+    return _with_sane_sizes(defense.Options(**given))
 
 
-def run(main: Callable[[], None], doc: str) -> None:
+def run(main: Callable[[], None], doc: str, *, resumes: bool = False) -> None:
     """Runs a command: parses the flags, calls `main`, turns an expected error into one line and a status.
+
+    With `resumes`, who interrupts it is told that the same command goes on after its last batch.
 
     Status 2 is for what was asked wrongly, 1 for a run that failed, 128 + n for one that signal n ended.
     """
     gc.freeze()  # what the imports made is no garbage, and is not looked through again: not even when the process ends
-    app.run(lambda argv: _guarded(main, argv), flags_parser=lambda argv: _parse(argv, doc))
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # a terminal without ε is no reason to end
+    app.run(lambda argv: _guarded(main, argv, resumes), flags_parser=lambda argv: _parse(argv, doc))
 
 
 def _parse(argv, doc):
-    if any(argument in ("--help", "-h", "-help", "--helpfull", "--helpshort") for argument in argv[1:]):
+    if set(HELP) & set(argv[1:]):
         try:
-            print(_help(doc), flush=True)
+            print(_wrapped(_help(doc)), flush=True)
         except BrokenPipeError:
             _reader_gone()
         sys.exit(0)
     try:
         return flags.FLAGS(argv)
-    except (flags.Error, UnicodeDecodeError) as error:  # the latter for a --flagfile that is no text
-        _fail(" ".join(str(error).split()), 2)
+    except flags.UnrecognizedFlagError as error:
+        _fail(f"--{error.flagname}: unknown; {_nearest(error.flagname)}", 2)
+    except flags.Error as error:
+        if isinstance(cause := error.__context__, OSError):
+            _fail(f"--flagfile={cause.filename}: {cause.strerror}", 2)
+        _fail(" ".join(str(error).removeprefix("flag ").split()), 2)
+    except UnicodeDecodeError:
+        _fail("a --flagfile is not a text file", 2)
 
 
-def _guarded(main, argv):
+def _nearest(name):
+    """What is said to who types a flag that there is not."""
+    if name == "steps" and "attacks" in flags.FLAGS:
+        return "the number of steps is a part of an attack's name: --attacks=pgd-20"
+    known = sorted({each for names in _sections.values() for each in names})
+    meant = [each for each in known if "".join(word[0] for word in each.split("_")).startswith(name)]
+    meant += [each for each in known if name in each.split("_") or each.startswith(f"{name}_")]
+    meant = meant or difflib.get_close_matches(name, known, n=1)
+    return f"did you mean --{', --'.join(dict.fromkeys(meant[:3]))}?" if meant else "--help lists the flags"
+
+
+def _guarded(main, argv, resumes):
     logging.set_verbosity(logging.ERROR)  # TensorFlow's and Keras's notes are not for the user of a command
     tf.get_logger().setLevel("ERROR")
     try:
         if len(argv) > 1:
-            raise UsageError(
-                None, None, f"unexpected argument {argv[1]!r}: flags are written --name=value (see --help)"
-            )
+            reason = "flags are written --name=value, a value with spaces in quotes (see --help)"
+            raise UsageError(None, None, f"unexpected argument {argv[1]!r}: {reason}")
         main()
     except UsageError as error:
         _fail(error, 2)
@@ -151,13 +193,14 @@ def _guarded(main, argv):
         number = getattr(error, "number", None)
         _fail(error, 128 + number if number else 1)
     except KeyboardInterrupt:
-        _fail("interrupted", 130)
+        _fail("interrupted; the same command goes on after the last batch" if resumes else "interrupted", 130)
     except BrokenPipeError:
         _reader_gone()
     except tf.errors.ResourceExhaustedError as error:
-        _fail(f"out of memory or disk space: {str(error).splitlines()[0]}; a smaller --batch_size needs less memory", 1)
+        remedy = "" if "No space left" in str(error) else "; a smaller --batch_size needs less memory"
+        _fail(f"out of {'memory' if remedy else 'disk space'}: {in_words(error)}{remedy}", 1)
     except tf.errors.OpError as error:  # files that TensorFlow reads or writes
-        _fail(" ".join(str(error).split())[:300], 1)
+        _fail(in_words(error), 1)
     except OSError as error:
         _fail(f"{error.filename or 'input/output'}: {error.strerror or error}", 1)
 
@@ -183,4 +226,16 @@ def _help(doc):
             prefix = "--[no]" if flag.boolean else "--"
             lines.append(f"  {prefix}{name}: {flag.help}{default}")
     lines += ["", "--flagfile=FILE reads flags from a file, one a line."]
+    return "\n".join(lines)
+
+
+def _wrapped(text):
+    """For the width of the terminal, if it is shown in one: what continues a flag's help is indented."""
+    if not sys.stdout.isatty():
+        return text
+    width, lines = shutil.get_terminal_size().columns, []
+    for line in text.splitlines():
+        start = line[: len(line) - len(line.lstrip())] + "    " * line.lstrip().startswith("--")
+        style = {"subsequent_indent": start, "break_on_hyphens": False, "break_long_words": False}
+        lines += textwrap.wrap(line, width, drop_whitespace=True, **style) or [""]
     return "\n".join(lines)

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import os
+import re
 from collections.abc import Collection, Mapping
 from types import UnionType
 from typing import Any, Self, dataclass_transform, get_args, get_origin
@@ -19,13 +21,18 @@ def option(
     maximum: float = math.inf,
     choices: Collection | None = None,
     required: bool = False,
+    kind: str | None = None,
 ) -> Any:
     """A field of `Settings`: its default, the help of its flag, and what values it takes.
 
     Its type is str, int, float, bool, one of these or None, or a tuple of them, which are typed with commas.
+
+    Args:
+      kind: of what is typed: "path", in which ~ is the home folder; "radius" or "step", in grey levels, where 8/255 is
+        8 and, on a command line, what is less than one grey level is probably a mistake (see `flags.read`).
     """
-    metadata = {"help": help, "minimum": minimum, "maximum": maximum, "choices": choices, "required": required}
-    return dataclasses.field(default=default, metadata=metadata)
+    limits = {"minimum": minimum, "maximum": maximum, "choices": choices, "required": required}
+    return dataclasses.field(default=default, metadata={"help": help, "kind": kind} | limits)
 
 
 def required(help: str, **limits: Any) -> Any:
@@ -95,14 +102,14 @@ def _check(field, value):
 class Checkpoint(Settings):
     """A checkpoint of a run."""
 
-    train_dir: str = required("folder of the run")
-    checkpoint: str | None = option(None, "step or path of its checkpoint [the latest]")
+    train_dir: str = required("folder of the run", kind="path")
+    checkpoint: str | None = option(None, "step or path of its checkpoint [the latest]", kind="path")
 
 
 class Download(Settings):
     """Where the data set of a run is now."""
 
-    data_dir: str | None = option(None, "where the data set is now [as the run was trained]")
+    data_dir: str | None = option(None, "where the data set is now [as the run was trained]", kind="path")
     download: bool = option(False, "prepare the data set there if it is missing")
 
 
@@ -112,29 +119,67 @@ class Seed(Settings):
     seed: int = option(0, "of every random draw", minimum=0, maximum=2**31 - 1)
 
 
-class _Several(ArgumentParser):
-    """Of values with commas between them."""
+class _Path(ArgumentParser):
+    def parse(self, argument):
+        return argument and os.path.expanduser(argument)
 
-    def __init__(self, element: type):
+
+class _Int(IntegerParser):
+    def convert(self, argument):
+        return _convert(super().convert, argument, "a whole number")
+
+
+class _Float(FloatParser):
+    def convert(self, argument):
+        return _convert(super().convert, argument, "a number")
+
+
+class _Size(_Float):
+    """In grey levels, or as a fraction of 255, as papers have it."""
+
+    def convert(self, argument):
+        return super().convert(re.sub(r"/255(\.0*)?$", "", argument) if isinstance(argument, str) else argument)
+
+
+class _Bool(BooleanParser):
+    def parse(self, argument):
+        return _convert(super().parse, argument, "true or false")
+
+
+def _convert(convert, argument, expected):
+    """What `convert` makes of an argument; its errors are Python's own words, these are for people."""
+    try:
+        return convert(argument)
+    except (ValueError, TypeError):
+        raise ValueError(f"must be {expected}") from None
+
+
+class _Several(ArgumentParser):
+    """Of values with commas between them, and spaces after these if one likes."""
+
+    def __init__(self, element: ArgumentParser):
         self.element = element
 
     def parse(self, argument):
         if isinstance(argument, tuple):  # a default
             return argument
         try:
-            return tuple(self.element(part) for part in argument.split(",") if part)
-        except ValueError:
-            raise ValueError(f"must be numbers ({self.element.__name__}) with commas") from None
+            return tuple(self.element.parse(part.strip()) for part in argument.split(",") if part.strip())
+        except ValueError as error:
+            raise ValueError(f"{error}, or several with commas") from None
 
 
-_PARSERS = {str: ArgumentParser, int: IntegerParser, float: FloatParser, bool: BooleanParser}
+_PARSERS = {str: ArgumentParser, int: _Int, float: _Float, bool: _Bool}
+_KINDS = {"path": _Path, "radius": _Size, "step": _Size}
 
 
 def parser(field: dataclasses.Field) -> ArgumentParser:
     """What makes a value of a field from its text."""
     kind = field.type
-    if get_origin(kind) is tuple:
-        return _Several(get_args(kind)[0])
-    if isinstance(kind, UnionType):  # or None
+    several = get_origin(kind) is tuple
+    if several:
+        kind = get_args(kind)[0]
+    elif isinstance(kind, UnionType):  # or None
         kind = next(each for each in get_args(kind) if each is not type(None))
-    return _PARSERS[kind]()
+    made = _KINDS.get(field.metadata["kind"], _PARSERS[kind])()
+    return _Several(made) if several else made

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from madry_cifar import replicas
-from madry_cifar.cli.errors import RunError, UsageError, unknown
+from madry_cifar.cli.errors import RunError, UsageError, in_words, unknown
 from madry_cifar.data import original_files
 from madry_cifar.randomness import draw_seed, uniform
 
@@ -176,8 +176,7 @@ def prepared(name: str, data_dir: str | None, download: bool):
         try:
             builder.download_and_prepare()
         except Exception as error:  # a download may fail in any way
-            reason = " ".join(str(error).split())[:200]
-            raise RunError(f"{name} could not be prepared in {builder.data_dir_root}: {reason}") from None
+            raise RunError(f"{name} could not be prepared in {builder.data_dir_root}: {in_words(error)}") from None
     return tfds, builder
 
 
@@ -188,8 +187,7 @@ def _from_tfds(name, data_dir, download, limits):
         splits = [_read(tfds, builder, *wanted) for wanted in limits.items()]
         sample = next(iter(builder.as_dataset(split="test[:1]", decoders={"image": tfds.decode.SkipDecoding()})))
     except (tf.errors.OpError, OSError, KeyError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise RunError(f"{name} in {builder.data_dir} cannot be read: {reason}; prepare it again") from None
+        raise RunError(f"{name} in {builder.data_dir} cannot be read: {in_words(error)}; prepare it again") from None
     provenance = f"{name} {builder.version} (tensorflow-datasets)"
     if sample["image"].numpy().startswith(b"\xff\xd8"):
         provenance += ", JPEG-recompressed images: not the original pixels"
@@ -205,13 +203,11 @@ def _builder(name, data_dir, download):
         builder = tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError:
         raise UsageError("dataset", name, "tensorflow-datasets knows no set of this name") from None
-    except (ValueError, OSError) as error:
-        raise RunError(
-            f"{name} in --data_dir={data_dir}: {' '.join(str(error).split())[:200]}; prepare it again"
-        ) from None
     except (ImportError, AttributeError) as error:  # it loads its parts late, and then lacks what cannot be imported
         remedy = "with a TensorFlow older than 2.20, pip install 'tensorflow-metadata<1.17'"
         raise RunError(f"tensorflow-datasets cannot be used as installed ({error}); {remedy}") from None
+    except Exception as error:  # damaged descriptions of the data may make it raise anything
+        raise RunError(f"{name} in --data_dir={data_dir}: {in_words(error)}; prepare it again") from None
     if not download and not builder.is_prepared():
         reason = (
             f"not prepared in --data_dir={builder.data_dir_root}; point --data_dir to where it is, or add --download"

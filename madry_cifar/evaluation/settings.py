@@ -46,8 +46,10 @@ class Attacks(Settings):
         "what to run: natural, fgsm, fgsm-rs (from a random start), pgd-N, cw-N, eot-pgd-N (random outputs), apgd-ce, "
         "apgd-dlr, apgd-t, fab-t, square, multitargeted, cw-l2, autoattack (-plus, -rand); see docs/evaluation.md",
     )
-    epsilon: tuple[float, ...] = option((8.0,), "radius of the L∞ ball, in grey levels of 255; or several, with commas")
-    step_size: float = option(2.0, "size of a step of PGD and CW, in grey levels")
+    epsilon: tuple[float, ...] = option(
+        (8.0,), "radius of the L∞ ball, in grey levels of 255; or several, with commas", kind="radius"
+    )
+    step_size: float = option(2.0, "size of a step of PGD and CW, in grey levels", kind="step")
     restarts: int = option(
         1, "random starts of attacks that have one and do not say how many, as pgd-20x5 does", minimum=1
     )
@@ -56,8 +58,10 @@ class Attacks(Settings):
 class Surrogate(Settings):
     """Another run's network, that the adversarial images are made on."""
 
-    surrogate_dir: str | None = option(None, "run whose network the adversarial images are made on [--train_dir]")
-    surrogate_checkpoint: str | None = option(None, "step or path of its checkpoint [the latest]")
+    surrogate_dir: str | None = option(
+        None, "run whose network the adversarial images are made on [--train_dir]", kind="path"
+    )
+    surrogate_checkpoint: str | None = option(None, "step or path of its checkpoint [the latest]", kind="path")
 
 
 class Images(Settings):

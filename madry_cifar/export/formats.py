@@ -1,6 +1,7 @@
 """A classifier as a file: how each format is written, and how it is loaded again without the classifier."""
 
 import dataclasses
+import os
 import pathlib
 import warnings
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from madry_cifar.export import stablehlo
 from madry_cifar.export.plain_keras import plain
 from madry_cifar.networks.wide_resnet import WideResNet
 from madry_cifar.predictor import Predictor
+from madry_cifar.runs.files import no_pattern
 
 Classify = Callable[[np.ndarray], np.ndarray]
 
@@ -64,7 +66,8 @@ def _write_savedmodel(predictor, path, batch_size):
 
 
 def _load_savedmodel(path, draw=None):
-    model = tf.saved_model.load(str(path))  # kept by the function below, as its variables are
+    with no_pattern(f"{path}/saved_model.pb") as file:
+        model = tf.saved_model.load(os.path.dirname(file))  # kept by the function below, as its variables are
     others = {} if draw is None else {"draw": tf.constant(draw, tf.int64)}
     return lambda images: model.signatures["serving_default"](images=tf.constant(images), **others)["logits"].numpy()
 

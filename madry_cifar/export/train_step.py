@@ -16,7 +16,6 @@ import numpy as np
 import tensorflow as tf
 
 from madry_cifar import data
-from madry_cifar.cli.errors import RunError
 from madry_cifar.export import stablehlo
 from madry_cifar.runs import checkpoints
 from madry_cifar.runs.files import write_json
@@ -51,12 +50,7 @@ class TrainStep:
 
     def restore(self, path: str) -> None:
         """Gives the variables their values in the checkpoint at `path`. Raises RunError when it does not have them."""
-        stored = checkpoints.read(path)
-        try:
-            for name, variable in self.variables.items():
-                variable.assign(stored[name])
-        except (KeyError, ValueError) as error:
-            raise RunError(f"checkpoint {path}: of another network or training ({error})") from None
+        checkpoints.assign(self.variables, checkpoints.read(path), path)
 
     def write(self, path: pathlib.Path, about: Mapping) -> None:
         """Writes the program to `path`, and beside it its inputs and their description, after what it is `about`."""

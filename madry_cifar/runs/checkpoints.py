@@ -8,18 +8,23 @@ how the objects are nested.
 
 import os
 import pathlib
+import shutil
+import sys
 from collections.abc import Mapping
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from madry_cifar.cli.errors import RunError, UsageError
+from madry_cifar.cli.errors import RunError, UsageError, in_words
 from madry_cifar.networks.layers import flat_variables, unambiguous
+from madry_cifar.runs.files import naming, no_pattern, replacing
 from madry_cifar.training.optimizers import Optimizer
 
 PREFIX = "ckpt"
-_DAMAGED = (tf.errors.OpError, IndexError, RuntimeError)  # what TensorFlow raises for damaged files, by their kind
+TEMPORARY = ".writing-"
+ENDINGS = (".data-00000-of-00001", ".index")  # the index last: without it there is no checkpoint
+_DAMAGED = (tf.errors.OpError, IndexError, RuntimeError, ValueError)  # what TensorFlow raises, by the kind of damage
 
 
 def flat_state(networks: Mapping[str, keras.Model], optimizers: Mapping[str, Optimizer]) -> dict[str, tf.Variable]:
@@ -45,6 +50,13 @@ def _counts(optimizers):
     return {f"{name}.count": made.count for name, made in optimizers.items() if made.count is not None}
 
 
+class Damaged(RunError):
+    """The files of a checkpoint are not whole."""
+
+    def __init__(self, path: str, reason: str):
+        super().__init__(f"checkpoint {path}: damaged ({reason})")
+
+
 class Checkpoints:
     """Saves and restores all that a run needs to go on bit for bit.
 
@@ -52,7 +64,7 @@ class Checkpoints:
       train_dir: the run's folder.
       networks, optimizers: by name, as in `Method`.
       keep: how many of the latest checkpoints to keep; 0 keeps all.
-      writes: whether this process is the one that saves.
+      writes: whether this process is the one that saves; no other may at the same time.
 
     Raises:
       ValueError: when these cannot all be saved; see `flat_state`.
@@ -67,70 +79,114 @@ class Checkpoints:
         *,
         writes: bool = True,
     ):
-        self.train_dir, self.step = train_dir, tf.Variable(0, dtype=tf.int64, trainable=False)
+        self.train_dir, self.keep, self.step = train_dir, keep, tf.Variable(0, dtype=tf.int64, trainable=False)
         self.state, self.counts = flat_state(networks, optimizers), _counts(optimizers)
-        self.checkpoint = tf.train.Checkpoint(step=self.step, **self.state)
-        folder = str(pathlib.Path(train_dir) / "checkpoints")
+        self.saved = None  # after which step this is saved already
         if writes:
-            _mend_list(folder, list(saved_steps(train_dir).values()))
-        self.manager = tf.train.CheckpointManager(self.checkpoint, folder, keep or None, checkpoint_name=PREFIX)
+            remove_temporary(pathlib.Path(train_dir, "checkpoints"))
 
     def restore_latest(self) -> int:
-        """Restores the latest checkpoint, if there is one; returns the number of steps done.
+        """Restores the latest checkpoint that is whole, if there is one; returns the number of steps done.
+
+        It warns, on stderr, of those that it passes over: what a crash of the machine has left empty or cut.
 
         Raises:
-          RunError: when it is damaged, or not one of these networks.
+          RunError: when it is not one of these networks, or none is whole.
         """
-        steps = saved_steps(self.train_dir)
-        if not steps:
-            return 0
-        path, checkpoint = steps[max(steps)], self.checkpoint
-        uncounted = self.counts.keys() - read(path).keys() if self.counts else set()
-        if uncounted:  # of an earlier version, whose optimizers all made one update a step
-            kept = {name: variable for name, variable in self.state.items() if name not in uncounted}
-            checkpoint = tf.train.Checkpoint(step=self.step, **kept)
-        _restore(checkpoint, path)
-        for name in uncounted:
-            self.counts[name].assign(self.step)
-        return int(self.step)
+        steps, damaged = saved_steps(self.train_dir), []
+        for step, path in reversed(steps.items()):
+            try:
+                self._restore(path)
+            except Damaged as error:
+                damaged.append(error)
+                continue
+            for error in damaged:
+                print(f"warning: {error}; going on from one before it, after step {step}", file=sys.stderr)
+            self.saved = step
+            return step
+        if damaged:
+            raise damaged[0]
+        return 0
+
+    def _restore(self, path):
+        stored = read(path)
+        uncounted = self.counts.keys() - stored.keys()  # of an earlier version, whose optimizers all made one a step
+        stored |= {name: stored["step"] for name in uncounted}
+        state = self.state | {"step": self.step}
+        if foreign := sorted(stored.keys() - state.keys()):
+            raise RunError(f"checkpoint {path}: of another network (it also has {foreign[0]})")
+        assign(state, stored, path)
 
     def save(self, step: int) -> str:
-        """Saves after `step` steps, unless that is saved already; returns the checkpoint's path."""
-        if step not in saved_steps(self.train_dir):
+        """Saves after `step` steps, unless that is saved already; returns the checkpoint's path.
+
+        Older ones than `keep` are removed.
+        """
+        path = pathlib.Path(self.train_dir, "checkpoints", f"{PREFIX}-{step}")
+        if step != self.saved:
             self.step.assign(step)
-            self.manager.save(checkpoint_number=step)
-        return saved_steps(self.train_dir)[step]
+            write(path, self.state | {"step": self.step})
+            self.saved = step
+            whole = [old for earlier, old in saved_steps(self.train_dir).items() if earlier <= step]
+            for old in whole[: -self.keep or 0]:
+                for ending in ENDINGS[::-1]:
+                    pathlib.Path(old + ending).unlink(missing_ok=True)
+            _write_list(self.train_dir)
+        return str(path)
 
 
-def _mend_list(folder, paths):
-    """Makes TensorFlow's list of a folder's checkpoints name those that are there.
+def write(path: pathlib.Path, variables: Mapping[str, tf.Variable]) -> None:
+    """Writes variables by their flat names as a checkpoint, whole or not at all. The folder is made if it is missing.
 
-    After a crash it may be damaged, lost or behind, and then `CheckpointManager` fails, or never deletes what it does
-    not know.
+    Raises:
+      OSError: naming the checkpoint, when the disk is full or the folder cannot be written.
     """
-    paths = [os.path.abspath(path) for path in paths]
+    temporary = path.with_name(f"{TEMPORARY}{path.name}")
     try:
-        state = tf.train.get_checkpoint_state(folder)
-        listed = [] if state is None else [os.path.abspath(path) for path in state.all_model_checkpoint_paths]
-    except ValueError:
-        listed = None
-        pathlib.Path(folder, "checkpoint").unlink()
-    if paths and listed != paths:
-        times = [os.path.getmtime(f"{path}.index") for path in paths]
-        tf.compat.v1.train.update_checkpoint_state(folder, paths[-1], paths, all_model_checkpoint_timestamps=times)
+        with naming(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                tf.train.Checkpoint(**variables).write(str(temporary))
+            except tf.errors.OpError as error:
+                raise OSError(None, in_words(error)) from None
+            for ending in ENDINGS:
+                written = f"{temporary}{ending}"
+                with open(written, "rb") as file:
+                    os.fsync(file.fileno())  # before its name is there, even if the machine crashes
+                os.replace(written, f"{path}{ending}")
+    finally:
+        remove_temporary(path.parent)
 
 
-def _restore(checkpoint, path, partial=False):
-    try:
-        status = checkpoint.restore(path)
-        if partial:
-            status.expect_partial().assert_existing_objects_matched()
-        else:
-            status.assert_consumed()
-    except (*_DAMAGED, ValueError, AssertionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        remedy = "choose an older one, or delete its files"
-        raise RunError(f"checkpoint {path}: damaged or of another network ({reason}); {remedy}") from None
+def remove_temporary(folder: pathlib.Path) -> None:
+    """Removes what an unfinished `write`, or TensorFlow's in earlier versions, has left in a folder."""
+    for pattern in (f"{TEMPORARY}{PREFIX}-*", f"{PREFIX}-*_temp"):
+        for path in folder.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _write_list(train_dir):
+    """TensorFlow's own list of a folder's checkpoints, for other programs: here, the files themselves are looked at."""
+    names = [os.path.basename(path) for path in saved_steps(train_dir).values()]
+    lines = [f'model_checkpoint_path: "{names[-1]}"', *(f'all_model_checkpoint_paths: "{name}"' for name in names)]
+    with replacing(pathlib.Path(train_dir, "checkpoints", "checkpoint")) as temporary:
+        temporary.write_text("\n".join(lines) + "\n")
+
+
+def assign(variables: Mapping[str, tf.Variable], stored: Mapping[str, np.ndarray], path: str) -> None:
+    """Gives variables, by their flat names, the values that were read of the checkpoint at `path`: all, or none.
+
+    Raises:
+      RunError: when it does not hold them.
+    """
+    for name, variable in variables.items():
+        if name not in stored:
+            raise RunError(f"checkpoint {path}: of another network (it has no {name})")
+        if stored[name].shape != tuple(variable.shape):
+            there, here = list(stored[name].shape), list(variable.shape)
+            raise RunError(f"checkpoint {path}: of another network ({name} {there} instead of {here})")
+    for name, variable in variables.items():
+        variable.assign(stored[name])
 
 
 def saved_steps(train_dir: str | os.PathLike) -> dict[int, str]:
@@ -166,13 +222,14 @@ def read(path: str) -> dict[str, np.ndarray]:
     """
     ending = "/.ATTRIBUTES/VARIABLE_VALUE"
     try:
-        reader = tf.train.load_checkpoint(path)
-        stored = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+        with no_pattern(path) as plain:
+            reader = tf.train.load_checkpoint(plain)
+            stored = {key: reader.get_tensor(key) for key in reader.get_variable_to_shape_map()}
     except _DAMAGED as error:
-        raise RunError(f"checkpoint {path}: damaged ({str(error).splitlines()[0]})") from None
-    values = {name.removesuffix(ending): value for name, value in stored.items() if name.endswith(ending)}
-    del values["save_counter"]
-    return {name.replace("..", "."): value for name, value in values.items()}  # TensorFlow doubles a name's dots
+        raise Damaged(path, in_words(error)) from None
+    values = {key.removesuffix(ending): value for key, value in stored.items() if key.endswith(ending)}
+    values.pop("save_counter", None)  # TensorFlow's, in files of earlier versions
+    return {name.replace("..", "."): np.asarray(value) for name, value in values.items()}  # it doubles a name's dots
 
 
 def load(variables: Mapping[str, tf.Variable], train_dir: str | os.PathLike, checkpoint=None) -> None:
@@ -182,7 +239,13 @@ def load(variables: Mapping[str, tf.Variable], train_dir: str | os.PathLike, che
       UsageError: when there is no such checkpoint.
       RunError: when it is damaged or does not hold them.
     """
-    _restore(tf.train.Checkpoint(**variables), find(train_dir, checkpoint)[1], partial=True)
+    step, path = find(train_dir, checkpoint)
+    try:
+        stored = read(path)
+    except Damaged as error:
+        before = [earlier for earlier in saved_steps(train_dir) if earlier < step]
+        raise RunError(f"{error}; the one before it: {before[-1] if before else 'none'}") from None
+    assign(variables, stored, path)
 
 
 def load_network(network: keras.Model, name: str, train_dir: str | os.PathLike, checkpoint=None) -> keras.Model:

@@ -6,6 +6,7 @@ import glob
 import json
 import os
 import pathlib
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -53,11 +54,29 @@ def _clean(path):
 
 
 @contextlib.contextmanager
-def alone(folder: pathlib.Path) -> Iterator[None]:
-    """Waits until no other process is in such a block for the same folder, which is made if it is missing."""
+def no_pattern(path: str) -> Iterator[str]:
+    """A path of the same file or files that TensorFlow reads as it stands: to it, "[0.1]" and the like are patterns."""
+    folder, name = os.path.split(os.path.abspath(path))
+    if not set(folder) & set("*?[\\"):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as place:
+        link = os.path.join(place, "folder")
+        os.symlink(folder, link)
+        yield os.path.join(link, name)
+
+
+@contextlib.contextmanager
+def alone(folder: pathlib.Path, lock: str = ".lock", *, wait: bool = True) -> Iterator[None]:
+    """Waits until no other process is in such a block for the same folder, which is made if it is missing.
+
+    Raises:
+      BlockingIOError: when another one is, and it is not to `wait`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # released with the file, even when the process is killed
+    with (folder / lock).open("a") as file:
+        # released with the file, even when the process is killed
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
 
 

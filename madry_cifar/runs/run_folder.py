@@ -1,17 +1,19 @@
 """A run's folder: `flags.json` (settings and versions), `checkpoints/`, TensorBoard's events, `results/`."""
 
+import contextlib
 import datetime
 import json
 import os
 import pathlib
 import platform
 import subprocess
+from collections.abc import Iterator
 from importlib import metadata
 from typing import Any
 
 from madry_cifar.cli.errors import RunError, UsageError
 from madry_cifar.runs import machine
-from madry_cifar.runs.files import write_json
+from madry_cifar.runs.files import alone, write_json
 
 SCHEMA_VERSION = 1
 NEEDED = ("depth", "width", "num_classes")  # without which no network can be built
@@ -57,6 +59,23 @@ ADDED = {
 }
 
 
+@contextlib.contextmanager
+def trained_alone(train_dir: str) -> Iterator[None]:
+    """Keeps other trainings out of a folder; it may be evaluated meanwhile. A process that is dead keeps out none.
+
+    Raises:
+      UsageError: when another process trains there, or the folder cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(alone(pathlib.Path(train_dir), ".training.lock", wait=False))
+        except BlockingIOError:
+            raise UsageError("train_dir", train_dir, "another process trains here; wait for it, or stop it") from None
+        except OSError as error:
+            raise UsageError("train_dir", train_dir, f"cannot be written ({error.strerror})") from None
+        yield
+
+
 def create(train_dir: str, flags: dict[str, Any], provenance: str | None = None) -> pathlib.Path:
     """The folder for a run with these settings, on data of this provenance: a new one, or the same run's, to go on.
 
@@ -65,7 +84,7 @@ def create(train_dir: str, flags: dict[str, Any], provenance: str | None = None)
     """
     folder = pathlib.Path(train_dir)
     content = {"schema_version": SCHEMA_VERSION, "flags": flags, "provenance": provenance, **environment()}
-    if (folder / "flags.json").exists():
+    if (folder / "flags.json").exists() and any(folder.glob("checkpoints/ckpt-*.index")):  # else nothing was trained
         before = read(folder)
         _check_same(folder, flags, before["flags"])
         if None not in (provenance, before.get("provenance")) and provenance != before["provenance"]:
@@ -85,10 +104,16 @@ def create(train_dir: str, flags: dict[str, Any], provenance: str | None = None)
 
 
 def _check_same(folder, flags, before):
+    kinds = ["an attack" if "attack" in each else "a classifier" for each in (flags, before)]
+    if kinds[0] != kinds[1]:
+        raise UsageError(
+            "train_dir", folder, f"holds the training of {kinds[1]}, not of {kinds[0]}; use another folder"
+        )
     before = {name: value for name, value in ADDED.items() if name in flags} | before
     differing = sorted(name for name in {*flags, *before} - MAY_CHANGE if flags.get(name) != before.get(name))
     if differing:
-        changes = ", ".join(f"--{name} (there {before.get(name)}, now {flags.get(name)})" for name in differing)
+        changes = ", ".join(f"--{name} (there {before.get(name)}, now {flags.get(name)})" for name in differing[:8])
+        changes += f" and {len(differing) - 8} more" if len(differing) > 8 else ""
         raise UsageError("train_dir", folder, f"holds a run with other settings: {changes}; use another folder")
 
 

@@ -14,6 +14,7 @@ import tensorflow as tf
 from madry_cifar.cli.errors import RunError, UsageError
 from madry_cifar.networks.wide_resnet import WideResNet, check_size
 from madry_cifar.runs.checkpoints import flat_variables
+from madry_cifar.runs.files import no_pattern
 from madry_cifar.runs.foreign import differences
 
 KINDS = {"madry": ("at", "natural"), "rvs": ("rvs",)}  # whose code wrote it → what it may have trained by
@@ -80,11 +81,12 @@ def read(prefix: str) -> tuple[str, WideResNet, dict[str, np.ndarray]]:
       RunError: when it is damaged.
     """
     try:
-        reader = tf.train.load_checkpoint(prefix)
-        shapes = reader.get_variable_to_shape_map()
-        kind, classifier = _recognize(prefix, shapes)
-        theirs = _expected(prefix, kind, classifier, shapes)
-        return kind, classifier, {flat: reader.get_tensor(name) for flat, name in theirs.items()}
+        with no_pattern(prefix) as plain:
+            reader = tf.train.load_checkpoint(plain)
+            shapes = reader.get_variable_to_shape_map()
+            kind, classifier = _recognize(prefix, shapes)
+            theirs = _expected(prefix, kind, classifier, shapes)
+            return kind, classifier, {flat: reader.get_tensor(name) for flat, name in theirs.items()}
     except (tf.errors.NotFoundError, ValueError) as error:
         if isinstance(error, UsageError):
             raise

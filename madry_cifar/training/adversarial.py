@@ -22,9 +22,9 @@ class Natural(OnExamples):
 class AdversarialTrainingOptions(Options):
     """Madry et al., with the seven steps that the RvS paper names."""
 
-    epsilon: float = option(8.0, "radius of the L∞ ball, in grey levels of 255", minimum=0)
+    epsilon: float = option(8.0, "radius of the L∞ ball, in grey levels of 255", minimum=0, kind="radius")
     attack_steps: int = option(7, "steps of the PGD attack trained on", minimum=0)
-    attack_step_size: float = option(2.0, "size of such a step, in grey levels", minimum=0)
+    attack_step_size: float = option(2.0, "size of such a step, in grey levels", minimum=0, kind="step")
     attack_batch_norm: str = option(
         "train",
         "batch norm while attacking: train (batch statistics, running ones updated at every step, as released), "

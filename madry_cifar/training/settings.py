@@ -103,7 +103,7 @@ class LoopSettings(Schedule, Execution):
 
     eval_attacks: str = option("natural,pgd-7", "attacks of the periodic evaluation (see rvs_tf.evaluate)")
     starts_from: tuple[str, ...] = option(
-        (), "folders of runs whose weights the networks of the same names start from, with commas"
+        (), "folders of runs whose weights the networks of the same names start from, with commas", kind="path"
     )
     eval_images: int = option(500, "held-out (or else test) images for it; 0 for all", minimum=0)
 

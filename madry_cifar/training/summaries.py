@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -60,7 +61,16 @@ class Summaries:
     def __init__(self, folder: str | os.PathLike | None, losses: Mapping[str, str] = {}):
         self.folder, self.losses = folder, losses
         noop = folder is None
+        self._goes_on = not noop and any(pathlib.Path(folder).glob("events.*"))
         self.writer = tf.summary.create_noop_writer() if noop else tf.summary.create_file_writer(str(folder))
+
+    def restart(self, step: int) -> None:
+        """Makes TensorBoard drop what earlier events in the folder say of steps after `step`: those are done again."""
+        if self._goes_on:
+            log = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
+            event = tf.compat.v1.Event(wall_time=time.time(), step=step and step + 1, session_log=log)
+            for _ in range(2):  # to its reader the first one in a folder is no restart
+                tf.raw_ops.ImportEvent(writer=self.writer._resource, event=event.SerializeToString())
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """One point on each named curve."""

@@ -3,10 +3,12 @@
 import contextlib
 import pathlib
 import signal
+import sys
 import time
 
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
 from madry_cifar.cli.errors import RunError
 from madry_cifar.cli.progress import progress_bar
@@ -19,6 +21,8 @@ from madry_cifar.training.settings import Schedule
 from madry_cifar.training.steps import Steps
 from madry_cifar.training.strategies import is_chief, several_workers
 from madry_cifar.training.summaries import EVALUATION, ON_TRAINING, Summaries
+
+SOON, LONG = 20, 900  # seconds after which a training says how long it takes, if that is longer than the latter
 
 
 class Interrupted(RunError):
@@ -89,6 +93,9 @@ class Trainer:
           RunError: when a loss is not finite, or another worker is lost; the last good checkpoint is kept.
         """
         last, first = self.method.steps(self.batches.steps_per_epoch), self.step
+        if self.chief and first < last:
+            self.summaries.restart(first)
+        foretold = self._foretell(last, first, time.monotonic())
         bar = progress_bar(last, "step", initial=first, disable=not self.chief)
         with _signals() as received, self._workers_lost(), self.profiler, bar:
             stopped = False
@@ -96,6 +103,7 @@ class Trainer:
                 self.profiler.at(self.step)
                 losses = self._advance(self._until_due(last, first))
                 bar.update(self.step - bar.n)
+                next(foretold, None)
                 if self.chief:
                     self._report(losses, bar, first)
                 if self._due("checkpoint_every"):
@@ -103,6 +111,16 @@ class Trainer:
         self._save()
         if stopped:
             raise Interrupted(received[0] if received else signal.SIGTERM, self.step)
+
+    def _foretell(self, last, first, started):
+        """Says once, to who has waited for a while, how long the steps up to the `last` take, if that is long."""
+        compiled = self.step, time.monotonic()  # after the first call
+        while time.monotonic() - started < SOON:
+            yield
+        step, since = compiled if compiled[0] < self.step else (first, started)
+        rest = (last - self.step) * (time.monotonic() - since) / (self.step - step)
+        if self.chief and rest > LONG:
+            tqdm.write(f"the steps that are left take about {_duration(rest)}", file=sys.stderr)
 
     def _to_stop(self, received):
         """Whether a signal has come; the workers stop after the same step."""
@@ -150,7 +168,8 @@ class Trainer:
 
     def _last_good(self):
         kept = list(saved_steps(self.train_dir).values())[-1:] or ["none"]
-        return f"The last good checkpoint is {kept[0]}; lower learning rates usually help"
+        place = "" if kept == ["none"] else ", in another --train_dir"
+        return f"The last good checkpoint is {kept[0]}; lower learning rates usually help{place}"
 
     def _log(self, losses, bar):
         step = self.step - 1  # what the losses and the batch belong to
@@ -199,6 +218,11 @@ class Trainer:
                 f"after step {self.step}: lost another worker ({type(error).__name__}); start all of them again, to go "
                 f"on after step {max(saved_steps(self.train_dir), default=0)}"
             ) from None
+
+
+def _duration(seconds):
+    unit, size = next((each for each in (("days", 86400), ("hours", 3600)) if seconds > 2 * each[1]), ("minutes", 60))
+    return f"{seconds / size:.0f} {unit}"
 
 
 @contextlib.contextmanager

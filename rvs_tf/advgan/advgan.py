@@ -58,7 +58,9 @@ class AdvGANOptions(TrainingOptions):
 
     batch_size: int = option(128, "images per step (AdvGAN-tf)", minimum=1)
     epochs: int = option(50, "passes over the training images (AdvGAN-tf)", minimum=1)
-    epsilon: float = option(8.0, "radius of the L∞ ball, in grey levels of 255 (the RvS paper)", minimum=0, maximum=255)
+    epsilon: float = option(
+        8.0, "radius of the L∞ ball, in grey levels of 255 (the RvS paper)", minimum=0, maximum=255, kind="radius"
+    )
     generator_width: int = option(
         1, "factor of the generator's channels; AdvGAN-tf: 1; 8 is a stronger attack", minimum=1
     )

@@ -21,7 +21,7 @@ class AnalysisSettings(Settings):
     """Which run is analysed, and how many perturbations."""
 
     train_dir: str = like(Checkpoint, "train_dir", help="folder of the RvS run")
-    output: str = required("file for the result")
+    output: str = required("file for the result", kind="path")
     checkpoints: str | None = option(None, "steps with commas between")
     draws: int = option(100, "perturbations of each image", minimum=1)
     seed: int = like(Seed, "seed", help="of the latent vectors and the noise")

@@ -16,7 +16,7 @@ from rvs_tf.labels import interpolation_labels
 class AdvInterpOptions(Options):
     """Defaults: the attack and labels of the released script; its network and schedule are in the original presets."""
 
-    epsilon: float = option(8.0, "radius of the L∞ ball, in grey levels of 255", minimum=0)
+    epsilon: float = option(8.0, "radius of the L∞ ball, in grey levels of 255", minimum=0, kind="radius")
     label_share: float = option(
         0.5, "ε_y: share of the label that goes to all classes but the partner's", minimum=0, maximum=1
     )

@@ -19,9 +19,9 @@ from rvs_tf.labels import bilateral_labels
 class BilateralOptions(Options):
     """The defaults of the released code, seven steps of 2; R-MC-LA (8) is `attack_steps=1, attack_step_size=8`."""
 
-    epsilon: float = option(8.0, "radius of the L∞ ball, in grey levels of 255", minimum=0)
+    epsilon: float = option(8.0, "radius of the L∞ ball, in grey levels of 255", minimum=0, kind="radius")
     attack_steps: int = option(7, "steps of the attack trained on", minimum=1)
-    attack_step_size: float = option(2.0, "size of such a step, in grey levels", minimum=0)
+    attack_step_size: float = option(2.0, "size of such a step, in grey levels", minimum=0, kind="step")
     target: str = option(
         "mc",
         "the wrong class that the attack moves to: mc (most confusing: the largest logit), mosa (the nearest boundary, "

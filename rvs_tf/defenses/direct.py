@@ -28,7 +28,7 @@ class DirectOptions(Options):
 
     weight_decay: float = option(1e-5, "factor of the sum of weight²/2 in the loss of each network", minimum=0)
     weight_decay_on: str = like(Options, "weight_decay_on", choices=("kernels",))
-    epsilon: float = option(8.0, "radius of the L∞ ball, in grey levels of 255", minimum=0)
+    epsilon: float = option(8.0, "radius of the L∞ ball, in grey levels of 255", minimum=0, kind="radius")
     generator_updates: int = option(5, "of the generator in a step", minimum=1)
     generator_learning_rate: float = option(2e-3, "of the generator's Adam, constant", minimum=0)
     generator_width: int = option(64, "channels of the generator's first layer", minimum=1)

@@ -20,9 +20,9 @@ from sinkhorn_tf import sinkhorn_distance
 class FeatScatterOptions(Options):
     """Defaults: the attack and labels of the released script; its network and schedule are in the original presets."""
 
-    epsilon: float = option(8.0, "radius of the L∞ ball, in grey levels of 255", minimum=0)
+    epsilon: float = option(8.0, "radius of the L∞ ball, in grey levels of 255", minimum=0, kind="radius")
     attack_steps: int = option(1, "steps of the attack trained on", minimum=1)
-    attack_step_size: float = option(8.0, "size of such a step, in grey levels", minimum=0)
+    attack_step_size: float = option(8.0, "size of such a step, in grey levels", minimum=0, kind="step")
     label_smoothing: float = option(0.5, "share of the label given to the wrong classes", minimum=0, maximum=1)
     scattered: str = option(
         "logits", "what is moved apart: logits (released code) or features (paper)", choices=("logits", "features")

@@ -22,7 +22,7 @@ from rvs_tf.labels import interpolation_labels
 class L2LOptions(Options):
     """Defaults: ε = 8 (the released code has 0.031 of 1, that is 7.905) and the released attacker's optimizer."""
 
-    epsilon: float = option(8.0, "radius of the L∞ ball, in grey levels of 255", minimum=0)
+    epsilon: float = option(8.0, "radius of the L∞ ball, in grey levels of 255", minimum=0, kind="radius")
     attacker_gradient: bool = option(True, "the attacker sees the gradient at the image too (off: naive L2L)")
     attacker_steps: int = option(1, "calls of the attacker, each at the image that it made; 2: two-step L2L", minimum=1)
     attacker_learning_rate: float = option(1e-3, "of the attacker's Adam, constant", minimum=0)

@@ -23,7 +23,7 @@ class L2LDAOptions(Options):
 
     weight_decay: float = option(1e-5, "of both networks, added to their clipped gradients", minimum=0)
     weight_decay_on: str = like(Options, "weight_decay_on", default="all", choices=("all",))
-    epsilon: float = option(8.0, "radius of the L∞ ball, in grey levels of 255", minimum=0)
+    epsilon: float = option(8.0, "radius of the L∞ ball, in grey levels of 255", minimum=0, kind="radius")
     attacker_steps: int = option(10, "steps of the generator, through all of which it is trained", minimum=1)
     diversity_weight: float = option(0.5, "λ of the distance between images of two random vectors", minimum=0)
     generator_learning_rate: float = option(0.01, "of the generator, constant", minimum=0)

@@ -25,9 +25,9 @@ class Learn2PerturbOptions(Options):
 
     weight_decay: float = option(3e-4, "of the weights but σ, added to their gradients", minimum=0)
     weight_decay_on: str = like(Options, "weight_decay_on", default="all", choices=("all",))
-    epsilon: float = option(8.0, "radius of the L∞ ball, in grey levels of 255", minimum=0)
+    epsilon: float = option(8.0, "radius of the L∞ ball, in grey levels of 255", minimum=0, kind="radius")
     attack_steps: int = option(7, "steps of the PGD attack trained on", minimum=0)
-    attack_step_size: float = option(2.55, "size of such a step, in grey levels (0.01 of 1)", minimum=0)
+    attack_step_size: float = option(2.55, "size of such a step, in grey levels (0.01 of 1)", minimum=0, kind="step")
     attack_labels: str = option(
         "predicted",
         "the classes that the attack leads away from: predicted ones (released code) or true ones",

@@ -18,9 +18,9 @@ START = 0.255  # standard deviation of the attack's start in grey levels; 0.001 
 class TradesOptions(Options):
     """Defaults: ε = 8 and steps of 2; the released code has 0.031 and 0.007 of 1, that is 7.905 and 1.785."""
 
-    epsilon: float = option(8.0, "radius of the L∞ ball, in grey levels of 255", minimum=0)
+    epsilon: float = option(8.0, "radius of the L∞ ball, in grey levels of 255", minimum=0, kind="radius")
     attack_steps: int = option(10, "steps of the PGD attack trained on", minimum=1)
-    attack_step_size: float = option(2.0, "size of such a step, in grey levels", minimum=0)
+    attack_step_size: float = option(2.0, "size of such a step, in grey levels", minimum=0, kind="step")
     beta: float = option(6.0, "factor of the divergence between natural and perturbed outputs", minimum=0)
     clean_passes: int = option(
         2, "natural passes of a step, which move batch norm's statistics: 2 (released code) or 1", choices=(1, 2)

@@ -29,7 +29,7 @@ def test_a_folder_is_needed(invoke):
         ("--dataset=cifar", "--dataset=cifar: unknown; did you mean 'cifar10'"),
         ("--attack_steps=-1", "--attack_steps=-1: must be at least 0"),
         ("--seeds=0", "--seeds=0: must be at least 1"),
-        ("--epsilons=0,x", "--epsilons=0,x: must be numbers (int) with commas"),
+        ("--epsilons=0,x", "--epsilons=0,x: must be a whole number, or several with commas"),
     ],
 )
 def test_bad_flags_leave_nothing_behind(invoke, tmp_path, flag, message):

@@ -1,6 +1,12 @@
+import io
+import sys
 import types
 
 import pytest
+import tensorflow as tf
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import RunError, UsageError
@@ -27,7 +33,8 @@ class Named(Settings):
 
 
 class SomeOptions(Options):
-    epsilon: float = option(8.0, "radius", minimum=0)
+    epsilon: float = option(8.0, "radius", minimum=0, kind="radius")
+    step_size: float = option(2.0, "step", kind="step")
     noisy: bool = option(True, "add noise")
     mode: str = option("a", "what to do", choices=("a", "b"))
 
@@ -96,6 +103,20 @@ def test_a_run_ended_by_a_signal(command):
     assert command(raising(error)) == (143, "", "error: stopped\n")
 
 
+def test_out_of_disk_space_is_not_out_of_memory(command):
+    full = tf.errors.ResourceExhaustedError(
+        None, None, "{{function_node a_b}} /x/ckpt; No space left on device [Op:SaveV2]"
+    )
+    assert command(raising(full)) == (1, "", "error: out of disk space: /x/ckpt; No space left on device\n")
+    memory = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
+    assert "; a smaller --batch_size needs less memory\n" in command(raising(memory))[2]
+
+
+def test_who_interrupts_is_told_that_it_resumes(invoke):
+    status, _, err = invoke(lambda: flags.run(raising(KeyboardInterrupt()), "It.", resumes=True))
+    assert (status, err) == (130, "error: interrupted; the same command goes on after the last batch\n")
+
+
 def test_an_error_of_the_program_is_not_hidden(command):
     with pytest.raises(ZeroDivisionError):
         command(lambda: 1 / 0)
@@ -160,7 +181,7 @@ def test_a_commands_own_default(invoke):
 def test_a_flagfile_that_is_no_text(command, tmp_path):
     (tmp_path / "binary.flags").write_bytes(b"\xff\xfe\x00")
     status, _, err = command(raising(AssertionError), f"--flagfile={tmp_path / 'binary.flags'}")
-    assert (status, err.count("\n")) == (2, 1)
+    assert (status, err) == (2, "error: a --flagfile is not a text file\n")
 
 
 def test_flagfile(command, tmp_path):
@@ -177,16 +198,19 @@ def test_flagfile(command, tmp_path):
 @pytest.mark.parametrize(
     ("argument", "named"),
     [
-        ("--cuont=5", "cuont"),
-        ("--count=five", "--count=five"),
+        ("--cuont=5", "--cuont: unknown; did you mean --count?"),
+        ("--bs=5", "--bs: unknown; did you mean --batch_size?"),
+        ("--lr=5", "--lr: unknown; did you mean --learning_rate_boundaries, --learning_rate_epochs, --learning_rates?"),
+        ("--nothing_like_it=5", "--nothing_like_it: unknown; --help lists the flags"),
+        ("--count=five", "--count=five: must be a whole number"),
         ("--count=0", "--count=0"),
-        ("--count=2.5", "--count=2.5"),
+        ("--count=2.5", "--count=2.5: must be a whole number"),
         ("--count", "count"),
-        ("--sizes=1,b", "--sizes=1,b"),
+        ("--sizes=1,b", "--sizes=1,b: must be a number"),
         ("--sizes=1,3", "--sizes=3.0: must be at most 2"),
-        ("--epsilon=a", "--epsilon=a"),
-        ("--download=perhaps", "--download=perhaps"),
-        ("--flagfile=/none.flags", "/none.flags"),
+        ("--epsilon=a", "--epsilon=a: must be a number"),
+        ("--download=perhaps", "--download=perhaps: must be true or false"),
+        ("--flagfile=/none.flags", "--flagfile=/none.flags: No such file or directory"),
         ("stray", "unexpected argument 'stray'"),
     ],
 )
@@ -197,6 +221,8 @@ def test_what_is_typed_wrong_is_named(command, argument, named):
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert named in err
+    for words in ("invalid literal", "could not convert", "Non-boolean", "Errno", "codec"):  # Python's own
+        assert words not in err
 
 
 @pytest.mark.parametrize("argument", ["--help", "-h", "-help", "--helpfull", "--helpshort"])
@@ -213,6 +239,35 @@ def test_help(command, argument):
         "  --learning_rates: of the classifier, one after another [0.1,0.01,0.001]",
     ):
         assert line in lines
+
+
+def test_help_is_wrapped_to_the_terminal(monkeypatch):
+    text = "What it does.\n\n  --[no]download: " + 30 * "word " + "[False]\n\nEnd."
+    monkeypatch.setenv("COLUMNS", "60")
+    assert flags._wrapped(text) == text  # in a file or a pipe
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stdout", terminal)
+    first, blank, *option, last, end = flags._wrapped(text).splitlines()
+    assert (first, blank, last, end) == ("What it does.", "", "", "End.")
+    assert max(map(len, option)) <= 60
+    assert [line[:7] for line in option] == ["  --[no", *["      w"] * (len(option) - 2), "      ["]
+    assert " ".join(" ".join(option).split()) == text.splitlines()[2].strip()
+
+
+def test_a_terminal_that_has_not_all_letters(monkeypatch):
+    def main():
+        print("ε = 8")
+        Console().print(Table("± ε", title="attacks", box=box.SIMPLE))
+
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr(sys, "argv", ["command"])
+    with pytest.raises(SystemExit) as end:
+        flags.run(main, "It.")
+    stream.flush()
+    assert end.value.code in (0, None)
+    assert stream.buffer.getvalue().startswith(b"? = 8\n")
 
 
 def test_options_are_the_defaults_unless_given(options):
@@ -233,15 +288,29 @@ def test_options_are_the_defaults_unless_given(options):
     assert (one_rate.learning_rates, one_rate.learning_rate_boundaries) == ((0.1,), ())
 
 
+def test_sizes_of_less_than_a_grey_level_may_be_meant(options):
+    assert options(SOME, "--epsilon=8/255", "--step_size=2/255").epsilon == 8
+    meant = options(SOME, "--epsilon=0.5", "--step_size=0.1", "--below_one_grey_level")
+    assert (meant.epsilon, meant.step_size) == (0.5, 0.1)
+    assert options(SOME, "--epsilon=0").epsilon == 0
+
+
 @pytest.mark.parametrize(
     ("defense", "argument", "line"),
     [
         (PLAIN, "--epsilon=4", "--epsilon=4.0: does not apply to --defense=plain"),
         (PLAIN, "--nonoisy", "--noisy=False: does not apply to --defense=plain"),
         (SOME, "--epsilon=-1", "--epsilon=-1.0: must be at least 0"),
+        (
+            SOME,
+            "--epsilon=0.031",
+            "--epsilon=0.031: less than one grey level of 255: 8/255 is --epsilon=8 (if it is meant,",
+        ),
+        (SOME, "--step_size=.007", "--step_size=0.007: less than one grey level of 255: 8/255 is --step_size=8"),
+        (SOME, "--step_size=0", "--step_size=0: an attack that takes no step"),
         (SOME, "--epsilon=nan", "--epsilon=nan: must be a finite number"),
         (SOME, "--mode=c", "--mode=c: unknown; Known: a, b"),
-        (SOME, "--learning_rates=0.1,x,1", "--learning_rates=0.1,x,1: must be numbers (float) with commas"),
+        (SOME, "--learning_rates=0.1,x,1", "--learning_rates=0.1,x,1: must be a number, or several with commas"),
         (
             SOME,
             "--learning_rates=0.1",

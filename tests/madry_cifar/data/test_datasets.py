@@ -213,8 +213,21 @@ def flip_a_bit(path):
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_damaged_files(name, written, damage, split, tmp_path):
     damage(records(tmp_path, name, split)[-1])
-    with pytest.raises(RunError, match=f"{name} in .* cannot be read: .*; prepare it again"):
+    with pytest.raises(RunError, match=f"{name} in .* cannot be read: .*; prepare it again") as error:
         data.load(name, data_dir=tmp_path)
+    assert "{{" not in str(error.value)  # TensorFlow's names of places in its graph
+
+
+@pytest.mark.parametrize(
+    "change", [lambda text: "", lambda text: text[:50], lambda text: "[]", lambda text: '{"splits": 3}']
+)
+@pytest.mark.parametrize("name", ["cifar10"])
+def test_a_damaged_description(name, written, change, tmp_path):
+    (description,) = tmp_path.rglob("dataset_info.json")
+    description.write_text(change(description.read_text()))
+    with pytest.raises(RunError, match=f"{name} in --data_dir={tmp_path}: .*; prepare it again") as error:
+        data.load(name, data_dir=tmp_path)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["cifar10"])

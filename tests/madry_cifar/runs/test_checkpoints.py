@@ -198,7 +198,7 @@ def test_a_missing_count_excuses_nothing_else(tmp_path):
     networks, optimizers, _ = several(tmp_path / "other")
     del optimizers["adam"]
     Checkpoints(tmp_path, networks, optimizers).save(3)
-    with pytest.raises(RunError, match=r"ckpt-3: damaged or of another network"):
+    with pytest.raises(RunError, match=r"ckpt-3: of another network"):
         several(tmp_path)[2].restore_latest()
 
 
@@ -330,23 +330,92 @@ def assert_one_line_naming(error, path):
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_checkpoint_is_named(saved, damage):
+def test_a_damaged_checkpoint_is_named_and_passed_over(saved, damage, capsys):
     ending, change = DAMAGES[damage]
     path = file(saved, ending)
     path.write_bytes(change(path.read_bytes()))
-    _, _, saver = content(saved)
-    for restore in (saver.restore_latest, lambda: checkpoints.read(str(saved / "checkpoints" / "ckpt-15"))):
-        with pytest.raises(RunError) as error:
-            restore()
-        assert_one_line_naming(error, path)
-    assert_equal(values(load_classifier(saved, 10).variables), scrambled(10))  # the others are as good as before
+    networks, _, saver = content(saved, keep=1)
+    with pytest.raises(RunError) as error:
+        checkpoints.read(str(saved / "checkpoints" / "ckpt-15"))
+    assert_one_line_naming(error, path)
+    assert "delete" not in str(error.value)
+    assert saver.restore_latest() == 10
+    warning = capsys.readouterr().err
+    assert warning.startswith(f"warning: checkpoint {saved}/checkpoints/ckpt-15: damaged (")
+    assert warning.endswith("; going on from one before it, after step 10\n")
+    assert_equal(values(networks["classifier"].variables), scrambled(10))
+    saver.save(12)
+    assert list(saved_steps(saved)) == [12, 15]  # it is not kept in place of a whole one
+    saver.save(15)
+    assert content(saved)[2].restore_latest() == 15
+    assert capsys.readouterr().err == ""
+
+
+def test_a_run_of_damaged_checkpoints_alone(saved):
+    for index in (saved / "checkpoints").glob("*.index"):
+        index.write_bytes(b"")
+    with pytest.raises(RunError, match=r"ckpt-15: damaged"):
+        content(saved)[2].restore_latest()
 
 
 def test_a_checkpoint_without_its_data_is_named(saved):
     file(saved, "data").unlink()
+    with pytest.raises(RunError, match=r"ckpt-15: damaged .*; the one before it: 10"):
+        load_classifier(saved)
+
+
+@pytest.mark.parametrize("name", ["lr=[0.1]", "a*b?", r"a\b", "{x,y} ε"])
+def test_a_folder_with_any_name(tmp_path, name):
+    """To TensorFlow's own functions these are patterns, that match other folders or none."""
+    networks, optimizer, saver = content(tmp_path / name, keep=2)
+    for step in (1, 2, 3):
+        scramble(networks["classifier"].variables + optimizer.state["momentum"], step)
+        saver.save(step)
+    assert list(saved_steps(tmp_path / name)) == [2, 3]
+    others, other_optimizer, other_saver = content(tmp_path / name)
+    assert other_saver.restore_latest() == 3
+    assert_equal(values(others["classifier"].variables), values(networks["classifier"].variables))
+    assert_equal(values(other_optimizer.state["momentum"]), values(optimizer.state["momentum"]))
+    load_network(others["other"], "other", tmp_path / name, 2)
+
+
+def test_what_cannot_be_written_leaves_nothing(saved, monkeypatch):
     _, _, saver = content(saved)
-    with pytest.raises(RunError, match=r"ckpt-15: damaged"):
-        saver.restore_latest()
+    before = sorted((saved / "checkpoints").iterdir())
+
+    def fail(self, path):
+        (saved / "checkpoints" / f"{pathlib.Path(path).name}_temp").mkdir()  # as TensorFlow does
+        raise tf.errors.ResourceExhaustedError(None, None, f"{path}_temp/part-0; No space left on device")
+
+    monkeypatch.setattr(tf.train.Checkpoint, "write", fail)
+    with pytest.raises(OSError, match="No space left on device") as error:
+        saver.save(20)
+    assert error.value.filename == str(saved / "checkpoints" / "ckpt-20")
+    assert sorted((saved / "checkpoints").iterdir()) == before
+
+
+def test_what_a_killed_process_has_left_is_removed(saved):
+    before = sorted((saved / "checkpoints").iterdir())
+    for name in (".writing-ckpt-20_temp", "ckpt-20_temp"):
+        (saved / "checkpoints" / name).mkdir()
+        (saved / "checkpoints" / name / "part-00000-of-00001.index").touch()
+    (saved / "checkpoints" / ".writing-ckpt-20.index").touch()
+    content(saved)
+    assert sorted((saved / "checkpoints").iterdir()) == before
+
+
+def test_checkpoints_of_tensorflows_own_manager_are_read(tmp_path):
+    """As earlier versions wrote them."""
+    networks, optimizer, _ = content(tmp_path)
+    state = flat_state(networks, {"classifier": optimizer})
+    scramble(networks["classifier"].variables, 4)
+    written = tf.train.Checkpoint(step=tf.Variable(4, dtype=tf.int64), **state)
+    folder = str(tmp_path / "checkpoints")
+    tf.train.CheckpointManager(written, folder, None, checkpoint_name="ckpt").save(checkpoint_number=4)
+    others, _, saver = content(tmp_path)
+    assert saver.restore_latest() == 4
+    assert_equal(values(others["classifier"].variables), values(networks["classifier"].variables))
+    assert checkpoints.read(f"{folder}/ckpt-4").keys() == {*state, "step"}
 
 
 def test_a_checkpoint_whose_writing_was_cut_off_is_passed_over(saved):
@@ -359,7 +428,7 @@ def test_a_checkpoint_whose_writing_was_cut_off_is_passed_over(saved):
 def test_checkpoint_of_another_architecture_is_refused(saved, size):
     _, _, saver = content(saved, *size)
     for restore in (saver.restore_latest, lambda: load_network(WideResNet(*size), "classifier", saved)):
-        with pytest.raises(RunError, match=r"ckpt-15: damaged or of another network \(") as error:
+        with pytest.raises(RunError, match=r"ckpt-15: of another network \(") as error:
             restore()
         assert "\n" not in str(error.value)
 
@@ -373,7 +442,7 @@ def test_checkpoint_of_a_larger_network_is_not_continued_by_a_smaller_one(tmp_pa
 
 
 def test_network_that_the_run_does_not_have(saved):
-    with pytest.raises(RunError, match=r"ckpt-15: damaged or of another network"):
+    with pytest.raises(RunError, match=r"ckpt-15: of another network"):
         load_network(Generator(), "generator", saved)
 
 

@@ -1,12 +1,15 @@
+import contextlib
 import dataclasses
 import json
 import signal
+import time
 import types
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorboard.backend.event_processing import plugin_event_accumulator
 
 from madry_cifar import data
 from madry_cifar.cli.errors import RunError
@@ -14,7 +17,7 @@ from madry_cifar.networks.layers import Dense, initialize
 from madry_cifar.networks.wide_resnet import Outputs
 from madry_cifar.runs.checkpoints import flat_state, saved_steps
 from madry_cifar.training.adversarial import AdversarialTraining, Natural
-from madry_cifar.training.trainer import Interrupted, Schedule, Trainer
+from madry_cifar.training.trainer import Interrupted, Schedule, Trainer, _duration
 
 NEVER = {"checkpoint_every": 0, "log_every": 0, "image_every": 0, "eval_every": 0}
 
@@ -259,6 +262,36 @@ def test_a_loss_that_is_not_finite_ends_its_call(trainer, tmp_path):
     assert np.array_equal(state(made)[0], state(six_steps)[0])
 
 
+def test_steps_that_are_done_again_stand_once_in_tensorboard(trainer, tmp_path):
+    def killed(_, seed):
+        raise ZeroDivisionError
+
+    sizes = {"log_every": 1, "checkpoint_every": 4, "eval_every": 7}
+    for dies in (killed, None):  # after step 7, of which 4 are saved
+        made = trainer(evaluator=dies, **sizes)
+        with pytest.raises(ZeroDivisionError) if dies else contextlib.nullcontext():
+            made.train()
+        made.summaries.flush()
+        time.sleep(1.1)  # their files are in the order of the seconds in their names
+    events = plugin_event_accumulator.EventAccumulator(str(tmp_path), size_guidance={"tensors": 0}).Reload()
+    assert [event.step for event in events.Tensors("loss/total")] == list(range(1, 11))
+
+
+def test_a_training_tells_how_long_it_takes(trainer, monkeypatch, capsys):
+    monkeypatch.setattr("madry_cifar.training.trainer.SOON", 0)
+    monkeypatch.setattr("madry_cifar.training.trainer._duration", lambda seconds: f"<{seconds > 0}>")
+    trainer().train()
+    assert "take about" not in capsys.readouterr().err
+    monkeypatch.setattr("madry_cifar.training.trainer.LONG", 0)
+    trainer(steps=20).train()
+    assert capsys.readouterr().err.count("the steps that are left take about <True>") == 1
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(1000, "17 minutes"), (36000, "10 hours"), (9e6, "104 days")])
+def test_durations(seconds, words):
+    assert _duration(seconds) == words
+
+
 def test_a_profile_of_some_steps(trainer, tmp_path):
     trainer(profile_steps=(3, 4), steps_per_call=100).train()
     (profile,) = tmp_path.glob("plugins/profile/*/*.xplane.pb")
@@ -289,7 +322,9 @@ def test_a_second_signal_does_not_wait(trainer, tmp_path):
 
 
 def test_a_loss_that_is_not_finite(trainer, tmp_path):
-    with pytest.raises(RunError, match=r"step 5: cross_entropy loss nan\..* good checkpoint is .*/ckpt-4;"):
+    with pytest.raises(
+        RunError, match=r"step 5: cross_entropy loss nan\..* good checkpoint is .*/ckpt-4; .*, in another --train_dir$"
+    ):
         trainer(Diverging, checkpoint_every=2).train()
     assert list(saved_steps(tmp_path)) == [2, 4]
     assert trainer().step == 4
