@@ -59,7 +59,8 @@ def main() -> None:
     output = _output(settings.output)
     evaluation = Evaluation(settings, settings.save_adversarial, advgans(settings.advgan_dir))
     contents = evaluation.of(settings.checkpoint, settings.reuse)
-    record_evaluation(settings.train_dir, contents[0]["checkpoint"], accuracies(contents))
+    if settings.train_dir:
+        record_evaluation(settings.train_dir, contents[0]["checkpoint"], accuracies(contents))
     if output:
         write_json(output, contents)
     Console().print(table(contents))

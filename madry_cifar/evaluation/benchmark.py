@@ -20,6 +20,8 @@ from madry_cifar.evaluation.evaluator import Evaluator, Task
 from madry_cifar.evaluation.measuring import Measuring
 from madry_cifar.evaluation.table import table
 
+SMALL = "ε = {:.3g} is less than one grey level of 255, so there is next to no attack; 8/255 is epsilon=8"
+
 
 @dataclass(frozen=True)
 class Benchmark:
@@ -113,13 +115,14 @@ def benchmark(
         jit_compile=jit_compile,
     )
     split = evaluator.admit(split, *(task.attack for task in tasks))
-    for note in evaluator.notes:
+    notes = evaluator.notes + (SMALL.format(epsilon),) * (0 < epsilon < 1)
+    for note in notes:
         warnings.warn(note, stacklevel=2)
     with tempfile.TemporaryDirectory() as temporary:
         place = pathlib.Path(folder).expanduser() if folder else pathlib.Path(temporary)
         measuring = Measuring(evaluator, split, place, seed)
         (content,) = measuring(_about(evaluator, name or _name(model), split, seed), [(sizes, tasks)], reuse=True)
-        found = _benchmark(content, evaluator.notes, keep_adversarial)
+        found = _benchmark(content, notes, keep_adversarial)
     if progress:
         print(found)
     return found

@@ -10,16 +10,22 @@ class Target(Checkpoint):
 
     train_dir: str | None = like(Checkpoint, "train_dir", required=False)
     model: str | None = option(
-        None, "in place of a run a model from elsewhere: FILE.keras, a SavedModel's folder or package.module:function"
+        None,
+        "in place of a run a model from elsewhere: FILE.keras, a SavedModel's folder or package.module:function",
+        kind="path",
     )
     pixel_range: tuple[float, ...] = option((0.0, 255.0), "of --model: what it takes for a pixel of 0 and one of 255")
     mean: tuple[float, ...] = option((), "of --model: subtracted from pixels in that range; one, or one a channel")
     std: tuple[float, ...] = option((), "of --model: what they are divided by then")
     outputs: str = option("logits", "of --model: logits or probabilities", choices=OUTPUTS)
     dataset: str | None = option(None, "for --model: digits, or an image-classification set of tensorflow-datasets")
-    data: str | None = option(None, "for --model: images.npz with images and labels, or FOLDER with CLASS/*.png")
+    data: str | None = option(
+        None, "for --model: images.npz with images and labels, or FOLDER with CLASS/*.png", kind="path"
+    )
     image_size: tuple[int, ...] = option((), "for --model: height and width to resize images to [as the model tells]")
-    results_dir: str | None = option(None, "folder for results [results/ of the run; MODEL.results of a model]")
+    results_dir: str | None = option(
+        None, "folder for results [results/ of the run; MODEL.results of a model]", kind="path"
+    )
 
     def __post_init__(self):
         super().__post_init__()

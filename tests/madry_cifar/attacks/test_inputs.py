@@ -191,6 +191,11 @@ def test_everything_wrong_is_fine():
     assert set(found.accuracies.values()) == {0.0}
 
 
+def test_a_radius_in_other_units_is_told():
+    with pytest.warns(UserWarning, match="ε = 0.031 is less than one grey level of 255.*8/255 is epsilon=8"):
+        rvs_tf.benchmark(model, IMAGES, LABELS, "fgsm", epsilon=0.031, progress=False)
+
+
 def test_one_image():
     found = rvs_tf.benchmark(model, IMAGES[:1], LABELS[:1], "natural,pgd-2", epsilon=0, progress=False)
     assert found.accuracies == {"natural": 100.0, "pgd-2": 100.0}
