@@ -79,7 +79,7 @@ def main() -> None:
     about |= {"dataset": dataset.name, "provenance": dataset.provenance, "split": settings.split, "images": len(split)}
     about |= {"step_size": step_size(settings.epsilon)} | settings.pick("epsilon", "seed", "batch_size")
     about |= {"surrogate": its_about} if surrogate else {}
-    outputs[0] /= f"diagnosis_{results.file_name(about)}.json"
+    outputs[0] = results.path_of(outputs[0], about, "diagnosis_")
     kept: dict[str, results.Partial] = {}
 
     def keep(name, attack):

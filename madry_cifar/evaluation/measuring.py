@@ -61,7 +61,7 @@ class Measuring:
 
     def _at(self, about, tasks, reuse):
         """Measures what is missing at one ε; what the results file then has of it."""
-        file = self.folder / f"{results.file_name(about)}.json"
+        file = results.path_of(self.folder, about)
         content = results.read(file, about)
         entries = dict(content.get("attacks", {})) if reuse else {}  # that are not measured again
 

@@ -1,5 +1,6 @@
 """Results files: what was measured on a run's checkpoint, with its protocol, and the outcome of each image.
 
+    path_of                    where results are kept, so that they replace no others
     read, write                a results file (.json) with the predictions beside it (.npz)
     outcome, worst_case        what such a file has of one attack, and of several together
     subject                    what it is of, in words
@@ -10,6 +11,7 @@ A results file holds what was measured on the same weights, images and batches, 
 """
 
 import glob
+import hashlib
 import json
 import math
 import os
@@ -47,6 +49,18 @@ def identity(about: Mapping) -> dict:
     """What results must share to stand in one file, beside its name."""
     surrogate = (about.get("surrogate") or {}).get("classifier_sha256")
     return {name: about.get(name) for name in SAME} | {"surrogate": surrogate}
+
+
+def path_of(folder: pathlib.Path, about: Mapping, prefix: str = "") -> pathlib.Path:
+    """Where results are kept in a folder: a file of their own, if one of other results has their name already."""
+    plain = folder / f"{prefix}{file_name(about)}.json"
+    try:
+        content = json.loads(plain.read_text())
+        is_other = content["schema_version"] != SCHEMA_VERSION or identity(content) != identity(about)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # there is none, or it is damaged
+        return plain
+    digest = hashlib.sha256(json.dumps(identity(about), sort_keys=True).encode()).hexdigest()[:8]
+    return plain.with_name(f"{plain.stem}_{digest}.json") if is_other else plain
 
 
 def read(path: pathlib.Path, about: Mapping) -> dict:

@@ -288,6 +288,22 @@ def test_adversarial_images_that_were_kept(path):
     assert np.array_equal(np.load(path.with_name("a_pgd-7.npy"), allow_pickle=False), images)
 
 
+def test_nothing_that_was_measured_is_replaced_by_something_else(tmp_path):
+    base = ABOUT | {"epsilon": 8.0, "step_size": 2.0, "checkpoint": 10}
+    names = ("classifier_sha256", "provenance", "batch_size", "seed")
+    others = [base, *(base | {name: 7} for name in names), base | {"surrogate": SURROGATE}]
+    for about in [*others, *others]:  # found again where they were
+        results.write(results.path_of(tmp_path, about), outcomes("natural"), about)
+    assert len(list(tmp_path.glob("*.json"))) == len(others)
+    for about in others:
+        path = results.path_of(tmp_path, about)
+        assert set(results.read(path, about)["attacks"]) == set(arrays(path)) - {"labels"} == {"natural"}
+    plain = results.path_of(tmp_path, base)
+    assert plain.name == f"{results.file_name(base)}.json"
+    plain.write_text("damaged")
+    assert results.path_of(tmp_path, base) == plain
+
+
 def test_another_protocol_has_another_file():
     protocol = {"checkpoint": 10, "split": "test", "images": 359, "epsilon": 8.0, "step_size": 2.0, "seed": 0}
     other_surrogate = SURROGATE | {"classifier_sha256": "f" * 64}
