@@ -289,7 +289,7 @@ def test_adversarial_images_that_were_kept(path):
 
 
 def test_nothing_that_was_measured_is_replaced_by_something_else(tmp_path):
-    base = ABOUT | {"epsilon": 8.0, "step_size": 2.0, "checkpoint": 10, "split": "test", "images": 3}
+    base = ABOUT | {"epsilon": 8.0, "step_size": 2.0, "checkpoint": 10, "split": "test", "images": 3, "seed": 0}
     names = ("classifier_sha256", "provenance", "batch_size", "seed")
     others = [base, *(base | {name: 7} for name in names), base | {"surrogate": SURROGATE}]
     for about in [*others, *others]:  # found again where they were
