@@ -47,7 +47,7 @@ RESNET = "batch_norm_epsilon=1e-5 depth=20 width=1 "
 KINDS = {  # flags, and hours on an A100 for CIFAR-10, CIFAR-100 and SVHN
     "natural": (MADRYLAB, (2, 2, 2)),
     "at": (MADRYLAB + "epsilon=8 attack_steps=7 attack_step_size=2 attack_batch_norm=train", (10, 10, 10)),
-    "paper": (FOOTING + "uniform_noise=false latent_draws=1 " + GENERATOR, (4, 7, 4)),
+    "paper": (FOOTING + "uniform_noise=false latent_draws=1 " + GENERATOR + " validation_size=1000", (4, 7, 4)),
     "released": (
         "depth=34 width=10 steps={released} " + RVS + "uniform_noise=true latent_draws=2 " + GENERATOR,
         (6, 9, 5),
@@ -152,6 +152,8 @@ REMARKS = {  # and the presets that they are about
     "Its code for SVHN has other networks, another optimizer of the generator and more images: not repeated here.": (
         "svhn_direct_original"
     ),
+    "The paper reports the checkpoint of the most optimal robustness: here the best on 1,000 held-out images, by "
+    "python -m rvs_tf.evaluate --checkpoint=best.": "cifar10_paper cifar100_paper svhn_paper",
     "RUN is a natural training of the same network: natural.flags of this data set with --depth, --width, "
     "--architecture, --input_scaling and --batch_norm_epsilon from below.": " ".join(
         f"{dataset}_l2l_da_{kind}" for dataset in ("cifar10", "cifar100", "svhn") for kind in ("original", "rvs")

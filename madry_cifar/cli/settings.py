@@ -103,7 +103,9 @@ class Checkpoint(Settings):
     """A checkpoint of a run."""
 
     train_dir: str = required("folder of the run", kind="path")
-    checkpoint: str | None = option(None, "step or path of its checkpoint [the latest]", kind="path")
+    checkpoint: str | None = option(
+        None, "step or path of its checkpoint, or best (on held-out images) [the latest]", kind="path"
+    )
 
 
 class Download(Settings):

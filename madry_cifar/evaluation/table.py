@@ -11,7 +11,8 @@ from madry_cifar.evaluation.results import subject
 def table(contents: Sequence[Mapping]) -> Table:
     """The results, of one ε or of several, as a table for the terminal."""
     first = contents[0]
-    title = f"{subject(first)}: "
+    chosen = f" ({first['selection']})" if "selection" in first else ""
+    title = f"{subject(first)}{chosen}: "
     title += f"{first['images']} {first['split']} images of {first['provenance']}"
     if surrogate := first.get("surrogate"):
         title += f"; adversarial images made on {surrogate['train_dir']}, step {surrogate['checkpoint']}"

@@ -11,7 +11,7 @@ from madry_cifar.evaluation.settings import Images, Surrogate, Target
 from madry_cifar.models import load_model
 from madry_cifar.networks.architectures import name_of
 from madry_cifar.predictor import Predictor, predictor
-from madry_cifar.runs import checkpoints, run_folder
+from madry_cifar.runs import checkpoints, run_folder, selection
 from madry_cifar.training.construction import build
 
 
@@ -67,8 +67,15 @@ class EvaluatedRun:
         return dataset, split.take(slice(settings.max_images or None))
 
     def load(self, checkpoint) -> dict[str, Any]:
-        """Loads the weights of a checkpoint (step, path, or None for the latest); returns what tells it from others."""
-        step, _ = checkpoints.find(self.train_dir, checkpoint)
+        """Loads the weights of a checkpoint (step, path, "best" by held-out images, or None for the latest).
+
+        Returns what tells it from others; of the best, also how it was found.
+        """
+        found, chosen = checkpoint, {}
+        if checkpoint == selection.BEST:
+            found, how = selection.best(self.train_dir)
+            chosen = {"selection": how}
+        step, _ = checkpoints.find(self.train_dir, found)
         checkpoints.load(self.predictor.variables(), self.train_dir, step)
         return {
             "train_dir": str(self.train_dir),
@@ -77,6 +84,7 @@ class EvaluatedRun:
             "checkpoint": step,
             "classifier_sha256": self.predictor.fingerprint(),
             "training_flags": self.flags,
+            **chosen,
         }
 
 

@@ -197,7 +197,7 @@ def saved_steps(train_dir: str | os.PathLike) -> dict[int, str]:
 
 
 def find(train_dir: str | os.PathLike, checkpoint: int | str | None = None) -> tuple[int, str]:
-    """The step and path of a run's checkpoint: of the given step or path, or the latest.
+    """The step and path of a run's checkpoint: of the given step or path, "best" (see `selection`), or the latest.
 
     Raises:
       UsageError: when there is none, or not that one (those there are, are named).
@@ -207,6 +207,10 @@ def find(train_dir: str | os.PathLike, checkpoint: int | str | None = None) -> t
         raise UsageError("train_dir", train_dir, "holds no checkpoints yet")
     if checkpoint in (None, ""):
         return max(steps), steps[max(steps)]
+    if checkpoint == "best":
+        from madry_cifar.runs import selection  # which reads checkpoints, too
+
+        checkpoint, _ = selection.best(train_dir)
     for step, path in steps.items():
         named = str(checkpoint) in (str(step), f"{PREFIX}-{step}")
         if named or os.path.abspath(str(checkpoint)) == os.path.abspath(path):
