@@ -73,11 +73,17 @@ def load(path: str) -> np.ndarray:
 def check(path: str, adversarial: np.ndarray, images: np.ndarray, epsilon: float) -> None:
     """Raises RunError, naming the first fault, unless `adversarial` may stand for `images` within ε."""
     if adversarial.shape != images.shape:
-        raise RunError(
-            f"{path}: shape {adversarial.shape}, the test images have {images.shape}; --max_images=N scores the first N"
-        )
+        _, height, width, channels = images.shape
+        remedy = "--max_images=N scores the first N"
+        if adversarial.ndim != 4 or adversarial.shape[1:] != images.shape[1:]:
+            remedy = "as many numbers for each image must be in the file"
+        if adversarial.shape[1:] == (channels, height, width):
+            remedy = "its channels come first; save np.transpose(images, (0, 2, 3, 1))"
+        raise RunError(f"{path}: shape {adversarial.shape}, the test images have {images.shape}; {remedy}")
     if adversarial.dtype.kind not in "fui":
         raise RunError(f"{path}: holds {adversarial.dtype}, not numbers")
+    if adversarial.dtype.kind == "f" and adversarial.max() <= 1 < images.max():
+        raise RunError(f"{path}: its numbers are from 0 to 1, and pixels are from 0 to 255; save 255 * images")
     check_adversarial(path, adversarial, images, {"norm": "linf", "epsilon": epsilon})
 
 

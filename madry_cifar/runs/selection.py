@@ -48,7 +48,8 @@ def _while_training(train_dir, tag):
         try:
             for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
                 event = tf.compat.v1.Event.FromString(record)
-                points |= {event.step: _number(value) for value in event.summary.value if value.tag == tag}
+                for value in [value for value in event.summary.value if value.tag == tag]:
+                    points[event.step] = _number(value)
         except tf.errors.DataLossError:  # a file that was cut off
             continue
     return points

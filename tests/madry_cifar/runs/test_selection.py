@@ -57,7 +57,7 @@ def test_measured_afterwards_counts_and_test_images_and_other_networks_never(run
 
 
 def test_without_held_out_images_there_is_none(run):
-    with pytest.raises(UsageError, match="--checkpoint=best: no saved checkpoint was evaluated under pgd-7.*for all"):
+    with pytest.raises(UsageError, match=r"--checkpoint=best: no saved checkpoint was evaluated under pgd-7.*for all"):
         find(run, "best")
     (run / "flags.json").write_text(json.dumps({"schema_version": 1, "flags": FLAGS | {"validation_size": 0}}))
     with pytest.raises(UsageError, match="--checkpoint=best: the run held no images out"):
