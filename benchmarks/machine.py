@@ -1,9 +1,11 @@
 """What a measurement was taken on, and the memory of a process."""
 
 import datetime
+import importlib
 import os
 import pathlib
 import platform
+import warnings
 from importlib import metadata
 from typing import Any
 
@@ -20,11 +22,20 @@ def describe(*peers: str) -> dict[str, Any]:
     gpus = tf.config.list_physical_devices("GPU")
     return {
         "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": _cores(),
         "gpus": [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus],
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in (*PACKAGES, *peers)},
         "date": datetime.date.today().isoformat(),
     }
+
+
+def threads() -> int:
+    """How many threads TensorFlow has for one operation: as it was told, or one for each core."""
+    return tf.config.threading.get_intra_op_parallelism_threads() or _cores()
+
+
+def _cores():
+    return len(os.sched_getaffinity(0))
 
 
 def _cpu():
@@ -37,6 +48,17 @@ def _version(name):
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
+
+
+def is_installed(module: str) -> bool:
+    """Whether a module of a peer can be imported."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # ART misses PyTorch
+            importlib.import_module(module)
+    except ImportError:
+        return False
+    return True
 
 
 def resident() -> float:

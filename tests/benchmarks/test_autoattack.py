@@ -74,12 +74,12 @@ def test_what_is_measured(invoke, monkeypatch, trained, digits, short):
 def test_without_peers(invoke, monkeypatch, short):
     for module in ("art.attacks.evasion", "torch"):
         monkeypatch.setitem(sys.modules, module, None)
-    status, out, err = invoke(autoattack.command, *QUICK, "--peers=ART,original", "--json")
+    status, out, err = invoke(autoattack.command, *QUICK, "--peers=ART,original,PyTorch", "--json")
     assert status == 0, err
     result = json.loads(out.splitlines()[-1])
     ours, *others = result["attacks"]
     assert ours["images_per_second"] > 0
-    assert [row["attack"] for row in others] == ["original: not installed", "ART: not installed"]
+    assert [row["attack"] for row in others] == [f"{peer}: not installed" for peer in ("original", "PyTorch", "ART")]
     for row in others:
         assert set(row) == set(ours)
         assert {value for name, value in row.items() if name != "attack"} == {None}
@@ -89,7 +89,8 @@ def test_without_peers(invoke, monkeypatch, short):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--peers=Foolbox",), "--peers=Foolbox: unknown; Known: ART, original"),
+        (("--peers=Foolbox",), "--peers=Foolbox: unknown; Known: ART, PyTorch, original"),
+        (("--stages=apgd-dlr",), "--stages=apgd-dlr: unknown; "),
         (("--rounds=11",), "--rounds=11: must be at most --images=10"),
         (("--images=2000",), "--images=2000: digits has 1797 images"),
         (("--depth=11",), "--depth=11: must be 6n + 4"),
