@@ -80,8 +80,7 @@ def plain(classifier: keras.Model):
 
     from benchmarks import torch_network
 
-    if not isinstance(classifier, WideResNet):
-        raise UsageError("peers", "PyTorch", "only wide ResNets are written out in PyTorch")
+    check_written(classifier, "PyTorch")
     module = torch_network.of(classifier)
     images = np.random.default_rng(0).uniform(0, 255, (4, *classifier.image_shape)).astype(np.float32)
     expected, found = classifier(images).logits.numpy(), module(_pixels(torch, images)).numpy()
@@ -89,6 +88,12 @@ def plain(classifier: keras.Model):
     if not difference <= TOLERANCE:
         raise RunError(f"the network in PyTorch: its logits differ from ours by {difference:.1g} of their size")
     return module
+
+
+def check_written(classifier: keras.Model, peer: str) -> None:
+    """Raises UsageError, naming the peer, for a network that is not written out for it."""
+    if not isinstance(classifier, WideResNet):
+        raise UsageError("peers", peer, "only wide ResNets are written out there")
 
 
 def set_threads(count: int) -> int:
@@ -137,16 +142,15 @@ def pgd(classifier: keras.Model, sizes: dict, batch_size: int) -> Attacker:
     return _by_batch(attack, batch_size, machine.threads())
 
 
-def _attacker(subject, make, is_plain=False) -> Attacker:
-    """Of an attack of torchattacks' that `make(package, settings)` makes, on the plain or the wrapped network."""
+def _attacker(subject, make, module=None) -> Attacker:
+    """Of an attack of torchattacks' that `make(package, settings)` makes, on a module or on the wrapped network."""
     import torchattacks
 
-    if is_plain:
-        module, threads = plain(subject.classifier), machine.threads()
-        if subject.count:
-            module.register_forward_hook(_counting(subject.count))
-    else:  # PyTorch's threads wait busily, on the cores that TensorFlow needs
+    threads = machine.threads()
+    if module is None:  # PyTorch's threads wait busily, on the cores that TensorFlow needs
         module, threads = network_in_torch(subject.network), 1
+    elif subject.count:
+        module.register_forward_hook(_counting(subject.count))
     settings = {"model": module, "norm": "Linf", "eps": subject.epsilon / 255, "n_restarts": 1, "seed": subject.seed}
     return _by_batch(make(torchattacks, settings), subject.batch_size, threads)
 
@@ -201,11 +205,19 @@ def square(subject) -> Attacker:
 STAGES = {"apgd-ce": _apgd, "apgd-t": _apgd_targeted, "fab-t": _fab, "square": _square}  # of the standard version
 
 
-def autoattack(subject, is_plain: bool = False) -> Attacker:
-    """The subject's stages of the standard version: each on the images that have withstood those before."""
+def autoattack(subject, module=None) -> Attacker:
+    """The subject's stages of the standard version, each on the images that have withstood those before.
+
+    They attack the `module`, which maps pixels in [0, 1], [B, C, H, W], to logits, or the subject's network, wrapped.
+    """
 
     def make(package, settings):
         stages = [STAGES[name](package, settings) for name in subject.stages]
         return package.MultiAttack(stages) if len(stages) > 1 else stages[0]  # it takes no fewer than two
 
-    return _attacker(subject, make, is_plain)
+    return _attacker(subject, make, module)
+
+
+def autoattack_in_torch(subject) -> Attacker:
+    """The same on the plain network."""
+    return autoattack(subject, plain(subject.classifier))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from benchmarks import autoattack, in_torch, machine, peers
+from benchmarks import autoattack, in_torch, keras_in_torch, machine, peers
 from madry_cifar.cli.errors import RunError, UsageError
 from madry_cifar.networks.resnet import ResNet
 
@@ -59,16 +59,40 @@ def test_both_have_as_many_threads():
     assert torch.get_num_threads() == count
 
 
-@pytest.mark.parametrize("is_plain", [False, True])
-def test_passes_of_the_originals_attacks_are_counted(trained, digits, monkeypatch, is_plain):
-    pytest.importorskip("torchattacks")
-    monkeypatch.setattr(machine, "threads", lambda: 1)  # several would wait for each other where others work
-    monkeypatch.setitem(in_torch.STAGES, "apgd-ce", lambda package, settings: package.APGD(steps=3, **settings))
-    right = np.flatnonzero(np.argmax(trained(digits.test.images[:12]).logits, axis=1) == digits.test.labels[:12])[:8]
-    split, counted = digits.test.take(right), autoattack.Counted(trained)
+@pytest.fixture
+def one_thread(monkeypatch):
+    """For PyTorch, whose threads would wait for each other where others work."""
+    monkeypatch.setattr(machine, "threads", lambda: 1)
+
+
+@pytest.fixture
+def right(trained, digits):
+    """Eight digits that the network is right about."""
+    predicted = np.argmax(trained(digits.test.images[:12]).logits, axis=1)
+    return digits.test.take(np.flatnonzero(predicted == digits.test.labels[:12])[:8])
+
+
+def attacked(make, trained, split):
+    """Makes APGD-CE, of 3 steps or as published, attack; returns the passes and how many images are still right."""
+    counted, images = autoattack.Counted(trained), split.images.astype(np.float32)
     subject = peers.Subject(counted, 8.0, batch_size=4, stages=("apgd-ce",), classifier=trained, count=counted.add)
-    images = split.images.astype(np.float32)
-    adversarial = in_torch.autoattack(subject, is_plain)(images, split.labels)
-    assert counted.take().tolist() == [5 * 8, 4 * 8]  # whether it is right, the start, three steps; gradients
+    adversarial = make(subject)(images, split.labels)
+    passes = counted.take().tolist()
     assert 0 < np.abs(adversarial - images).max() < 8.001
-    assert np.mean(np.argmax(trained(adversarial).logits, axis=1) == split.labels) < 1
+    return passes, np.mean(np.argmax(trained(adversarial).logits, axis=1) == split.labels)
+
+
+@pytest.mark.parametrize("make", [in_torch.autoattack, in_torch.autoattack_in_torch])
+def test_passes_of_the_originals_attacks_are_counted(trained, right, one_thread, monkeypatch, make):
+    pytest.importorskip("torchattacks")
+    monkeypatch.setitem(in_torch.STAGES, "apgd-ce", lambda package, settings: package.APGD(steps=3, **settings))
+    passes, left = attacked(make, trained, right)
+    assert passes == [5 * 8, 4 * 8]  # whether it is right, the start, three steps; gradients
+    assert left < 1
+
+
+def test_the_keras_export_is_attacked_in_a_process(trained, right, one_thread):
+    pytest.importorskip("torchattacks")
+    passes, left = attacked(keras_in_torch.autoattack, trained, right.take(slice(2)))
+    assert passes == [102 * 2, 101 * 2]
+    assert left == 0
