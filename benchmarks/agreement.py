@@ -25,6 +25,7 @@ import numpy as np
 
 from benchmarks import attacks as benchmark
 from benchmarks import machine, peers, report
+from benchmarks.batches import by_batch
 from madry_cifar import attacks
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError
@@ -35,6 +36,7 @@ from madry_cifar.evaluation.outcome import Outcome
 
 ATTACKS = ("pgd-20", "apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "square", "cw-l2-100", "autoattack")
 AGAIN = "again"
+PEERS = ("original", "ART", "Foolbox")  # others are the original's attacks on a copy of the network
 ENOUGH, POINTS, IMAGES, LEVEL = 500, 0.5, 2, 0.01
 ROUNDING = 1e-5  # of what a radius is exceeded by in another unit of pixels
 
@@ -51,7 +53,7 @@ class Judge:
     def __init__(self, network: Callable, split: Split, batch_size: int):
         self.images, self.labels = split.images.astype(np.float32), split.labels
         logits = peers.Subject(network, 0).logits()
-        self._predict = benchmark.by_batch(lambda images, _: logits(images), batch_size)
+        self._predict = by_batch(lambda images, _: logits(images), batch_size)
         self.right = self._is_right(self.images)
 
     def broken(self, adversarial: np.ndarray, norm: str, radius: float) -> np.ndarray:
@@ -160,7 +162,7 @@ class AgreementSettings(benchmark.SubjectSettings):
     seed: int = like(Seed, "seed", help="of the random numbers on both sides")
     attacks: tuple[str, ...] = option(ATTACKS, "of ours, with commas")
     peers: tuple[str, ...] = option(
-        tuple(peers.PACKAGES), f"with commas; `{AGAIN}` is ours from the next seed", choices=(*peers.PACKAGES, AGAIN)
+        PEERS, f"with commas; `{AGAIN}` is ours from the next seed", choices=(*PEERS, AGAIN)
     )
 
 

@@ -1,28 +1,30 @@
-"""Times PGD on one network, beside Foolbox and the Adversarial Robustness Toolbox (ART) doing the same.
+"""Times PGD on one network, beside Foolbox, the Adversarial Robustness Toolbox (ART) and PyTorch doing the same.
 
   python -m benchmarks.attacks                                                      # WRN-10-1, digits
   python -m benchmarks.attacks --depth=34 --width=10 --images=4 --batch_size=4 --train_steps=0 --repeats=2
   python -m benchmarks.attacks --train_dir=runs/at --images=200 --batch_size=100
 
 The same weights, images, batches, ε, step size, number of steps and a random start, in turns in one process. The peers
-are given the network twice: as it is, which is how their documentation has it, and compiled (`tf.function`). One round
-is not timed: it compiles. Times are of the attack alone, from arrays to arrays. Three columns tell whether the attacks
-are equally strong: robust accuracy, mean cross-entropy and the largest change of a pixel. With --json, one JSON object
-on the last line.
+are given the network twice: as it is, which is how their documentation has it, and compiled (`tf.function`). `PyTorch`
+is torchattacks' PGD on the network written out in PyTorch with our weights, channels last, with as many threads as
+TensorFlow has. `passes alone` is no attack: it passes the images forward through our network, and a gradient back, once
+for each step, in a compiled loop; `percent of passes` is how much of an attack's time that is. One round is not timed:
+it compiles. Times are of the attack alone, from arrays to arrays. Three columns tell whether the attacks are equally
+strong: robust accuracy, mean cross-entropy and the largest change of a pixel. With --json, one JSON object on the last
+line.
 """
 
-import importlib
+import pathlib
 import statistics
 import tempfile
 import time
-import warnings
-from collections.abc import Callable
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks import machine, report
+from benchmarks import in_torch, machine, report
+from benchmarks.batches import Attacker, by_batch
 from benchmarks.iteration import Network
 from benchmarks.report import Benchmark
 from madry_cifar import attacks, data
@@ -30,17 +32,18 @@ from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.cli.settings import Checkpoint, Download, Settings, like, option
 from madry_cifar.data.datasets import Split
+from madry_cifar.networks.wide_resnet import WideResNet
 from madry_cifar.runs import run_folder
 from madry_cifar.training.construction import build, load_classifier
 from madry_cifar.training.settings import Schedule
 from madry_cifar.training.trainer import Trainer
 
-PEERS = {  # what is imported, and the distribution that has it
+PEERS = {  # in TensorFlow: what is imported, and the distribution that has it
     "Foolbox": ("foolbox", "foolbox"),
     "ART": ("art.attacks.evasion", "adversarial-robustness-toolbox"),
 }
+PASSES = "passes alone"
 RANDOM = "random weights: the accuracies and cross-entropies below say nothing of how strong the attacks are"
-Attacker = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def ours(network, sizes: dict, batch_size: int) -> Attacker:
@@ -80,42 +83,44 @@ def art(network, sizes: dict, batch_size: int) -> Attacker:
     ).generate
 
 
-def by_batch(perturb: Callable, batch_size: int) -> Attacker:
-    """Of what maps a batch of images and labels to a tensor of adversarial images."""
+def passes(network, steps: int, batch_size: int) -> Attacker:
+    """No attack: `steps` forward passes, each with the gradient of the logits' sum, one after another in one graph."""
 
-    def attack(images, labels):
-        starts = range(0, len(images), batch_size)
-        batches = (slice(start, start + batch_size) for start in starts)
-        return np.concatenate([perturb(images[rows], labels[rows]).numpy() for rows in batches])
+    @tf.function(autograph=False)
+    def run(images, nothing):
+        def step(point):
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(point)
+                total = tf.reduce_sum(network(point))
+            return (point + nothing * tape.gradient(total, point),)  # so that no pass can be left out, or moved
 
-    return attack
+        return tf.while_loop(
+            lambda _: True, step, (tf.convert_to_tensor(images),), parallel_iterations=1, maximum_iterations=steps
+        )[0]
+
+    return by_batch(lambda images, labels: run(images, tf.constant(0.0)), batch_size)
 
 
 def attackers(classifier: keras.Model, sizes: dict, batch_size: int) -> dict[str, Attacker | None]:
-    """By name, each attack on a network; None for a package that is not installed."""
+    """By name, each attack on a network, and its passes alone; None for a package that is not installed."""
 
     def logits(images, training=False):  # ART says which mode it wants; it is always that of evaluation
         return classifier(images).logits
 
-    found = {"ours": ours(classifier, sizes, batch_size)}
+    found = {"ours": ours(classifier, sizes, batch_size), PASSES: passes(logits, sizes["steps"], batch_size)}
     for name, make in (("Foolbox", foolbox), ("ART", art)):
-        if not is_installed(PEERS[name][0]):
+        if not machine.is_installed(PEERS[name][0]):
             found[f"{name}: not installed"] = None
             continue
         found[name] = make(logits, sizes, batch_size)
         found[f"{name}, network compiled"] = make(tf.function(logits, autograph=False), sizes, batch_size)
+    if not isinstance(classifier, WideResNet):
+        found["PyTorch: wide ResNets alone"] = None
+    elif in_torch.is_installed():
+        found["PyTorch"] = in_torch.pgd(classifier, sizes, batch_size)
+    else:
+        found["PyTorch: not installed"] = None
     return found
-
-
-def is_installed(module: str) -> bool:
-    """Whether a module of a peer can be imported."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # ART misses PyTorch
-            importlib.import_module(module)
-    except ImportError:
-        return False
-    return True
 
 
 def measure(classifier: keras.Model, split: Split, sizes: dict, batch_size: int, repeats: int) -> list[dict]:
@@ -137,16 +142,22 @@ def measure(classifier: keras.Model, split: Split, sizes: dict, batch_size: int,
         if name not in running:
             rows.append(dict.fromkeys(rows[0]) | {"attack": name})
             continue
-        pairs = zip(seconds[name][1:], seconds["ours"][1:], strict=True)
+        strength = _strength(classifier, images, labels, adversarial[name], batch_size)
         rows.append(
             {
                 "attack": name,
                 "images_per_second": len(images) / statistics.median(seconds[name][1:]),
-                "times_ours": statistics.median(one / other for one, other in pairs),
-                **_strength(classifier, images, labels, adversarial[name], batch_size),
+                "times_ours": _ratio(seconds[name], seconds["ours"]),
+                "percent_of_passes": 100 * _ratio(seconds[PASSES], seconds[name]),
+                **(dict.fromkeys(strength) if name == PASSES else strength),
             }
         )
     return rows
+
+
+def _ratio(one, other):
+    """The median over the rounds but the first."""
+    return statistics.median(mine / theirs for mine, theirs in zip(one[1:], other[1:], strict=True))
 
 
 def _strength(classifier, images, labels, adversarial, batch_size):
@@ -198,7 +209,8 @@ def subject(settings: SubjectSettings) -> tuple[keras.Model, data.Dataset]:
 
 def trained(classifier: keras.Model, settings: SubjectSettings) -> dict:
     """What the network of `subject` is, for a benchmark's settings."""
-    steps = settings.train_dir or f"{settings.train_steps} steps"
+    folder = settings.train_dir and pathlib.Path(settings.train_dir).name  # the rest says nothing to others
+    steps = f"run {folder}" if folder else f"{settings.train_steps} steps"
     return {"depth": classifier.depth, "width": classifier.width, "trained": steps}
 
 
@@ -233,8 +245,8 @@ def main() -> None:
     counts = settings.pick("images", "batch_size", "repeats")
     about = {
         "benchmark": "attacks",
-        "machine": machine.describe(*(distribution for _, distribution in PEERS.values())),
-        "settings": trained(classifier, settings) | sizes | counts | {"dataset": dataset.name},
+        "machine": machine.describe(*(distribution for _, distribution in PEERS.values()), *in_torch.MODULES),
+        "settings": trained(classifier, settings) | sizes | counts | {"dataset": dataset.name} | in_torch.threads(),
     }
     note = {} if settings.train_dir or settings.train_steps else {"note": RANDOM}
     report.show(about | note | {"attacks": rows}, settings.json)

@@ -1,14 +1,17 @@
 """Times AutoAttack (`standard`) beside ART's on one network: seconds, robust accuracy, forward and backward passes.
 
   python -m benchmarks.autoattack                                           # WRN-10-1, digits, 1,000 images
-  python -m benchmarks.autoattack --train_dir=runs/at --images=200 --peers=ART,original
+  python -m benchmarks.autoattack --train_dir=runs/at --images=200 --peers=ART,original,PyTorch
+  python -m benchmarks.autoattack --images=100 --batch_size=50 --stages=apgd-ce,apgd-t --peers=PyTorch
 
 The images are attacked in rounds, each its share of them, in which ours and the peers take turns. What is compiled, is
 compiled in the first; seconds are of all rounds, the rate and the ratio medians of the rounds. A pass is counted for
 each image of a batch that goes through the network, by a counter in its graph, and also where it only judges. ART's
 AutoAttack is made as near to `standard` as it goes: what it runs is printed. `original` is the code of AutoAttack's
-authors, as packaged by torchattacks, on a PyTorch wrapper of the network. With --json, one JSON object on the last
-line.
+authors, as packaged by torchattacks, on a PyTorch wrapper of the network; `PyTorch` is the same code on the network
+written out in PyTorch with our weights, channels last, with as many threads as TensorFlow has; and `Keras` on our
+`.keras` export under Keras's torch backend, in a process of its own. --stages leaves out
+others of `standard` on all sides. With --json, one JSON object on the last line.
 """
 
 import statistics
@@ -19,9 +22,10 @@ from collections.abc import Callable, Collection
 import numpy as np
 import tensorflow as tf
 
-from benchmarks import agreement, machine, peers, report
+from benchmarks import agreement, in_torch, machine, peers, report
 from benchmarks import attacks as benchmark
 from madry_cifar import attacks
+from madry_cifar.attacks.autoattack import STAGES
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.cli.settings import Seed, like, option
@@ -29,6 +33,7 @@ from madry_cifar.data.datasets import Dataset, Split
 from madry_cifar.evaluation.evaluator import Evaluator
 
 OURS = "ours"
+PEERS = ("ART", "original", "PyTorch", "Keras")
 
 
 class Counted:
@@ -41,6 +46,11 @@ class Counted:
     def __init__(self, network: Callable):
         self._network = network
         self.forward, self.backward = (tf.Variable(0, trainable=False, dtype=tf.int64) for _ in range(2))
+
+    def add(self, forward: int, backward: int) -> None:
+        """Counts images that passed through a copy of the network."""
+        self.forward.assign_add(forward)
+        self.backward.assign_add(backward)
 
     def __call__(self, images):
         self.forward.assign_add(tf.shape(images, tf.int64)[0])
@@ -78,8 +88,9 @@ def pool(dataset: Dataset, count: int) -> Split:
 def measure(subject: peers.Subject, split: Split, packages: Collection[str], rounds: int) -> dict:
     """`attacks`: a row for ours and each peer; `accuracy_after` each stage of ours; `peers`: what these ran."""
     counted = Counted(subject.network)
-    subject = subject._replace(network=counted)
+    subject = subject._replace(network=counted, classifier=subject.network, count=counted.add)
     standard = attacks.attack("autoattack", epsilon=subject.epsilon)
+    standard = standard._replace(stages=tuple(stage for stage in standard.stages if stage.name in subject.stages))
     evaluator = Evaluator(counted, batch_size=subject.batch_size, keep_adversarial=True)
     chosen = [peer for peer in peers.find(standard.name) if peer.package in packages]
     running = {peer.package: peer.make(subject) for peer in chosen if peers.is_installed(peer.package)}
@@ -138,7 +149,8 @@ class AutoAttackSettings(benchmark.SubjectSettings):
     images: int = option(1000, "attacked: of the test split, then of the training split", minimum=1)
     seed: int = like(Seed, "seed", help="of the random numbers on both sides")
     rounds: int = option(2, "in which the images are attacked, each its share of them", minimum=1)
-    peers: tuple[str, ...] = option(("ART",), "with commas: ART, original", choices=("ART", "original"))
+    stages: tuple[str, ...] = option((), "of `standard` that are run, with commas [all]", choices=STAGES["standard"])
+    peers: tuple[str, ...] = option(("ART",), f"with commas: {', '.join(PEERS)}", choices=PEERS)
 
     def __post_init__(self):
         super().__post_init__()
@@ -151,14 +163,19 @@ def main() -> None:
     settings = flags.read(AutoAttackSettings)
     network, dataset = benchmark.subject(settings)
     sizes, counts = settings.pick("epsilon", "batch_size", "seed"), settings.pick("images", "rounds")
-    subject = peers.Subject(network, **sizes)
+    stages = settings.stages or STAGES["standard"]
+    subject = peers.Subject(network, **sizes, stages=stages)
     found = measure(subject, pool(dataset, settings.images), settings.peers, settings.rounds)
     about = {
         "benchmark": "autoattack",
         "machine": machine.describe(
             *(each for _, distributions in map(peers.PACKAGES.get, settings.peers) for each in distributions)
         ),
-        "settings": benchmark.trained(network, settings) | sizes | counts | {"dataset": dataset.name},
+        "settings": benchmark.trained(network, settings)
+        | sizes
+        | counts
+        | {"stages": stages, "dataset": dataset.name}
+        | in_torch.threads(),
     }
     note = {} if settings.train_dir or settings.train_steps else {"note": benchmark.RANDOM}
     report.show(about | note | found, settings.json)

@@ -1,21 +1,30 @@
-"""A network of ours in PyTorch, and the attacks of AutoAttack's authors on it, as packaged by torchattacks.
+"""A network of ours in PyTorch, and attacks of torchattacks on it: PGD, and those of AutoAttack's authors.
 
-torchattacks 3.5.1 has their code (its APGD, APGDT, FAB and Square), but defaults of its own: 10 steps where the
+    network_in_torch   any network, wrapped: its passes are TensorFlow's
+    plain              a wide ResNet of PyTorch's own layers, with our weights
+
+torchattacks 3.5.1 has the authors' code (its APGD, APGDT, FAB and Square), but defaults of its own: 10 steps where the
 published ones are 100. Here they get the published ones: one start, 100 steps, 9 targets, 5,000 queries.
 """
 
 from collections.abc import Callable
 
+import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.attacks import Attacker, by_batch
+from benchmarks import machine
+from benchmarks.batches import Attacker, by_batch
+from madry_cifar.cli.errors import RunError, UsageError
+from madry_cifar.networks.wide_resnet import WideResNet
 
+MODULES = ("torch", "torchattacks")
 APGD = (
     "stretches the random start until a pixel changes by ε; on the first interval counts the first step as a rise "
     "if the loss is above zero"
 )
 SQUARE = "one square and one colour at a time for all images of a batch; none touches the last row or column"
+TOLERANCE = 1e-4  # of the logits, relative
 
 
 def network_in_torch(network: Callable):
@@ -60,25 +69,104 @@ def network_in_torch(network: Callable):
     return Network()
 
 
-def _attacker(subject, make) -> Attacker:
-    """Of an attack of torchattacks' that `make(package, settings)` makes."""
-    import torch
-    import torchattacks
+def plain(classifier: keras.Model):
+    """A `torch.nn.Module` as `network_in_torch`'s, all of it PyTorch's, whose parameters need no gradient.
 
-    torch.set_num_threads(1)  # its threads wait busily, on the cores that TensorFlow needs
-    module = network_in_torch(subject.network)
-    settings = {"model": module, "norm": "Linf", "eps": subject.epsilon / 255, "n_restarts": 1, "seed": subject.seed}
-    attack = make(torchattacks, settings)
+    Raises:
+      UsageError: for what is no wide ResNet.
+      RunError: when its logits differ from ours by more than `TOLERANCE`.
+    """
+    import torch
+
+    from benchmarks import torch_network
+
+    check_written(classifier, "PyTorch")
+    module = torch_network.of(classifier)
+    images = np.random.default_rng(0).uniform(0, 255, (4, *classifier.image_shape)).astype(np.float32)
+    expected, found = classifier(images).logits.numpy(), module(_pixels(torch, images)).numpy()
+    difference = np.linalg.norm(found - expected) / np.linalg.norm(expected)
+    if not difference <= TOLERANCE:
+        raise RunError(f"the network in PyTorch: its logits differ from ours by {difference:.1g} of their size")
+    return module
+
+
+def check_written(classifier: keras.Model, peer: str) -> None:
+    """Raises UsageError, naming the peer, for a network that is not written out for it."""
+    if not isinstance(classifier, WideResNet):
+        raise UsageError("peers", peer, "only wide ResNets are written out there")
+
+
+def set_threads(count: int) -> int:
+    """Gives PyTorch so many threads; returns how many it says it has."""
+    import torch
+
+    torch.set_num_threads(count)
+    return torch.get_num_threads()
+
+
+def is_installed() -> bool:
+    """Whether there is what the attacks of this module need."""
+    return all(map(machine.is_installed, MODULES))
+
+
+def threads() -> dict[str, int]:
+    """For a benchmark's settings: how many TensorFlow has for an operation and, if installed, the plain network."""
+    count = machine.threads()
+    in_torch = {"torch_threads": set_threads(count)} if is_installed() else {}
+    return {"tensorflow_threads": count} | in_torch
+
+
+def _pixels(torch, images):
+    """[B, H, W, C] in grey levels as [B, C, H, W] in [0, 1], and so in memory, as the authors' FAB needs it."""
+    return torch.from_numpy(images / 255).permute(0, 3, 1, 2).contiguous()
+
+
+def _by_batch(attack, batch_size, threads) -> Attacker:
+    """Of an attack of torchattacks'."""
+    import torch
 
     def perturb(images, labels):
-        images = torch.tensor((images / 255).transpose(0, 3, 1, 2).copy())
-        found = attack(images, torch.tensor(labels.astype(np.int64)))
-        return tf.constant(255 * found.detach().permute(0, 2, 3, 1).numpy())
+        set_threads(threads)  # here, as several may take turns
+        found = attack(_pixels(torch, images), torch.tensor(labels.astype(np.int64)))
+        return 255 * found.detach().permute(0, 2, 3, 1)
 
-    return by_batch(perturb, subject.batch_size)
+    return by_batch(perturb, batch_size)
 
 
-def _apgd(package, settings, loss):
+def pgd(classifier: keras.Model, sizes: dict, batch_size: int) -> Attacker:
+    """PGD from a random start on the plain network; `sizes` as for `benchmarks.attacks.measure`."""
+    import torchattacks
+
+    radius, step_size = (sizes[name] / 255 for name in ("epsilon", "step_size"))
+    attack = torchattacks.PGD(plain(classifier), eps=radius, alpha=step_size, steps=sizes["steps"])
+    return _by_batch(attack, batch_size, machine.threads())
+
+
+def _attacker(subject, make, module=None) -> Attacker:
+    """Of an attack of torchattacks' that `make(package, settings)` makes, on a module or on the wrapped network."""
+    import torchattacks
+
+    threads = machine.threads()
+    if module is None:  # PyTorch's threads wait busily, on the cores that TensorFlow needs
+        module, threads = network_in_torch(subject.network), 1
+    elif subject.count:
+        module.register_forward_hook(_counting(subject.count))
+    settings = {"model": module, "norm": "Linf", "eps": subject.epsilon / 255, "n_restarts": 1, "seed": subject.seed}
+    return _by_batch(make(torchattacks, settings), subject.batch_size, threads)
+
+
+def _counting(count):
+    """A hook that tells `count(forward, backward)` of the images that pass."""
+
+    def hook(module, inputs, logits):
+        count(len(logits), 0)
+        if logits.requires_grad:
+            logits.register_hook(lambda upstream: count(0, len(upstream)))
+
+    return hook
+
+
+def _apgd(package, settings, loss="ce"):
     return package.APGD(steps=100, loss=loss, **settings)
 
 
@@ -114,12 +202,22 @@ def square(subject) -> Attacker:
     return _attacker(subject, _square)
 
 
-def autoattack(subject) -> Attacker:
-    """The standard version: each on the images that have withstood those before."""
+STAGES = {"apgd-ce": _apgd, "apgd-t": _apgd_targeted, "fab-t": _fab, "square": _square}  # of the standard version
+
+
+def autoattack(subject, module=None) -> Attacker:
+    """The subject's stages of the standard version, each on the images that have withstood those before.
+
+    They attack the `module`, which maps pixels in [0, 1], [B, C, H, W], to logits, or the subject's network, wrapped.
+    """
 
     def make(package, settings):
-        first = _apgd(package, settings, "ce")
-        others = [each(package, settings) for each in (_apgd_targeted, _fab, _square)]
-        return package.MultiAttack([first, *others])
+        stages = [STAGES[name](package, settings) for name in subject.stages]
+        return package.MultiAttack(stages) if len(stages) > 1 else stages[0]  # it takes no fewer than two
 
-    return _attacker(subject, make)
+    return _attacker(subject, make, module)
+
+
+def autoattack_in_torch(subject) -> Attacker:
+    """The same on the plain network."""
+    return autoattack(subject, plain(subject.classifier))

@@ -1,8 +1,10 @@
 """What a measurement was taken on, and the memory of a process."""
 
 import datetime
+import importlib
 import pathlib
 import platform
+import warnings
 from importlib import metadata
 from typing import Any
 
@@ -25,11 +27,27 @@ def describe(*peers: str) -> dict[str, Any]:
     }
 
 
+def threads() -> int:
+    """How many threads TensorFlow has for one operation: as it was told, or one for each core."""
+    return tf.config.threading.get_intra_op_parallelism_threads() or machine.cores()
+
+
 def _version(name):
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
+
+
+def is_installed(module: str) -> bool:
+    """Whether a module of a peer can be imported."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # ART misses PyTorch
+            importlib.import_module(module)
+    except ImportError:
+        return False
+    return True
 
 
 def resident() -> float:

@@ -15,16 +15,20 @@ import types
 from collections.abc import Callable
 from typing import NamedTuple
 
+import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks import attacks, in_torch
-from benchmarks.attacks import Attacker, by_batch
+from benchmarks import attacks, in_torch, machine
+from benchmarks.batches import Attacker, by_batch
+from madry_cifar.attacks import autoattack
 from madry_cifar.attacks import restarts as attempts
 from madry_cifar.attacks.steps import PIXEL_RANGE
 
 PACKAGES = {  # what is imported, and the distributions that have it
-    "original": (("torch", "torchattacks"), ("torch", "torchattacks")),
+    "original": (in_torch.MODULES, in_torch.MODULES),
+    "PyTorch": (in_torch.MODULES, in_torch.MODULES),  # the original on the network in PyTorch
+    "Keras": (in_torch.MODULES, in_torch.MODULES),  # and on the .keras export, under Keras's torch backend
     "ART": (("art.attacks.evasion", "multiprocess"), ("adversarial-robustness-toolbox",)),  # its AutoAttack needs both
     "Foolbox": (("foolbox",), ("foolbox",)),
 }
@@ -39,6 +43,9 @@ class Subject(NamedTuple):
       epsilon, step_size: in grey levels.
       batch_size: images attacked at once.
       seed: of the peers' random numbers.
+      stages: of AutoAttack.
+      classifier: the network of this package that `network` is, for a copy of it in PyTorch.
+      count: told the numbers of images that passed forward and backward through that copy.
     """
 
     network: Callable
@@ -46,6 +53,9 @@ class Subject(NamedTuple):
     step_size: float = 2.0
     batch_size: int = 250
     seed: int = 0
+    stages: tuple[str, ...] = autoattack.STAGES["standard"]
+    classifier: keras.Model | None = None
+    count: Callable[[int, int], None] | None = None
 
     def logits(self) -> Callable[..., tf.Tensor]:
         """Maps images [B, H, W, C] in grey levels to logits, compiled; ART says which mode it wants, to no effect."""
@@ -146,20 +156,22 @@ def art_targeted(subject: Subject) -> Attacker:
                 adversarial[left] = _generate(attack)(images[left], target[left])
         return adversarial
 
-    return by_array(perturb, subject.batch_size)
+    return by_batch(perturb, subject.batch_size)
 
 
 def art_autoattack(subject: Subject) -> Attacker:
     """ART's AutoAttack, as near to `standard` as it goes, in the order of that: APGD-CE; DLR, then targeted; Square.
 
-    Three calls of its AutoAttack, each on what the one before returned, as one call has a single `targeted` for all.
+    A call of its AutoAttack for each of the subject's stages that it has, on what the one before returned, as one call
+    has a single `targeted` for all.
     """
     apgd = functools.partial(_art_apgd, subject)
-    chosen = (
-        {"attacks": [apgd("cross_entropy")]},
-        {"attacks": [apgd("difference_logits_ratio")], "targeted": True},
-        {"attacks": [_art_square(subject)]},
-    )
+    known = {
+        "apgd-ce": lambda: {"attacks": [apgd("cross_entropy")]},
+        "apgd-t": lambda: {"attacks": [apgd("difference_logits_ratio")], "targeted": True},
+        "square": lambda: {"attacks": [_art_square(subject)]},
+    }
+    chosen = [known[stage]() for stage in subject.stages if stage in known]
     calls = [_generate(_art(subject, "AutoAttack", eps_step=2 * subject.epsilon, **each)) for each in chosen]
 
     def perturb(images, labels):
@@ -169,11 +181,6 @@ def art_autoattack(subject: Subject) -> Attacker:
         return adversarial
 
     return perturb
-
-
-def by_array(perturb: Attacker, batch_size: int) -> Attacker:
-    """`by_batch` for what returns arrays."""
-    return by_batch(lambda images, labels: tf.convert_to_tensor(perturb(images, labels)), batch_size)
 
 
 def _foolbox(subject, attack, **settings):
@@ -196,10 +203,17 @@ def _pgd(make, subject, steps):
     return make(subject.logits(), sizes, subject.batch_size)
 
 
+def _in_keras(subject):
+    from benchmarks import keras_in_torch  # whose process imports this module
+
+    return keras_in_torch.autoattack(subject)
+
+
 ART_APGD = (
     "returns the last point and not the best, and does not stop at the first error; counts as a rise what "
     "exceeds the best loss so far; checkpoints are rounded up"
 )
+ORIGINAL = "APGD (ce), APGDT, FAB, Square with the published settings, those that are among the stages"
 BY_NAME = {  # pattern of our name: peers, whose `make` gets what the pattern captures
     r"pgd-(\d+)": (
         Peer("ART", "PGD, one random start", "", functools.partial(_pgd, attacks.art)),
@@ -257,16 +271,23 @@ BY_NAME = {  # pattern of our name: peers, whose `make` gets what the pattern ca
         ),
     ),
     "autoattack": (
+        Peer("original", ORIGINAL, f"{in_torch.APGD}; {in_torch.SQUARE}", in_torch.autoattack),
         Peer(
-            "original",
-            "APGD (ce), APGDT, FAB, Square with the published settings",
+            "PyTorch",
+            f"{ORIGINAL}, on the network written in PyTorch",
             f"{in_torch.APGD}; {in_torch.SQUARE}",
-            in_torch.autoattack,
+            in_torch.autoattack_in_torch,
+        ),
+        Peer(
+            "Keras",
+            f"{ORIGINAL}, on the .keras export under Keras's torch backend",
+            f"{in_torch.APGD}; {in_torch.SQUARE}",
+            _in_keras,
         ),
         Peer(
             "ART",
-            "AutoAttack three times: APGD (cross_entropy); APGD (difference_logits_ratio), then targeted at "
-            "each class; SquareAttack, 5000 queries",
+            "AutoAttack once for each stage that it has: APGD (cross_entropy); APGD (difference_logits_ratio), then "
+            "targeted at each class; SquareAttack, 5000 queries",
             f"no FAB, and no targeted DLR; the second attack also runs without a target; {ART_APGD}; {in_torch.SQUARE}",
             art_autoattack,
         ),
@@ -290,4 +311,4 @@ def _with(make, captured, subject):
 
 def is_installed(package: str) -> bool:
     """Whether all modules of a package are there."""
-    return all(map(attacks.is_installed, PACKAGES[package][0]))
+    return all(map(machine.is_installed, PACKAGES[package][0]))

@@ -1,11 +1,11 @@
 """Measures everything in docs/performance.md and writes its tables anew; the text around them stays.
 
-  python -m benchmarks.performance --reference=DIR
+  python -m benchmarks.performance --reference=DIR --train_dir=DIR
   python -m benchmarks.performance --only=sinkhorn,scaling
 
 Each part is a benchmark with the settings that are listed here; what it measures is kept in docs/performance/ as
 JSON. --only chooses parts, and --norun writes the tables from what is kept, measuring nothing. A part that needs a GPU
-is skipped where there is none.
+is skipped where there is none, and one that needs a run without --train_dir.
 """
 
 import json
@@ -43,25 +43,35 @@ COMMANDS = {  # of each part, by the name of its JSON; where it is all of a part
     ],
     "defenses": ["defenses"],
     "attacks-small": ["attacks"],
+    "attacks-width2": ["attacks", "--width=2", "--repeats=3"],
+    "attacks-width4": ["attacks", "--width=4", "--images=64", "--repeats=3"],
     "attacks-large": ["attacks", *LARGE, "--images=8", "--batch_size=8", "--train_steps=0", "--repeats=2"],
     "autoattack": ["autoattack"],
+    "autoattack-apgd": [
+        "autoattack",
+        "--images=100",
+        "--batch_size=50",
+        "--stages=apgd-ce,apgd-t",
+        "--peers=original,PyTorch,Keras",
+    ],
+    "autoattack-run": ["autoattack", "--images=500", "--peers=original,PyTorch,Keras"],
     "scaling": ["scaling", f"--plot={KEPT / 'scaling'}"],
     "estimate": ["estimate"],
 }
+FOLDERS = {"step-large": "reference", "autoattack-run": "train_dir"}  # what is measured there, by the flag
 PARTS = tuple(dict.fromkeys(name.partition("-")[0] for name in COMMANDS))
 
 
-def measure(name: str, reference: str | None) -> None:
-    """Runs a benchmark and keeps its JSON.
+def measure(name: str, folder: str | None) -> None:
+    """Runs a benchmark, with the folder of `FOLDERS` that it is given, and keeps its JSON.
 
     Raises:
       RunError: when it fails; its own line stands above.
     """
     benchmark, *arguments = COMMANDS[name]
-    others = name == "step-large" and reference
-    shown = " ".join([f"python -m benchmarks.{benchmark}", *arguments, *(["--reference=DIR"] if others else [])])
-    if others:
-        arguments.append(f"--reference={pathlib.Path(reference).absolute()}")
+    flag = [f"--{FOLDERS[name]}="] if folder else []
+    shown = " ".join([f"python -m benchmarks.{benchmark}", *arguments, *(f"{each}DIR" for each in flag)])
+    arguments += (f"{each}{pathlib.Path(folder).absolute()}" for each in flag)
     print(f"{name}: {shown}", file=sys.stderr, flush=True)
     command = [sys.executable, "-m", f"benchmarks.{benchmark}", *arguments, "--json"]
     devices = os.environ if name.endswith("-gpu") else os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}
@@ -98,6 +108,13 @@ def _section(file):
     return f"{report.markdown(result)}\n\n`{result['command']}`"
 
 
+def _lacking(name, folder):
+    """What a part needs and has not, in words; empty if nothing."""
+    if name.endswith("-gpu") and not tf.config.list_physical_devices("GPU"):
+        return "no GPU at hand"
+    return f"no --{FOLDERS[name]}" if name.endswith("-run") and not folder else ""
+
+
 class PerformanceSettings(Settings):
     """What is measured."""
 
@@ -106,6 +123,7 @@ class PerformanceSettings(Settings):
     )
     run: bool = option(True, "measure; --norun: write the tables alone")
     reference: str | None = option(None, "folder of the authors' released code (see benchmarks.step)")
+    train_dir: str | None = option(None, "run, best on CIFAR-10, whose network autoattack-run attacks")
 
 
 def main() -> None:
@@ -115,11 +133,12 @@ def main() -> None:
     if not (ROOT / PAGE).exists():
         raise UsageError(None, None, f"{PAGE} is not there: this command works in a checkout of the source")
     for name in COMMANDS:
-        wanted = settings.run and {name, name.partition("-")[0]} & {*chosen}
-        if wanted and name.endswith("-gpu") and not tf.config.list_physical_devices("GPU"):
-            print(f"{name}: skipped, no GPU at hand", file=sys.stderr)
-        elif wanted:
-            measure(name, settings.reference)
+        if settings.run and {name, name.partition("-")[0]} & {*chosen}:
+            folder = getattr(settings, FOLDERS[name]) if name in FOLDERS else None
+            if lacking := _lacking(name, folder):
+                print(f"{name}: skipped, {lacking}", file=sys.stderr)
+            else:
+                measure(name, folder)
     with replacing(ROOT / PAGE) as temporary:
         temporary.write_text(render((ROOT / PAGE).read_text(), ROOT / KEPT))
 

@@ -3,10 +3,9 @@ import sys
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from scipy import stats
 
-from benchmarks import agreement, in_torch, peers
+from benchmarks import agreement, peers
 from madry_cifar import attacks
 
 QUICK = ("--train_steps=0", "--images=8", "--batch_size=8")
@@ -131,22 +130,3 @@ def test_what_cannot_be_compared(invoke, flags, message):
     status, out, err = invoke(agreement.command, *QUICK, *flags)
     assert (status, out) == (2, "")
     assert err.splitlines()[-1].startswith(f"error: {message}")
-
-
-def test_the_network_in_pytorch(trained, digits):
-    torch = pytest.importorskip("torch")
-    images = digits.test.images[:3].astype(np.float32)
-    with tf.GradientTape() as tape:
-        points = tf.constant(images)
-        tape.watch(points)
-        logits = trained(points).logits
-        loss = tf.reduce_sum(logits[:, 1] * tf.constant([1.0, -2.0, 3.0]))
-    expected = tape.gradient(loss, points)
-    points = torch.tensor(images.transpose(0, 3, 1, 2) / 255, requires_grad=True)
-    network = in_torch.network_in_torch(trained)
-    found = network(points)
-    np.testing.assert_allclose(found.detach().numpy(), logits, rtol=1e-4, atol=1e-4)
-    (gradient,) = torch.autograd.grad((found[:, 1] * torch.tensor([1.0, -2.0, 3.0])).sum(), [points])
-    np.testing.assert_allclose(gradient.numpy().transpose(0, 2, 3, 1) / 255, expected, rtol=1e-3, atol=1e-6)
-    with torch.no_grad():
-        np.testing.assert_allclose(network(points).numpy(), logits, rtol=1e-4, atol=1e-4)

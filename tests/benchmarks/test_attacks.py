@@ -1,10 +1,11 @@
 import json
 import sys
+import time
 
 import numpy as np
 import pytest
 
-from benchmarks import attacks, report
+from benchmarks import attacks, machine, report
 
 SIZES = {"epsilon": 6.0, "step_size": 1.5, "steps": 5}
 QUICK = ("--steps=2", "--images=8", "--batch_size=4", "--repeats=2", "--train_steps=0")
@@ -13,16 +14,19 @@ QUICK = ("--steps=2", "--images=8", "--batch_size=4", "--repeats=2", "--train_st
 @pytest.fixture
 def alone(monkeypatch):
     """No peer is installed."""
-    for module in ("foolbox", "art", "art.attacks", "art.attacks.evasion"):
+    for module in ("foolbox", "art", "art.attacks", "art.attacks.evasion", "torchattacks"):
         monkeypatch.setitem(sys.modules, module, None)
 
 
-def test_all_do_the_same(trained, digits):
+def test_all_do_the_same(trained, digits, monkeypatch):
     pytest.importorskip("foolbox")
     pytest.importorskip("art")
+    monkeypatch.setattr(machine, "threads", lambda: 1)  # PyTorch's wait for each other where others work
     split = digits.test.take(slice(60))
     found = attacks.attackers(trained, SIZES, batch_size=30)
-    assert list(found) == ["ours", "Foolbox", "Foolbox, network compiled", "ART", "ART, network compiled"]
+    del found[attacks.PASSES]
+    found.pop("PyTorch: not installed", None)
+    assert list(found)[:5] == ["ours", "Foolbox", "Foolbox, network compiled", "ART", "ART, network compiled"]
     images = split.images.astype(np.float32)
     wrong = {}
     for name, attack in found.items():
@@ -38,6 +42,19 @@ def test_all_do_the_same(trained, digits):
     assert wrong["ours"] > 0.1
 
 
+def test_passes_alone_are_as_many_as_the_steps(trained, digits):
+    """And the compiler leaves none out, though all are alike: the images stay as they are."""
+    images, labels = digits.test.images[:16].astype(np.float32), digits.test.labels[:16]
+    seconds = []
+    for steps in (2, 20):
+        run = attacks.passes(lambda batch: trained(batch).logits, steps, batch_size=8)
+        assert np.array_equal(run(images, labels), images)
+        started = time.process_time()
+        run(images, labels)
+        seconds.append(time.process_time() - started)
+    assert 4 < seconds[1] / seconds[0] < 25
+
+
 def test_what_is_measured(invoke, monkeypatch, alone):
     """Beside ours, "another" that leaves every image as it is: faster, and seen to be weaker."""
     found = attacks.attackers
@@ -50,7 +67,8 @@ def test_what_is_measured(invoke, monkeypatch, alone):
     assert status == 0, err
     result = json.loads(out.splitlines()[-1])
     rows = {row["attack"]: row for row in result["attacks"]}
-    assert list(rows) == ["ours", "Foolbox: not installed", "ART: not installed", "another"]
+    absent = [f"{peer}: not installed" for peer in ("Foolbox", "ART", "PyTorch")]
+    assert list(rows) == ["ours", "passes alone", *absent, "another"]
     assert (rows["ours"]["times_ours"], rows["ours"]["linf"]) == (1, 8)
     assert rows["another"]["times_ours"] < 1
     assert rows["another"]["images_per_second"] > rows["ours"]["images_per_second"] > 0
@@ -58,7 +76,11 @@ def test_what_is_measured(invoke, monkeypatch, alone):
     assert (rows["another"]["linf"], rows["another"]["robust_accuracy"] % 12.5) == (0, 0)
     assert set(rows["ART: not installed"]) == set(rows["ours"])
     assert [value for value in rows["ART: not installed"].values() if value is not None] == ["ART: not installed"]
+    floor = rows["passes alone"]
+    assert (floor["percent_of_passes"], floor["linf"], floor["robust_accuracy"]) == (100, None, None)
+    assert rows["ours"]["percent_of_passes"] == pytest.approx(100 * floor["times_ours"])
     assert result["settings"]["trained"] == "0 steps"
+    assert result["settings"]["tensorflow_threads"] >= 1
     assert result["note"] in out
     assert report.markdown(result) in out
 
@@ -82,5 +104,5 @@ def test_a_run_of_ones_own(invoke, rvs_run, alone):
     status, out, err = invoke(attacks.command, *QUICK, f"--train_dir={rvs_run}", "--json")
     assert status == 0, err
     result = json.loads(out.splitlines()[-1])
-    assert result["settings"]["trained"] == str(rvs_run)
+    assert result["settings"]["trained"] == f"run {rvs_run.name}"
     assert "note" not in result

@@ -12,6 +12,14 @@ def test_description():
     assert about["versions"]["no-such-package"] is None
 
 
+def test_threads_are_as_many_as_cores_unless_told_otherwise(monkeypatch):
+    told = machine.tf.config.threading
+    monkeypatch.setattr(told, "get_intra_op_parallelism_threads", lambda: 0)
+    assert machine.threads() == machine.describe()["cores"]
+    monkeypatch.setattr(told, "get_intra_op_parallelism_threads", lambda: 7)
+    assert machine.threads() == 7
+
+
 def test_memory_and_its_peak():
     before = machine.resident()
     block = np.ones(2**27)  # 1 GiB

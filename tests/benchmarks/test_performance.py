@@ -93,6 +93,7 @@ def checkout(tmp_path, monkeypatch):
     echo = 'import json, sys\nprint("a table")\nprint(json.dumps({"arguments": [{"a": a} for a in sys.argv[1:]]}))\n'
     (tmp_path / "benchmarks" / "sinkhorn.py").write_text(echo)
     (tmp_path / "benchmarks" / "step.py").write_text(echo)
+    (tmp_path / "benchmarks" / "autoattack.py").write_text(echo)
     (tmp_path / "benchmarks" / "attacks.py").write_text("import sys\nsys.exit(3)\n")
     monkeypatch.setattr(performance, "ROOT", tmp_path)
     return tmp_path
@@ -109,6 +110,19 @@ def test_chosen_parts_are_measured_and_kept(invoke, checkout):
     assert kept["step-large.json"]["arguments"][-1] == {"a": "--json"}
     assert kept["step-large.json"]["command"].endswith("--reference=DIR")  # nobody else has this folder
     assert "| --json |" in (checkout / "docs" / "performance.md").read_text()
+
+
+def test_a_part_on_a_run(invoke, checkout):
+    """It is skipped where none is given."""
+    kept = checkout / "docs" / "performance" / "autoattack-run.json"
+    status, _, err = invoke(performance.command, "--only=autoattack-run")
+    assert (status, kept.exists()) == (0, False), err
+    assert "autoattack-run: skipped, no --train_dir" in err
+    status, _, err = invoke(performance.command, "--only=autoattack-run", "--train_dir=/some/run")
+    assert status == 0, err
+    result = json.loads(kept.read_text())
+    assert {"a": "--train_dir=/some/run"} in result["arguments"]
+    assert result["command"].endswith("--train_dir=DIR")
 
 
 def test_without_running_only_the_page_is_written(invoke, checkout):

@@ -162,11 +162,15 @@ def test_content_without_a_network_is_refused(content):
     ],
 )
 def test_from_a_file_to_a_run_and_back(torch, command, digits, tmp_path, defense, scaling, wrap, zipped):
-    import pytorch_network
+    from benchmarks.torch_network import WideResNet
 
-    network = pytorch_network.trained(10, 2, 10, unused=defense == "trades")
-    images = digits.test.images[:16]
-    logits = pytorch_network.logits(network, images, scaling)
+    torch.manual_seed(0)
+    settings = {"input_scaling": scaling, "unused": defense == "trades"}
+    network, images = WideResNet(10, 2, **settings), digits.test.images[:16]
+    for _ in range(3):  # so that its statistics are not the first ones
+        network(torch.rand(8, 3, 32, 32))
+    network, pixels = network.eval(), torch.tensor(images).permute(0, 3, 1, 2) / 255
+    logits = network(pixels).detach().numpy()
     torch.save(wrap(network.state_dict()), tmp_path / "weights", _use_new_zipfile_serialization=zipped)
     run = f"--train_dir={tmp_path / 'run'}"
     arguments = (f"--checkpoint={tmp_path / 'weights'}", run, f"--defense={defense}", "--dataset=digits")
@@ -179,9 +183,9 @@ def test_from_a_file_to_a_run_and_back(torch, command, digits, tmp_path, defense
 
     status, out, err = command("madry_cifar.export_torch", run, f"--output={tmp_path / 'back.pt'}")
     assert (status, err) == (0, "")
-    again = pytorch_network.WideResNet(10, 2, 10, unused=defense == "trades").eval()
+    again = WideResNet(10, 2, **settings).eval()
     again.load_state_dict(torch.load(tmp_path / "back.pt", weights_only=True))  # strict: neither more nor less
-    assert np.array_equal(pytorch_network.logits(again, images, scaling), logits)
+    assert np.array_equal(again(pixels).detach().numpy(), logits)
     assert zipfile.is_zipfile(tmp_path / "back.pt")
 
     if defense == "trades":
