@@ -47,7 +47,8 @@ class Benchmark:
         return text
 
     def __str__(self):
-        console = Console(width=100)
+        # plain wherever it is shown: a notebook would get a terminal's codes
+        console = Console(width=100, color_system=None, force_jupyter=False)
         with console.capture() as captured:
             console.print(table([self.content]))
         return "\n".join([captured.get().rstrip(), *(f"note: {note}" for note in self.notes)])
