@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from experiments.measured import Measurement, Run, Work
+from experiments.measured import EPSILON, Measurement, Run, Work
 from experiments.rows import dataset_of, row_of
 from experiments.writers import write_file
 from madry_cifar import attacks
@@ -76,7 +76,7 @@ def _shown(work: Work) -> list[tuple[Run, Measurement]]:
     """The first run of each row on each data set that was attacked, and what was measured with that attack."""
     found = {}
     for run in sorted(work.runs, key=lambda run: run.seed):
-        measured = work.at_epsilon(run)
+        measured = {m.attack: m for m in [*work.epsilons(run), *work.white_box(run)] if m.epsilon == EPSILON}
         attack = next((name for name in ATTACKS if name in measured), None)
         if attack:
             found.setdefault((run.dataset, run.row), (run, measured[attack]))

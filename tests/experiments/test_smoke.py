@@ -124,13 +124,17 @@ def test_each_row_has_a_gallery(work, digits):
             "results/ckpt-8_test-10_eps-8_step-2_seed-0.npz"
         )
         with np.load(kept) as outcomes:
-            assert content["images"]["natural"] == outcomes["natural"][:6].tolist()
+            if file.parent.name.startswith("at-"):  # in Figure 2 alone
+                assert "natural" not in outcomes
+            else:
+                assert content["images"]["natural"] == outcomes["natural"][:6].tolist()
             # batches of another size round differently, which may turn a step around
             assert sum(content["images"]["adversarial"] == outcomes["pgd-20"][:6]) >= 5
 
 
 def test_a_gallery_is_made_again_when_its_measurement_changes(invoke, copied):
     def reported():
+        """Warnings, and the number of galleries."""
         status, _, err = invoke(report.command, f"--work_dir={copied}", "--parts=html")
         assert status == 0
         return err.splitlines(), (copied / "report" / "report.html").read_text().count('class="gallery"')
