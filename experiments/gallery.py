@@ -2,7 +2,7 @@
 
 The images are the first ones of the row's own evaluation, attacked again as there: the same checkpoint, ε, steps and
 random start. A run's picture and what it shows are kept in WORK/report/gallery and made again when the measurement
-changes; a run whose checkpoints are elsewhere has none.
+changes; a run that is elsewhere, with nothing but its results here, has none.
 """
 
 import base64
@@ -34,7 +34,8 @@ def write(work: Work, folder: pathlib.Path) -> None:
     `work.problems`."""
     for run, measurement in _shown(work):
         about = _about(measurement)
-        if (_read(folder, run) or {}).get("about") == about or not (work.folder / "runs" / run.id).exists():
+        trained_here = (work.folder / "runs" / run.id / "flags.json").exists()
+        if not trained_here or (_read(folder, run) or {}).get("about") == about:
             continue
         try:
             split, natural, attacked = _attack(work, run, measurement)
@@ -95,8 +96,8 @@ def _read(folder, run):
     """What was kept of a run; None if nothing was, or it cannot be read."""
     try:
         content = json.loads((folder / f"{run.id}.json").read_text())
-        return content if (folder / f"{run.id}.png").exists() else None
-    except (OSError, ValueError):
+        return content if {"about", "images"} <= set(content) and (folder / f"{run.id}.png").exists() else None
+    except (OSError, ValueError, TypeError):
         return None
 
 
