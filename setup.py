@@ -42,7 +42,10 @@ setup(
         "peers": ["foolbox>=3.3.4", "POT>=0.9.4", "adversarial-robustness-toolbox>=1.20", "multiprocess"],
         "peers-original": ["torch", "torchattacks>=3.5.1"],
         "peers-sinkhorn": ["torch", "geomloss>=0.3", "ott-jax>=0.5"],
-        "dev": ["pytest>=8", "pytest-xdist", "hypothesis", "scipy", "ruff==0.17.6", "pre-commit"],
+        "dev": [
+            *("pytest>=8", "pytest-xdist", "hypothesis", "scipy", "ruff==0.17.6", "pre-commit"),
+            *("nbclient", "ipykernel"),  # the notebook of examples/
+        ],
     },
     entry_points={
         "madry_cifar.defenses": [  # by the name of each; see madry_cifar/training/registry.py

@@ -8,6 +8,8 @@ import warnings
 from importlib import metadata
 from typing import Any
 
+import tensorflow as tf
+
 from madry_cifar.runs import machine
 
 PACKAGES = ("tensorflow", "keras", "numpy")

@@ -5,7 +5,7 @@ runs/ID/          a training: dataset/row-hash/seed-N; the hash is of the settin
 advgan/ID/xN/     an AdvGAN trained against that run's classifier, N times the channels
 results/ID/       what was measured on it: white-box-TABLE.json, from-SURROGATE.json (transfer), epsilons.json,
                   diversity.json, latent.npz; with --columns=extended diagnosis.json and .png
-report/           tables, figures, report.html
+report/           tables, figures, report.html; gallery/ID.png and .json: images of each row under attack
 """
 
 import json

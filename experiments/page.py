@@ -10,7 +10,7 @@ from typing import Any
 
 import jinja2
 
-from experiments import checks, model_info, published
+from experiments import checks, gallery, model_info, published
 from experiments.duration import duration
 from experiments.figures import Figure
 from experiments.measured import Measurement, Work
@@ -77,6 +77,7 @@ def _content(work, statement, contents, folder) -> dict[str, Any]:
         "counts": _counts(tables),
         "figures": [(figure, *inline(folder / f"{figure.part}.png")) for figure in figures],
         "missing": [part for part in work.parts if part not in contents],
+        "galleries": gallery.entries(work, folder / "gallery"),
         "attacks": _attacks(measured),
         "extended": not all(column_of(m.attack).in_paper for m in measured),
         "staged": _staged(measured),

@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from experiments.figures import Cloud, Figure, Panel, Series
+from experiments.rows import dataset_of
 from madry_cifar.runs.files import replacing
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#999999", "#882255", "#F0E442")
@@ -30,7 +31,6 @@ STYLE = {
 WATERMARK = {"rotation": 30, "fontsize": 34, "color": "#D55E00", "alpha": 0.15, "weight": "bold", "zorder": 10}
 WATERMARK |= {"ha": "center", "va": "center"}
 SIZE = (4.6, 3.6)  # of a panel, in inches
-CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 AXES = {"figure2": ("ε (of 255 grey levels)", "accuracy %"), "figure3": ("training step", "distance of features")}
 
 
@@ -128,7 +128,8 @@ def _classes(cloud):
 def _add_classes(axes: Axes, cloud: Cloud, dataset: str):
     """The legend, beside the right one of two panels; of up to 20 classes."""
     labels = sorted(set(cloud.labels.tolist()))
-    names = [CLASSES[label] if dataset == "cifar10" else f"class {label}" for label in labels]
+    info = dataset_of(dataset)
+    names = [info.class_label(label) if info.classes else f"class {label}" for label in labels]
     if len(names) <= 20:
         style = {"linestyle": "none", "markersize": 6}
         handles = [Line2D([], [], **style, **class_style) for class_style, _ in _classes(cloud)]

@@ -5,7 +5,8 @@
   python -m experiments.report --runs=runs/rvs,runs/at               runs made by hand: runs.html, runs.csv in --output
 
 The tables (.md, .csv, .tex, .json), figures (.png, .pdf, .csv) and report.html go into WORK/report; nothing is
-trained or attacked. The part html gathers the parts that are there, and writes each run's RobustBench model_info too.
+trained or measured. The part html gathers the parts that are there, writes each run's RobustBench model_info, and
+attacks six images of each row whose checkpoint is there, for its gallery: seconds a row, and only once.
 """
 
 import importlib.util
@@ -103,8 +104,9 @@ class GridReport:
         for part in self.parts:
             if part == "html":
                 require("jinja2", what="--parts=html needs")
-                from experiments import page
+                from experiments import gallery, page
 
+                gallery.write(self.work, self.folder / "gallery")
                 model_info.write(self.work, self.statement, self.folder / "model_info")
                 page.write(self.work, self.statement, self.contents, self.folder)
             elif PARTS[part].is_table:

@@ -205,17 +205,25 @@ def column_of(attack: str) -> Column:
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """A data set: numbers of training and test images; `rvs_steps`: of RvS's training in the paper (Section IV-A)."""
+    """A data set: numbers of training and test images; `rvs_steps`: of RvS's training in the paper (Section IV-A);
+    `classes`: their names, where they are no numbers."""
 
     label: str
     train: int = 0
     test: int = 0
     rvs_steps: int | None = None  # not in the paper
+    classes: tuple[str, ...] = ()
 
+    def class_label(self, number: int) -> str:
+        """What people call a class."""
+        return self.classes[number] if self.classes else str(number)
+
+
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 DATASETS = {
     "digits": DatasetInfo("digits", 1438, 359),
-    "cifar10": DatasetInfo("CIFAR-10", 50_000, 10_000, rvs_steps=179_000),
+    "cifar10": DatasetInfo("CIFAR-10", 50_000, 10_000, rvs_steps=179_000, classes=CIFAR10),
     "cifar100": DatasetInfo("CIFAR-100", 50_000, 10_000, rvs_steps=300_000),
     "svhn_cropped": DatasetInfo("SVHN", 73_257, 26_032, rvs_steps=179_000),
 }

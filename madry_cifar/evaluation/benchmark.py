@@ -49,7 +49,8 @@ class Benchmark:
         return text
 
     def __str__(self):
-        console = Console(width=100)
+        # plain wherever it is shown: a notebook would get a terminal's codes
+        console = Console(width=100, color_system=None, force_jupyter=False)
         with console.capture() as captured:
             console.print(table([self.content]))
         return "\n".join([captured.get().rstrip(), *(f"note: {note}" for note in self.notes)])
@@ -139,7 +140,7 @@ def _about(evaluator, name, split, seed):
         "model": name,
         "classifier_sha256": evaluator.predictor.fingerprint(),
         "dataset": "given",
-        "provenance": f"{len(split)} images of {'×'.join(map(str, split.images.shape[1:]))} (sha256 {digest})",
+        "provenance": f"{'×'.join(map(str, split.images.shape[1:]))} (sha256 {digest})",
         "split": "given",
         "images": len(split),
         "seed": seed,

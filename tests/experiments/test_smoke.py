@@ -9,10 +9,12 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
 from experiments import all as everything
-from experiments import layout, plan
+from experiments import layout, plan, report
 
 ROOT = pathlib.Path(__file__).parents[2]
 SMOKE = (
@@ -135,6 +137,64 @@ def test_table_2_shows_what_the_runs_say(work):
         (content,) = json.loads((work / line["measured_file"]).read_text())
         assert float(line["measured"]) == pytest.approx(content["attacks"][line["attack"]]["accuracy"], abs=0.005)
         assert content["images"] == 10
+
+
+def test_each_row_has_a_gallery(work, digits):
+    """Of the images that were evaluated, within ε, with what the evaluation saw in them."""
+    files = sorted((work / "report" / "gallery").rglob("*.json"))
+    assert {file.parent.name.split("-")[0] for file in files} == {
+        "natural",
+        "at",
+        "rvs",
+        "noreg_ot",
+        "otreg_xent",
+        "paired",
+    }
+    assert (work / "report" / "report.html").read_text().count('class="gallery"') == len(files)
+    for file in files:
+        content = json.loads(file.read_text())
+        rows = np.split(tf.io.decode_png(file.with_suffix(".png").read_bytes()).numpy().astype(int), 3)
+        natural, adversarial, shown = (np.stack(np.split(row, 6, axis=1)) for row in rows)
+        np.testing.assert_array_equal(natural, digits.test.images[:6])
+        assert 4 < np.abs(adversarial - natural).max() <= 8
+        assert np.abs(shown - 127.5 - 127.5 / 8 * (adversarial - natural)).max() <= 127.5 / 16 + 1  # rounding
+        assert content["images"]["labels"] == digits.test.labels[:6].tolist()
+        (kept,) = (work / "runs" / file.relative_to(work / "report" / "gallery").with_suffix("")).glob(
+            "results/ckpt-8_test-10_eps-8_step-2_seed-0.npz"
+        )
+        with np.load(kept) as outcomes:
+            if file.parent.name.startswith("at-"):  # in Figure 2 alone
+                assert "natural" not in outcomes
+            else:
+                assert content["images"]["natural"] == outcomes["natural"][:6].tolist()
+            # batches of another size round differently, which may turn a step around
+            assert sum(content["images"]["adversarial"] == outcomes["pgd-20"][:6]) >= 5
+
+
+def test_a_gallery_is_made_again_when_its_measurement_changes(invoke, copied):
+    def reported():
+        """Warnings, and the number of galleries."""
+        status, _, err = invoke(report.command, f"--work_dir={copied}", "--parts=html")
+        assert status == 0
+        return err.splitlines(), (copied / "report" / "report.html").read_text().count('class="gallery"')
+
+    files = sorted((copied / "report" / "gallery").rglob("*.json"))
+    times = [file.stat().st_mtime_ns for file in files]
+    before = files[0].read_text()
+    files[0].write_text("{")
+    assert reported() == ([], 6)
+    assert files[0].read_text() == before
+    assert [file.stat().st_mtime_ns for file in files[1:]] == times[1:]
+    (measured,) = copied.glob("results/digits/paired-*/seed-0/white-box-table4.json")
+    content = json.loads(measured.read_text())
+    content[0]["classifier_sha256"] = "another"
+    measured.write_text(json.dumps(content))
+    (problem,), shown = reported()
+    assert "paired" in problem
+    assert "no gallery (its checkpoint is another than the one that was measured)" in problem
+    assert shown == 5
+    shutil.rmtree(copied / "runs")
+    assert reported() == ([], 5)
 
 
 def test_nothing_is_done_twice(work):
