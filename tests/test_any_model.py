@@ -87,7 +87,10 @@ def test_diagnosed_by_command(folder):
         ({"model": "own.keras"}, "--model needs images: either --dataset=NAME or --data=FILE"),
         ({"train_dir": "x", "data": "images.npz"}, "--data=images.npz: is for --model; a run knows it"),
         ({"model": "own.keras", "data": "images.npz", "checkpoint": "3"}, "--checkpoint=3: is for --train_dir"),
-        ({"model": "own.keras", "data": "images.npz"}, "tell predictor.. outputs=probabilities .a command: --model"),
+        (
+            {"model": "own.keras", "data": "images.npz"},
+            "tell predictor.. outputs=.probabilities. .by command --outputs=probabilities",
+        ),
         ({"model": "own.keras", "dataset": "digits", "outputs": "probabilities"}, r"takes images \[8, 8, 1\]"),
         ({"model": "own.keras", "data": "nothing.npz"}, "--data=nothing.npz: no such file or folder"),
         ({"model": "other.keras", "data": "images.npz"}, "--model=other.keras: no such file"),

@@ -17,7 +17,6 @@ from madry_cifar.attacks.steps import gradient_of
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.predictor import Predictor, as_predictor
 
-_TOLD = "tell predictor() {0} (a command: --model with {0})"
 LOOKED_AT = 8  # images by which a model is judged
 # Shares of the logits' standard deviation that rounding may cause: in passes alike, and in batches of other sizes, for
 # which a GPU may choose other algorithms (and by default multiplies with eleven bits)
@@ -96,12 +95,12 @@ def check_images(images, shape: tuple[int, ...] | None = None) -> np.ndarray:
     if low < 0 or high > 255:
         raise _wrong(
             f"images must have pixels in [0, 255]. Received: from {low:.4g} to {high:.4g}; give them as they were "
-            f"before any scaling, and {_TOLD.format('pixel_range, mean and std')}"
+            "before any scaling, and tell predictor() pixel_range, mean and std (by command --pixel_range, --mean, --std)"
         )
     if images.dtype.kind == "f" and 0 < high <= 1:
         raise _wrong(
             f"images must have pixels in [0, 255]. Received: from {low:.4g} to {high:.4g}; give 255 * images and, "
-            f"if the model takes [0, 1], {_TOLD.format('pixel_range=(0, 1)')}"
+            "if the model takes [0, 1], tell predictor() pixel_range=(0, 1) (by command --pixel_range=0,1)"
         )
     return images
 
@@ -158,7 +157,8 @@ def check_logits(logits, count: int) -> np.ndarray:
     if np.all(logits >= 0) and np.all(np.abs(logits.sum(axis=1) - 1) < 1e-3):
         raise _wrong(
             "the model's outputs are probabilities or one-hot classes (not negative, and their sum is 1), where "
-            f"gradients vanish: take the logits before the softmax, or {_TOLD.format('outputs=probabilities')}"
+            "gradients vanish: take the logits before the softmax, or tell predictor() outputs='probabilities' (by command "
+            "--outputs=probabilities)"
         )
     return logits
 

@@ -110,7 +110,7 @@ def network(*layers):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (network(keras.layers.Dense(10, "softmax")), "are probabilities .*tell predictor.. outputs=probabilities"),
+        (network(keras.layers.Dense(10, "softmax")), "are probabilities .*tell predictor.. outputs=.probabilities."),
         (network(keras.layers.Dense(1)), "single output"),
         (
             keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(10)]),
