@@ -89,7 +89,7 @@ def test_diagnosed_by_command(folder):
         ({"model": "own.keras", "data": "images.npz", "checkpoint": "3"}, "--checkpoint=3: is for --train_dir"),
         (
             {"model": "own.keras", "data": "images.npz"},
-            "tell predictor.. outputs=.probabilities. .by command --outputs=probabilities",
+            "are probabilities .*by command --outputs=probabilities",
         ),
         ({"model": "own.keras", "dataset": "digits", "outputs": "probabilities"}, r"takes images \[8, 8, 1\]"),
         ({"model": "own.keras", "data": "nothing.npz"}, "--data=nothing.npz: no such file or folder"),

@@ -95,7 +95,8 @@ def check_images(images, shape: tuple[int, ...] | None = None) -> np.ndarray:
     if low < 0 or high > 255:
         raise _wrong(
             f"images must have pixels in [0, 255]. Received: from {low:.4g} to {high:.4g}; give them as they were "
-            "before any scaling, and tell predictor() pixel_range, mean and std (by command --pixel_range, --mean, --std)"
+            "before any scaling, and tell predictor() pixel_range, mean and std (by command --pixel_range, --mean, "
+            "--std)"
         )
     if images.dtype.kind == "f" and 0 < high <= 1:
         raise _wrong(
@@ -157,8 +158,8 @@ def check_logits(logits, count: int) -> np.ndarray:
     if np.all(logits >= 0) and np.all(np.abs(logits.sum(axis=1) - 1) < 1e-3):
         raise _wrong(
             "the model's outputs are probabilities or one-hot classes (not negative, and their sum is 1), where "
-            "gradients vanish: take the logits before the softmax, or tell predictor() outputs='probabilities' (by command "
-            "--outputs=probabilities)"
+            "gradients vanish: take the logits before the softmax, or tell predictor() outputs='probabilities' (by "
+            "command --outputs=probabilities)"
         )
     return logits
 
