@@ -606,7 +606,7 @@ def test_a_full_disk(evaluate, runs, name):
     ("arguments", "named"),
     [
         ("--epsilon=", "--epsilon=: must be a number"),
-        ("--epsilon=8,x", "--epsilon=8,x: must be numbers (float) with commas"),
+        ("--epsilon=8,x", "--epsilon=8,x: must be a number, or several with commas"),
         ("--epsilon=8,-1", "--epsilon=-1.0: must be from 0 to 255"),
         ("--epsilon=nan", "--epsilon=nan: must be a finite number"),
         ("--surrogate_dir=/none", "--surrogate_dir=/none: no such folder"),

@@ -93,7 +93,10 @@ def attack(name: str, *, epsilon: float = 8.0, step_size: float = 2.0, restarts:
     numbered = next((example for example in examples if _is_numbered(name, example)), None)
     if numbered:
         start = numbered.rstrip("0123456789")
-        raise UsageError("attacks", name, f"N in {start}N is a whole number of steps from 1 on, as in {numbered}")
+        what = f"N in {start}N is a whole number of steps"
+        if re.match(r"[1-9]\d*x", name[len(start) :]):
+            what = f"R in {start}NxR is a whole number of starts"
+        raise UsageError("attacks", name, f"{what} from 1 on, as in {numbered}")
     raise unknown("attacks", name, examples)
 
 

@@ -65,7 +65,7 @@ def test_command_prints_and_plots(measured, invoke, tmp_path):
     [
         ("--points=64", "--points=64: must be two positive numbers or more, with commas"),
         ("--widths=0,1", "--widths=0: must be at least 1"),
-        ("--batch_sizes=8,many", "flag --batch_sizes=8,many: must be numbers (int) with commas"),
+        ("--batch_sizes=8,many", "--batch_sizes=8,many: must be a whole number, or several with commas"),
         ("--plot=/no/where/growth", "--plot=/no/where/growth: no folder /no/where"),
     ],
 )

@@ -76,7 +76,7 @@ def test_command(run):
     ("flag", "message"),
     [
         ("--programs=unroled", "error: --programs=unroled: unknown; did you mean 'unrolled'? Known:"),
-        ("--scales=1,x", "error: flag --scales=1,x: must be numbers (float) with commas"),
+        ("--scales=1,x", "error: --scales=1,x: must be a number, or several with commas"),
         ("--scales=0", "error: --scales=0.0: must be positive numbers with commas"),
     ],
 )

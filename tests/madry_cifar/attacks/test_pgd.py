@@ -287,11 +287,11 @@ def test_natural_is_no_attack(linear):
     [
         ("pdg-20", "--attacks=pdg-20: unknown; did you mean 'pgd-20'"),
         ("naturel", "did you mean 'natural'"),
-        ("pgd-0", "--attacks=pgd-0: unknown"),
+        ("pgd-0", "--attacks=pgd-0: N in pgd-N is a whole number of steps from 1 on, as in pgd-7"),
         ("pgd", "--attacks=pgd: unknown"),
-        ("pgd-2.5", "--attacks=pgd-2.5: unknown"),
+        ("pgd-2.5", "--attacks=pgd-2.5: N in pgd-N"),
         ("xyz", "Known: .*cw-100, cw-20, .*fgsm, fgsm-rs, .*natural, pgd-100, pgd-100x10, pgd-20, pgd-7"),
-        ("pgd-20x0", "--attacks=pgd-20x0: unknown"),
+        ("pgd-20x0", "--attacks=pgd-20x0: R in pgd-NxR is a whole number of starts from 1 on"),
         ("fgsmx2", "--attacks=fgsmx2: fgsm has no random start to repeat"),
     ],
 )
