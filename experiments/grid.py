@@ -259,7 +259,8 @@ def preset(dataset: str, defense: str) -> dict[str, str]:
     """
     kinds = ["paper"] if defense == "rvs" else [f"{defense}_rvs", defense]
     values = next(filter(None, (presets.flags_of(dataset, kind) for kind in kinds)), {})
-    return {name: value for name, value in values.items() if name != "keep"}
+    own = {"keep", "validation_size", "eval_images"}  # of a run by itself: the rows of a table train on the same images
+    return {name: value for name, value in values.items() if name not in own}
 
 
 def _changed(dataset, defense, settings):

@@ -47,7 +47,10 @@ RESNET = "batch_norm_epsilon=1e-5 depth=20 width=1 "
 KINDS = {  # flags, and hours on an A100 for CIFAR-10, CIFAR-100 and SVHN
     "natural": (MADRYLAB, (2, 2, 2)),
     "at": (MADRYLAB + "epsilon=8 attack_steps=7 attack_step_size=2 attack_batch_norm=train", (10, 10, 10)),
-    "paper": (FOOTING + "uniform_noise=false latent_draws=1 " + GENERATOR + " validation_size=1000", (4, 7, 4)),
+    "paper": (
+        FOOTING + "uniform_noise=false latent_draws=1 " + GENERATOR + " validation_size=1000 eval_images=0",
+        (4, 7, 4),
+    ),
     "released": (
         "depth=34 width=10 steps={released} " + RVS + "uniform_noise=true latent_draws=2 " + GENERATOR,
         (6, 9, 5),

@@ -82,7 +82,8 @@ class RunReport:
             for content in contents:
                 row = RunRow(folder, content, content["attacks"])
                 rows = found.setdefault(_title(content), {})
-                rows.setdefault((folder, content.get("checkpoint")), row).entries.update(row.entries)
+                which = (folder, content.get("model"), content.get("checkpoint"), content["classifier_sha256"])
+                rows.setdefault(which, row).entries.update(row.entries)
         tables = [RunTable(title, list(rows.values())) for title, rows in found.items()]
         self.tables = sorted(tables, key=lambda table: _place(table.rows[0].about))
 
@@ -186,6 +187,7 @@ def _place(content):
 def _title(content):
     """What the results in a table have in common, in words."""
     surrogate = content.get("surrogate")
-    made = f", adversarial images made on {surrogate['train_dir']}" if surrogate else ""
+    step = f", step {surrogate['checkpoint']}" if surrogate and "checkpoint" in surrogate else ""
+    made = f", adversarial images made on {surrogate['train_dir']}{step}" if surrogate else ""
     sizes = f"ε = {content['epsilon']:g}, steps of {content['step_size']:g}, seed {content['seed']}"
     return f"{content['images']:,} {content['split']} images of {content['provenance']}; {sizes}{made}"

@@ -30,7 +30,7 @@ def main() -> None:
     settings = flags.read(EvalSettings)
     train_dir, timeout = settings.train_dir, settings.timeout
     evaluation = Evaluation(settings)
-    seen, waiting_since = set(), time.monotonic()
+    seen, waiting_since, told = set(), time.monotonic(), False
     while True:
         new = [step for step in checkpoints.saved_steps(train_dir) if step not in seen]
         for step in new:
@@ -49,6 +49,9 @@ def main() -> None:
         if ended or (timeout and time.monotonic() - waiting_since > timeout):
             return
         if not new:
+            if not told:
+                print(f"waiting for checkpoints after step {max(seen, default=0)} (Ctrl-C ends it)", flush=True)
+            told = True
             time.sleep(POLL_SECONDS)
 
 

@@ -16,7 +16,7 @@ UNUSED_OF = ("trades", "l2l")  # the defences whose code has `pytorch.UNUSED`, a
 class ExportTorchSettings(Checkpoint):
     """What is written where."""
 
-    output: str = required("file to write")
+    output: str = required("file to write", kind="path")
 
 
 def main() -> None:

@@ -33,7 +33,7 @@ EPSILON = 1e-5  # of batch norm, in all of them
 class ImportSettings(Settings):
     """What is read."""
 
-    checkpoint: str = required("file of torch.save: a state_dict, or a dictionary of it and other things")
+    checkpoint: str = required("file of torch.save: a state_dict, or a dictionary of it and other things", kind="path")
 
 
 def main() -> None:

@@ -3,7 +3,8 @@
 import abc
 import hashlib
 import inspect
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import keras
@@ -73,14 +74,28 @@ class Predictor(abc.ABC):
         """What else the prediction depends on, beside the code: nothing, where all of it is as by default."""
         return {}
 
-    def fingerprint(self) -> str:
-        """A digest of all that takes part in a prediction, to tell whether two results are of the same predictor."""
+    def fingerprint(self, image_shape: Sequence[int] | None = None) -> str:
+        """A digest of all that takes part in a prediction, to tell whether two results are of the same predictor.
+
+        One that tells no variables is known by its logits for an image, of `image_shape` if it does not tell that. If
+        these are random whatever the draw, or no shape is known, no two digests are equal.
+        """
         digest = hashlib.sha256()
+        if not self.variables():
+            digest.update(self._known_by(self.image_shape or image_shape))
         for name, variable in sorted(self.variables().items()):
             digest.update(name.encode() + variable.numpy().tobytes())
         for name, value in sorted(self.settings().items()):
             digest.update(f"{name}={value!r}".encode())
         return digest.hexdigest()
+
+    def _known_by(self, shape):
+        """The bytes of its logits for an image; others each time where they are random."""
+        if shape is None:
+            return os.urandom(32)
+        image = tf.constant(np.random.default_rng(0).integers(0, 256, (1, *shape)), tf.float32)
+        first, again = (np.asarray(self(image, draw=0).logits).tobytes() for _ in range(2))
+        return first if first == again else os.urandom(32)
 
 
 class NetworkPredictor(Predictor):
@@ -144,6 +159,10 @@ class ModelPredictor(Predictor):
         *_, self.num_classes = _known_shape(model, "output_shape") or (None,)
 
     def __call__(self, images, draw=0):
+        for name in ("mean", "std"):
+            value, channels = getattr(self, name), images.shape[-1]
+            if value is not None and np.size(value) not in (1, channels):
+                raise UsageError(name, value, f"images have {channels} channels: give one number, or so many")
         low, high = self.pixel_range
         values = images if (low, high) == (0, 255) else low + images * ((high - low) / 255)
         if self.mean is not None:
@@ -151,8 +170,13 @@ class ModelPredictor(Predictor):
         if self.std is not None:
             values = values / tf.constant(self.std, values.dtype)
         outputs = self.model(values, **self._inference)
-        if isinstance(outputs, dict) and len(outputs) == 1:  # a signature's
+        if isinstance(outputs, Mapping) and len(outputs) == 1:  # a signature's
             (outputs,) = outputs.values()
+        if isinstance(outputs, (Mapping, list, tuple)) and not hasattr(outputs, "logits"):
+            names = ", ".join(map(str, outputs)) if isinstance(outputs, Mapping) else f"{len(outputs)} of them"
+            raise UsageError(
+                None, None, f"the model has several outputs ({names}); give a function that returns logits"
+            )
         logits = tf.convert_to_tensor(getattr(outputs, "logits", outputs))
         logits = tf.cast(logits, images.dtype)
         if self.outputs == "probabilities":
@@ -164,12 +188,7 @@ class ModelPredictor(Predictor):
         return {f"{place}.{v.name}": v.value if isinstance(v, keras.Variable) else v for place, v in variables}
 
     def settings(self):
-        """Among them the logits of one image, as what a function computes is known by that alone."""
-        values = {name: getattr(self, name) for name in ("pixel_range", "mean", "std", "outputs")}
-        if self.image_shape and not self.stochastic:
-            image = np.random.default_rng(0).integers(0, 256, (1, *self.image_shape)).astype(np.float32)
-            values["logits"] = [f"{logit:.3g}" for logit in self(tf.constant(image)).logits.numpy().ravel()]
-        return values
+        return {name: getattr(self, name) for name in ("pixel_range", "mean", "std", "outputs")}
 
 
 def predictor(
@@ -237,7 +256,9 @@ class _Signature:
         self.function = signatures[name]
         arguments = self.function.structured_input_signature[1]
         if len(arguments) != 1:
-            raise UsageError(None, None, f"the SavedModel's signature takes {', '.join(arguments)}, not images alone")
+            raise UsageError(
+                None, None, f"the SavedModel's signature takes {', '.join(sorted(arguments))}, not images alone"
+            )
         ((self.argument, self.spec),) = arguments.items()
         self.variables = self.function.variables
         self.input_shape = self.spec.shape.as_list() if self.spec.shape.rank else None

@@ -71,11 +71,11 @@ def main() -> None:
     settings = flags.read(DiagnoseSettings)
     target = target_of(settings)
     outputs = _outputs(settings, target)
+    dataset, split = target.images(settings)
     about = target.load(settings.checkpoint)
     surrogate, its_about = surrogate_of(target, settings)
     if surrogate and its_about["classifier_sha256"] == about["classifier_sha256"]:
         raise UsageError("surrogate_dir", settings.surrogate_dir, "is the network diagnosed; name another run")
-    dataset, split = target.images(settings)
     about |= {"dataset": dataset.name, "provenance": dataset.provenance, "split": settings.split, "images": len(split)}
     about |= {"step_size": step_size(settings.epsilon)} | settings.pick("epsilon", "seed", "batch_size")
     about |= {"surrogate": its_about} if surrogate else {}

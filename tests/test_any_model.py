@@ -8,12 +8,14 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import rvs_tf
 from experiments import run_page
 from experiments.run_report import RunReport
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.evaluation.run_evaluation import Evaluation
+from madry_cifar.predictor import Outputs
 from rvs_tf.evaluate import EvaluateSettings
 
 SHAPE = (8, 8, 1)
@@ -95,6 +97,8 @@ def test_diagnosed_by_command(folder):
         ({"model": "own.keras", "data": "nothing.npz"}, "--data=nothing.npz: no such file or folder"),
         ({"model": "other.keras", "data": "images.npz"}, "--model=other.keras: no such file"),
         ({"model": "own.keras", "data": "images.npz", "pixel_range": (1.0,)}, "pixel_range must be two numbers"),
+        ({"model": "own.keras", "data": "images.npz", "split": "train"}, "--split=train: must be test"),
+        ({"model": "own.keras", "data": "images.npz", "mean": (0.5, 0.5)}, "images have 1 channels"),
         ({"model": "own.keras", "data": "images.npz", "image_size": (3,)}, "--image_size=3: must be height and width"),
         ({"model": "own.keras", "dataset": "no_such_set"}, "--dataset=no_such_set: tensorflow-datasets knows no set"),
     ],
@@ -144,6 +148,47 @@ def test_a_benchmark_goes_on_in_its_folder(mine, tmp_path, capsys):
     assert other.accuracies["fgsm"] > first.accuracies["fgsm"]
     assert set(json.loads(first.to_json(tmp_path / "out.json"))["attacks"]) == {"natural", "fgsm"}
     assert json.loads((tmp_path / "out.json").read_text()) == json.loads(first.to_json())
+
+
+def test_what_was_kept_is_of_the_same_function(mine, tmp_path):
+    """Of functions and predictors that tell no variables, too; and of random ones nothing is taken over."""
+    _, images, labels = mine
+    weights = tf.constant(np.random.default_rng(1).normal(size=(2, 64, 5)), tf.float32)
+
+    def function(number):
+        return lambda pixels: tf.reshape(pixels, [-1, 64]) @ weights[number] / 255
+
+    class Own(rvs_tf.Predictor):
+        def __init__(self, number):
+            self.function = function(number)
+
+        def __call__(self, pixels, draw=0):
+            return Outputs(None, self.function(pixels))
+
+    random = lambda pixels: function(0)(pixels) + tf.random.normal([5])  # noqa: E731
+    for kind in (function, Own):
+        first, second = (rvs_tf.benchmark(kind(n), images, labels, "natural", progress=False) for n in (0, 1))
+        assert first.accuracies != second.accuracies
+        for expected, number in ((first, 0), (second, 1), (first, 0)):
+            found = rvs_tf.benchmark(kind(number), images, labels, "natural", folder=tmp_path, progress=False)
+            assert found.accuracies == expected.accuracies
+    prints = [rvs_tf.predictor(random, stochastic=True).fingerprint(SHAPE) for _ in range(2)]
+    assert prints[0] != prints[1]
+
+
+def test_images_that_were_not_kept_are_made_when_they_are_asked_for(mine, tmp_path):
+    settings = {"folder": tmp_path, "progress": False}
+    assert not rvs_tf.benchmark(*mine, "fgsm", keep_adversarial=False, **settings).adversarial
+    assert rvs_tf.benchmark(*mine, "fgsm", **settings).adversarial["fgsm"].shape == (40, *SHAPE)
+    with pytest.raises(UsageError, match="--attacks=: name at least one"):
+        rvs_tf.benchmark(*mine, "")
+
+
+def test_a_model_for_any_size_is_not_held_to_the_first():
+    anything = rvs_tf.predictor(lambda pixels: tf.reduce_mean(pixels, axis=[1, 2])[:, :3])
+    for size in (4, 6):
+        images = np.random.default_rng(0).integers(0, 256, (5, size, size, 3))
+        assert rvs_tf.attacks.run("fgsm", anything, images, np.zeros(5, int)).shape == images.shape
 
 
 def test_adversarial_images_are_in_the_ball_and_give_the_accuracy(mine):

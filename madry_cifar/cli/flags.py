@@ -64,20 +64,30 @@ def read(settings: type[SettingsT], **values: Any) -> SettingsT:
 
 def _with_sane_sizes(settings):
     for field in dataclasses.fields(settings):
-        kind, value = field.metadata["kind"], getattr(settings, field.name)
-        for size in value if isinstance(value, tuple) else (value,):
-            if kind == "step" and size == 0:
-                raise UsageError(field.name, f"{size:g}", "an attack that takes no step changes nothing")
-            if kind in ("radius", "step") and 0 < size < 1 and not flags.FLAGS[SMALL].value:
-                reason = f"less than one grey level of 255: 8/255 is --{field.name}=8 (if it is meant, add --{SMALL})"
-                raise UsageError(field.name, f"{size:g}", reason)
+        _check_size(field, getattr(settings, field.name))
     return settings
 
 
+def _check_size(field, value):
+    kind = field.metadata["kind"]
+    for size in value if isinstance(value, tuple) else (value,):
+        if kind == "step" and size == 0:
+            raise UsageError(field.name, f"{size:g}", "an attack that takes no step changes nothing")
+        if kind in ("radius", "step") and 0 < size < 1 and not flags.FLAGS[SMALL].value:
+            reason = f"less than one grey level of 255: 8/255 is --{field.name}=8 (if it is meant, add --{SMALL})"
+            raise UsageError(field.name, f"{size:g}", reason)
+
+
 def given(settings: type[Settings]) -> dict[str, Any]:
-    """The values of those fields whose flags were given, on the command line or in a --flagfile."""
-    given = {field.name: flags.FLAGS[field.name] for field in dataclasses.fields(settings)}
-    return {name: flag.value for name, flag in given.items() if flag.present}
+    """The values of those fields whose flags were given, on the command line or in a --flagfile.
+
+    Raises:
+      UsageError: for a size, as `read`.
+    """
+    fields = [field for field in dataclasses.fields(settings) if flags.FLAGS[field.name].present]
+    for field in fields:
+        _check_size(field, flags.FLAGS[field.name].value)
+    return {field.name: flags.FLAGS[field.name].value for field in fields}
 
 
 def give(values: Mapping[str, str]) -> None:

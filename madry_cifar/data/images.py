@@ -67,7 +67,7 @@ def load_tfds(
         split = "validation"
     if split not in known:
         raise UsageError("split", split, f"{name} has {', '.join(known)}")
-    wanted = f"{split}[:{max_images}]" if max_images else split
+    wanted = f"{split}[:{min(max_images, builder.info.splits[split].num_examples)}]" if max_images else split
     try:
         examples = list(tfds.as_numpy(builder.as_dataset(split=wanted, as_supervised=True, shuffle_files=False)))
     except (tf.errors.OpError, OSError, KeyError, AssertionError) as error:

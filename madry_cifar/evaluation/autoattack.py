@@ -40,18 +40,18 @@ def autoattack(
     """Attacks a model by AutoAttack (L∞).
 
     Args:
-      model: a `Predictor`, or a network of this package, with at least four classes.
+      model: a `Predictor`, or what `as_predictor` makes one of, with at least four classes (three for rand).
       images: [N, H, W, C] pixels in [0, 255].
       labels: [N] true classes.
       epsilon: radius of the ball, in grey levels.
-      version: standard, plus or rand (see above).
+      version: standard, plus or rand; see `madry_cifar.attacks.autoattack`.
       seed: of the random starts and of Square's queries.
       batch_size: images attacked at once.
       progress: whether to draw bars with the time left.
 
     Raises:
-      UsageError: for an unknown version, or a model with fewer than four classes or whose outputs are probabilities
-        or classes.
+      UsageError: for an unknown version, a model of too few classes, or inputs that would give a wrong number (see
+        `madry_cifar.attacks.inputs`).
     """
     chosen = attack(f"autoattack-{version}", epsilon=epsilon)
     split = Split(check_images(images), np.asarray(labels))

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from madry_cifar.attacks.inputs import check_images
 from madry_cifar.attacks.registry import attack
+from madry_cifar.cli.errors import UsageError
 from madry_cifar.data.datasets import Split
 from madry_cifar.evaluation import results
 from madry_cifar.evaluation.evaluator import Evaluator, Task
@@ -107,6 +108,8 @@ def benchmark(
     names = list(dict.fromkeys(name.strip() for name in (attacks.split(",") if isinstance(attacks, str) else attacks)))
     sizes = {"epsilon": float(epsilon), "step_size": float(step_size)}
     tasks = [Task(attack(name, **sizes, restarts=restarts)) for name in names if name]
+    if not tasks:
+        raise UsageError("attacks", "", "name at least one, for instance natural,pgd-20")
     split = Split(check_images(images), np.asarray(labels))
     evaluator = Evaluator(
         model,
@@ -124,6 +127,9 @@ def benchmark(
         measuring = Measuring(evaluator, split, place, seed)
         (content,) = measuring(_about(evaluator, name or _name(model), split, seed), [(sizes, tasks)], reuse=True)
         found = _benchmark(content, notes, keep_adversarial)
+        if not folder:  # those files are gone
+            for name in ("file", "predictions"):
+                del found.content[name]
     if progress:
         print(found)
     return found
@@ -138,7 +144,7 @@ def _about(evaluator, name, split, seed):
     digest = hashlib.sha256(split.images.tobytes() + split.labels.tobytes()).hexdigest()[:8]
     return {
         "model": name,
-        "classifier_sha256": evaluator.predictor.fingerprint(),
+        "classifier_sha256": evaluator.predictor.fingerprint(split.images.shape[1:]),
         "dataset": "given",
         "provenance": f"{'×'.join(map(str, split.images.shape[1:]))} (sha256 {digest})",
         "split": "given",

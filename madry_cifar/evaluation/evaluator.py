@@ -151,17 +151,17 @@ class Evaluator:
                 if self._look:
                     check_passes(inputs)
             self.notes = (NO_GRADIENT,) * (self._look and not has_gradient(inputs))
-            self._is_known = True
+            self._is_known, self._classes = True, inputs.logits.shape[1]
         for attack in chosen:
-            if self.attacked.num_classes < attack.least_classes:
+            if self._classes < attack.least_classes:
                 raise UsageError(
                     "attacks",
                     attack.name,
                     f"compares the logits of {attack.least_classes} classes, and there are "
-                    f"{self.attacked.num_classes}; use apgd-ce, cw-N and square",
+                    f"{self._classes}; use apgd-ce, cw-N and square",
                 )
         images = check_images(split.images, self.attacked.image_shape)
-        return Split(images, check_labels(split.labels, len(images), self.predictor.num_classes))
+        return Split(images, check_labels(split.labels, len(images), self._classes))
 
     def _begin(self, attack, split, earlier, before):
         """The outcome for all images, as far as it is known, to be filled in place; and the images left to attack."""

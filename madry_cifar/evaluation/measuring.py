@@ -64,6 +64,8 @@ class Measuring:
         file = results.path_of(self.folder, about)
         content = results.read(file, about)
         entries = dict(content.get("attacks", {})) if reuse else {}  # that are not measured again
+        if self.evaluator.keep_adversarial:
+            entries = {name: e for name, e in entries.items() if results.adversarial_path(file, name).exists()}
 
         def measure(task, attack, part="", earlier=None):
             if part and attack.name in entries and not self.evaluator.keep_adversarial:

@@ -71,11 +71,8 @@ class EvaluatedRun:
 
         Returns what tells it from others; of the best, also how it was found.
         """
-        found, chosen = checkpoint, {}
-        if checkpoint == selection.BEST:
-            found, how = selection.best(self.train_dir)
-            chosen = {"selection": how}
-        step, _ = checkpoints.find(self.train_dir, found)
+        step, _ = checkpoints.find(self.train_dir, checkpoint)
+        chosen = {"selection": selection.best(self.train_dir)[1]} if checkpoint == checkpoints.BEST else {}
         checkpoints.load(self.predictor.variables(), self.train_dir, step)
         return {
             "train_dir": str(self.train_dir),
@@ -97,7 +94,7 @@ class EvaluatedModel:
 
     def __init__(self, settings: Target):
         self.flag, self.name, self.flags, self.provenance = "model", settings.model, {}, None
-        self._settings = settings
+        self._settings, self._shape = settings, None
         scaling = {"mean": settings.mean or None, "std": settings.std or None, "outputs": settings.outputs}
         try:
             model = load_model(settings.model)
@@ -111,11 +108,17 @@ class EvaluatedModel:
 
     def images(self, settings: Images) -> tuple[data.Dataset, data.Split]:
         """The data set that the settings name, and its images."""
+        if settings.split != "test" and (self._settings.data or self._settings.dataset in data.NUM_CLASSES):
+            raise UsageError("split", settings.split, "must be test: a model from elsewhere was not trained here")
         dataset = self._dataset(settings)
-        return dataset, dataset.test.take(slice(settings.max_images or None))
+        split = dataset.test.take(slice(settings.max_images or None))
+        self._shape = split.images.shape[1:]
+        return dataset, split
 
     def _dataset(self, settings):
         own, shape = self._settings, self.predictor.image_shape
+        if shape is not None and len(shape) != 3:
+            raise UsageError("model", self.name, f"takes {list(shape)}, not images [H, W, C]")
         if own.image_size:
             if len(own.image_size) != 2:
                 raise UsageError("image_size", own.image_size, "must be height and width")
@@ -128,8 +131,8 @@ class EvaluatedModel:
         return load_tfds(own.dataset, **where, split=settings.split, shape=shape, max_images=settings.max_images)
 
     def load(self, checkpoint) -> dict[str, Any]:
-        """What tells it from others; it has no checkpoints."""
-        return {"model": self.name, "classifier_sha256": self.predictor.fingerprint()}
+        """What tells it from others, once its `images` are known; it has no checkpoints."""
+        return {"model": self.name, "classifier_sha256": self.predictor.fingerprint(self._shape)}
 
 
 def target_of(settings: Target) -> EvaluatedRun | EvaluatedModel:

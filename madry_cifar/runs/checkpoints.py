@@ -21,6 +21,7 @@ from madry_cifar.networks.layers import flat_variables, unambiguous
 from madry_cifar.runs.files import naming, no_pattern, replacing
 from madry_cifar.training.optimizers import Optimizer
 
+BEST = "best"  # as a --checkpoint: see `selection`
 PREFIX = "ckpt"
 TEMPORARY = ".writing-"
 ENDINGS = (".data-00000-of-00001", ".index")  # the index last: without it there is no checkpoint
@@ -207,7 +208,7 @@ def find(train_dir: str | os.PathLike, checkpoint: int | str | None = None) -> t
         raise UsageError("train_dir", train_dir, "holds no checkpoints yet")
     if checkpoint in (None, ""):
         return max(steps), steps[max(steps)]
-    if checkpoint == "best":
+    if checkpoint == BEST:
         from madry_cifar.runs import selection  # which reads checkpoints, too
 
         checkpoint, _ = selection.best(train_dir)

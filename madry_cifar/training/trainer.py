@@ -84,6 +84,8 @@ class Trainer:
             method, dataset, strategy=self.strategy, jit_compile=jit_compile, steps_per_call=steps_per_call
         )
         self._seconds = []  # that a step took, for each call since the last point on the curves
+        if self.chief and self.step < self.method.steps(self.batches.steps_per_epoch):
+            self.summaries.restart(self.step)  # before anything is written
 
     def train(self) -> None:
         """Trains up to the number of steps that was asked for, then saves.
@@ -93,8 +95,6 @@ class Trainer:
           RunError: when a loss is not finite, or another worker is lost; the last good checkpoint is kept.
         """
         last, first = self.method.steps(self.batches.steps_per_epoch), self.step
-        if self.chief and first < last:
-            self.summaries.restart(first)
         foretold = self._foretell(last, first, time.monotonic())
         bar = progress_bar(last, "step", initial=first, disable=not self.chief)
         with _signals() as received, self._workers_lost(), self.profiler, bar:

@@ -14,6 +14,8 @@ from madry_cifar.evaluation.functions import (
 )
 from rvs_tf.attacks.autoattack import Report, autoattack
 
+autoattack.autoattack, autoattack.Report = autoattack, Report  # for `import rvs_tf.attacks.autoattack`, once a module
+
 __all__ = [
     "Report",
     "apgd_ce",

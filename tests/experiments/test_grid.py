@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from absl.flags import FLAGS
 
-from experiments import grid, layout
+from experiments import grid, layout, presets
 from experiments.rows import row_of
 from madry_cifar import load_predictor
 from madry_cifar.cli import flags
@@ -253,6 +253,14 @@ def test_checkpoints_are_spread_over_the_training_and_kept(configure):
     )
 
 
+@pytest.mark.parametrize("dataset", ["cifar10", "cifar100", "svhn_cropped"])
+def test_the_rows_of_a_table_train_on_the_same_images(dataset):
+    """What the paper's preset holds out to choose a checkpoint by, it does for itself alone."""
+    assert presets.flags_of(dataset, "paper")["validation_size"] == "1000"
+    names = {name for defense in grid.defenses() for name in grid.preset(dataset, defense)}
+    assert not names & {"validation_size", "max_train_images", "keep"}
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -269,6 +277,7 @@ def test_checkpoints_are_spread_over_the_training_and_kept(configure):
         (["--defenses=at", "--label_smoothing=0.1"], "--label_smoothing=0.1: applies to none of at"),
         (["--label_smoothing=2"], "--label_smoothing=2.0: must be at most 1"),
         (["--epsilon=-1"], "--epsilon=-1.0: must be at least 0"),
+        (["--epsilon=0.031"], "--epsilon=0.031: less than one grey level of 255: 8/255 is --epsilon=8"),
         (["--architecture=madri"], "--architecture=madri: unknown; did you mean 'madry'"),
         (["--input_scaling=sign"], "--input_scaling=sign: unknown; did you mean 'signed'"),
         (["--precision=bf16"], "--precision=bf16: unknown; did you mean 'bfloat16'"),

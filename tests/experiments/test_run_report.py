@@ -1,6 +1,7 @@
 """The report on runs by their folders, from folders that the package's own writers made."""
 
 import csv
+import json
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from parsed_page import Page
 from work_folder import png
 
 from experiments import report
+from experiments.run_report import RunReport
 from madry_cifar.attacks.registry import attack
 from madry_cifar.evaluation import results
 from madry_cifar.evaluation.outcome import Outcome
@@ -61,6 +63,18 @@ def reported(invoke, tmp_path):
             return said, err, Page((out / "runs.html").read_text()), list(csv.DictReader(file))
 
     return reported
+
+
+def test_results_of_other_weights_are_rows_of_their_own(make_run, reported):
+    """Those of a checkpoint that was trained anew lie beside the earlier ones."""
+    run = make_run("rvs", {"natural": 18, "pgd-20": 7})
+    about = {**json.loads(next((run / "results").glob("*.json")).read_text()), "classifier_sha256": "another"}
+    predictions = np.where(np.arange(20) < 16, LABELS, (LABELS + 1) % 10).astype(np.int16)
+    outcomes = {"natural": Outcome(attack("natural"), predictions, LABELS)}
+    results.write(results.path_of(run / "results", about), outcomes, about)
+    found = {(line["classifier_sha256"], line["attack"]): float(line["accuracy"]) for line in reported(run)[3]}
+    assert found == {("sha-of-rvs", "natural"): 90, ("sha-of-rvs", "pgd-20"): 35, ("another", "natural"): 80}
+    assert len(RunReport([str(run)]).tables[0].rows) == 2
 
 
 def test_each_run_is_a_row_of_one_table(make_run, reported):

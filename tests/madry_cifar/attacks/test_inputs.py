@@ -121,6 +121,8 @@ def network(*layers):
         (lambda images: model(images) + tf.random.normal([10]), "outputs are random"),
         (lambda images: model(images - tf.reduce_mean(images, axis=0)), "depend on the rest of its batch"),
         (object(), "must be callable"),
+        (lambda images: {"one": images, "two": images}, r"several outputs \(one, two\)"),
+        (lambda images: images @ images, "cannot be called with images"),
     ],
 )
 def test_models_that_are_none(wrong, message):
@@ -194,6 +196,13 @@ def test_everything_wrong_is_fine():
 def test_a_radius_in_other_units_is_told():
     with pytest.warns(UserWarning, match="ε = 0.031 is less than one grey level of 255.*8/255 is epsilon=8"):
         rvs_tf.benchmark(model, IMAGES, LABELS, "fgsm", epsilon=0.031, progress=False)
+
+
+def test_many_copies_of_one_image():
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Conv2D(8, 3, activation="relu"), keras.layers.Flatten(), keras.layers.Dense(10)]
+    small = keras.Sequential([keras.Input(SHAPE), *layers])
+    attacks.pgd(small, np.repeat(IMAGES[:1], 8, axis=0), np.zeros(8, int), steps=1)
 
 
 def test_one_image():

@@ -1,5 +1,6 @@
 """AutoAttack on a linear classifier, whose nearest errors are known; its stages, and outputs that are refused."""
 
+import importlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import tensorflow as tf
 from linear import Linear, halfway
 
+import rvs_tf
 from madry_cifar import attacks
 from madry_cifar.attacks import autoattack as versions
 from madry_cifar.attacks import square
@@ -99,6 +101,13 @@ def test_outputs_that_are_no_logits(outputs, message):
     model = lambda x: SimpleNamespace(logits=outputs(linear(x).logits))  # noqa: E731
     with pytest.raises(UsageError, match=message):
         autoattack(model, images, np.zeros(8))
+
+
+def test_the_name_that_it_had_first():
+    import rvs_tf.attacks.autoattack as module
+
+    assert module.autoattack is rvs_tf.attacks.autoattack is autoattack
+    assert importlib.import_module("rvs_tf.attacks.autoattack").autoattack is autoattack
 
 
 def test_an_unknown_version():

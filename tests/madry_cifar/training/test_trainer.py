@@ -277,6 +277,22 @@ def test_steps_that_are_done_again_stand_once_in_tensorboard(trainer, tmp_path):
     assert [event.step for event in events.Tensors("loss/total")] == list(range(1, 11))
 
 
+def test_what_is_told_of_a_run_survives_a_second_start(trainer, tmp_path):
+    def killed(_, seed):
+        raise ZeroDivisionError
+
+    for dies in (killed, None):  # before anything is saved
+        made = trainer(evaluator=dies, log_every=1, checkpoint_every=100, eval_every=3)
+        made.summaries.settings({"steps": 10}, ["pgd-2"])
+        with pytest.raises(ZeroDivisionError) if dies else contextlib.nullcontext():
+            made.train()
+        made.summaries.flush()
+        time.sleep(1.1)
+    events = plugin_event_accumulator.EventAccumulator(str(tmp_path), size_guidance={"tensors": 0}).Reload()
+    assert events.Tensors("flags")
+    assert [event.step for event in events.Tensors("loss/total")] == list(range(1, 11))
+
+
 def test_a_training_tells_how_long_it_takes(trainer, monkeypatch, capsys):
     monkeypatch.setattr("madry_cifar.training.trainer.SOON", 0)
     monkeypatch.setattr("madry_cifar.training.trainer._duration", lambda seconds: f"<{seconds > 0}>")
