@@ -130,5 +130,5 @@ def test_the_padding_of_a_batch_costs_nothing():
     asked.clear()
     outcome = evaluator.run(attacks.attack("square"), Split(images, labels))
     assert outcome.accuracy == 100
-    assert asked[:2] == [32, 32]  # which are right; the stripes
-    assert set(asked[2:-1]) == {16}
+    assert asked.count(32) == 3  # which are right; the stripes; the judging pass
+    assert set(asked) == {16, 32}
