@@ -9,8 +9,7 @@ compiled in the first; seconds are of all rounds, the rate and the ratio medians
 each image of a batch that goes through the network, by a counter in its graph, and also where it only judges. ART's
 AutoAttack is made as near to `standard` as it goes: what it runs is printed. `original` is the code of AutoAttack's
 authors, as packaged by torchattacks, on a PyTorch wrapper of the network; `PyTorch` is the same code on the network
-written out in PyTorch with our weights, channels last, with as many threads as TensorFlow has; and `Keras` on our
-`.keras` export under Keras's torch backend, in a process of its own. --stages leaves out
+written out in PyTorch with our weights, channels last, with as many threads as TensorFlow has. --stages leaves out
 others of `standard` on all sides. With --json, one JSON object on the last line.
 """
 
@@ -33,7 +32,7 @@ from madry_cifar.data.datasets import Dataset, Split
 from madry_cifar.evaluation.evaluator import Evaluator
 
 OURS = "ours"
-PEERS = ("ART", "original", "PyTorch", "Keras")
+PEERS = ("ART", "original", "PyTorch")
 
 
 class Counted:

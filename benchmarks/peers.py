@@ -28,7 +28,6 @@ from madry_cifar.attacks.steps import PIXEL_RANGE
 PACKAGES = {  # what is imported, and the distributions that have it
     "original": (in_torch.MODULES, in_torch.MODULES),
     "PyTorch": (in_torch.MODULES, in_torch.MODULES),  # the original on the network in PyTorch
-    "Keras": (in_torch.MODULES, in_torch.MODULES),  # and on the .keras export, under Keras's torch backend
     "ART": (("art.attacks.evasion", "multiprocess"), ("adversarial-robustness-toolbox",)),  # its AutoAttack needs both
     "Foolbox": (("foolbox",), ("foolbox",)),
 }
@@ -203,12 +202,6 @@ def _pgd(make, subject, steps):
     return make(subject.logits(), sizes, subject.batch_size)
 
 
-def _in_keras(subject):
-    from benchmarks import keras_in_torch  # whose process imports this module
-
-    return keras_in_torch.autoattack(subject)
-
-
 ART_APGD = (
     "returns the last point and not the best, and does not stop at the first error; counts as a rise what "
     "exceeds the best loss so far; checkpoints are rounded up"
@@ -277,12 +270,6 @@ BY_NAME = {  # pattern of our name: peers, whose `make` gets what the pattern ca
             f"{ORIGINAL}, on the network written in PyTorch",
             f"{in_torch.APGD}; {in_torch.SQUARE}",
             in_torch.autoattack_in_torch,
-        ),
-        Peer(
-            "Keras",
-            f"{ORIGINAL}, on the .keras export under Keras's torch backend",
-            f"{in_torch.APGD}; {in_torch.SQUARE}",
-            _in_keras,
         ),
         Peer(
             "ART",

@@ -52,9 +52,9 @@ COMMANDS = {  # of each part, by the name of its JSON; where it is all of a part
         "--images=100",
         "--batch_size=50",
         "--stages=apgd-ce,apgd-t",
-        "--peers=original,PyTorch,Keras",
+        "--peers=original,PyTorch",
     ],
-    "autoattack-run": ["autoattack", "--images=500", "--peers=original,PyTorch,Keras"],
+    "autoattack-run": ["autoattack", "--images=500", "--peers=original,PyTorch"],
     "scaling": ["scaling", f"--plot={KEPT / 'scaling'}"],
     "estimate": ["estimate"],
 }

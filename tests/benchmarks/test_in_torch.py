@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from benchmarks import autoattack, in_torch, keras_in_torch, machine, peers
+from benchmarks import autoattack, in_torch, machine, peers
 from madry_cifar.cli.errors import RunError, UsageError
 from madry_cifar.networks.resnet import ResNet
 
@@ -89,10 +89,3 @@ def test_passes_of_the_originals_attacks_are_counted(trained, right, one_thread,
     passes, left = attacked(make, trained, right)
     assert passes == [5 * 8, 4 * 8]  # whether it is right, the start, three steps; gradients
     assert left < 1
-
-
-def test_the_keras_export_is_attacked_in_a_process(trained, right, one_thread):
-    pytest.importorskip("torchattacks")
-    passes, left = attacked(keras_in_torch.autoattack, trained, right.take(slice(2)))
-    assert passes == [102 * 2, 101 * 2]
-    assert left == 0
