@@ -89,7 +89,7 @@ def test_without_peers(invoke, monkeypatch, short):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--peers=Foolbox",), "--peers=Foolbox: unknown; Known: ART, Keras, PyTorch, original"),
+        (("--peers=Foolbox",), "--peers=Foolbox: unknown; Known: ART, PyTorch, original"),
         (("--stages=apgd-dlr",), "--stages=apgd-dlr: unknown; "),
         (("--rounds=11",), "--rounds=11: must be at most --images=10"),
         (("--images=2000",), "--images=2000: digits has 1797 images"),
