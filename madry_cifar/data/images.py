@@ -68,8 +68,9 @@ def load_tfds(
     if split not in known:
         raise UsageError("split", split, f"{name} has {', '.join(known)}")
     wanted = f"{split}[:{min(max_images, builder.info.splits[split].num_examples)}]" if max_images else split
+    in_order = {"shuffle_files": False, "read_config": tfds.ReadConfig(interleave_cycle_length=1)}
     try:
-        examples = list(tfds.as_numpy(builder.as_dataset(split=wanted, as_supervised=True, shuffle_files=False)))
+        examples = list(tfds.as_numpy(builder.as_dataset(split=wanted, as_supervised=True, **in_order)))
     except (tf.errors.OpError, OSError, KeyError, AssertionError) as error:
         raise RunError(f"{name} in {builder.data_dir} cannot be read: {str(error).splitlines()[0]}") from None
     images = _of_one_size("dataset", name, [image for image, _ in examples], shape)

@@ -16,6 +16,7 @@ from sklearn.datasets import load_digits
 
 from madry_cifar import data
 from madry_cifar.cli.errors import RunError, UsageError
+from madry_cifar.data.images import load_tfds
 
 CLASSES = {"cifar10": 10, "cifar100": 100, "svhn_cropped": 10}
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -186,6 +187,19 @@ def test_download_prepares_once(name, tmp_path, monkeypatch):
     monkeypatch.undo()
     assert counted(prepared.train) == counted(splits["train"])
     assert np.array_equal(data.load(name, data_dir=tmp_path, download=True).train.images, prepared.train.images)
+
+
+def test_any_set_of_tensorflow_datasets_as_it_is_and_resized(name, written, tmp_path):
+    expected = data.load(name, data_dir=str(tmp_path), train=False).test
+    for wanted, shape in ((0, None), (3, None), (10**6, (16, 8, 3))):
+        found = load_tfds(name, data_dir=str(tmp_path), max_images=wanted, shape=shape)
+        count = min(wanted or len(expected), len(expected))
+        assert found.test.labels.tolist() == expected.labels[:count].tolist()
+        assert found.test.images.shape == (count, *(shape or (32, 32, 3)))
+        if not shape:
+            np.testing.assert_array_equal(found.test.images, expected.images[:count])
+    with pytest.raises(UsageError, match=r"--split=validation: .* has "):
+        load_tfds(name, data_dir=str(tmp_path), split="validation")
 
 
 @pytest.mark.parametrize("error", [ConnectionError, tfds.download.DownloadError])
