@@ -73,14 +73,15 @@ def plain(classifier: keras.Model):
     """A `torch.nn.Module` as `network_in_torch`'s, all of it PyTorch's, whose parameters need no gradient.
 
     Raises:
-      UsageError: for what is no wide ResNet.
+      UsageError: for what is no wide ResNet, as nothing else is written out.
       RunError: when its logits differ from ours by more than `TOLERANCE`.
     """
     import torch
 
     from benchmarks import torch_network
 
-    check_written(classifier, "PyTorch")
+    if not isinstance(classifier, WideResNet):
+        raise UsageError("peers", "PyTorch", "only wide ResNets are written out there")
     module = torch_network.of(classifier)
     images = np.random.default_rng(0).uniform(0, 255, (4, *classifier.image_shape)).astype(np.float32)
     expected, found = classifier(images).logits.numpy(), module(_pixels(torch, images)).numpy()
@@ -88,12 +89,6 @@ def plain(classifier: keras.Model):
     if not difference <= TOLERANCE:
         raise RunError(f"the network in PyTorch: its logits differ from ours by {difference:.1g} of their size")
     return module
-
-
-def check_written(classifier: keras.Model, peer: str) -> None:
-    """Raises UsageError, naming the peer, for a network that is not written out for it."""
-    if not isinstance(classifier, WideResNet):
-        raise UsageError("peers", peer, "only wide ResNets are written out there")
 
 
 def set_threads(count: int) -> int:

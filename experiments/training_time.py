@@ -2,7 +2,7 @@
 
 import pathlib
 
-import tensorflow as tf
+from madry_cifar.runs.events import event_files, events
 
 
 def training_time(folder: str | pathlib.Path) -> float | None:
@@ -10,17 +10,5 @@ def training_time(folder: str | pathlib.Path) -> float | None:
 
     Each process has a file of its own; the times between them, in which nothing was trained, do not count.
     """
-    files = pathlib.Path(folder).glob("events.*")
-    times = [_times(file) for file in files]
+    times = [[event.wall_time for event in events(file)] for file in event_files(folder)]
     return sum(max(each) - min(each) for each in times if each) if any(times) else None
-
-
-def _times(file):
-    """When the events of a file were written; of one that was cut off, those before."""
-    times = []
-    try:
-        for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
-            times.append(tf.compat.v1.Event.FromString(record).wall_time)
-    except tf.errors.DataLossError:
-        pass
-    return times

@@ -32,6 +32,9 @@ def folder(tmp_path_factory):
     labels[::10] = (labels[::10] + 1) % 5
     network.save(place / "own.keras")
     np.savez(place / "images.npz", images=images, labels=labels[:, np.newaxis])
+    (place / "ready_made.py").write_text(
+        "import keras, rvs_tf\nready = rvs_tf.predictor(keras.saving.load_model('own.keras'))\n"
+    )
     return place
 
 
@@ -95,6 +98,11 @@ def test_diagnosed_by_command(folder):
         ),
         ({"model": "own.keras", "dataset": "digits", "outputs": "probabilities"}, r"takes images \[8, 8, 1\]"),
         ({"model": "own.keras", "data": "nothing.npz"}, "--data=nothing.npz: no such file or folder"),
+        ({"model": "own.keras", "data": "images.npz", "image_size": (8, 8)}, "--image_size=8,8: is for pictures"),
+        (
+            {"model": "ready_made:ready", "data": "images.npz", "mean": (0.5,)},
+            "--mean=0.5: .* is a Predictor",
+        ),
         ({"model": "other.keras", "data": "images.npz"}, "--model=other.keras: no such file"),
         ({"model": "own.keras", "data": "images.npz", "pixel_range": (1.0,)}, "pixel_range must be two numbers"),
         ({"model": "own.keras", "data": "images.npz", "split": "train"}, "--split=train: must be test"),

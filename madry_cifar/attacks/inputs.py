@@ -174,7 +174,7 @@ def check_logits(logits, count: int) -> np.ndarray:
 
 
 def check_passes(inputs: Inputs) -> None:
-    """Two further passes: the same images again, and backwards.
+    """Further passes: the same images again, then the first of them alone and among others.
 
     Raises:
       UsageError: where the outputs are random, or depend on the rest of the batch, and the predictor does not say so.

@@ -41,7 +41,8 @@ class Target(Checkpoint):
             raise UsageError("data", self.data or "", "--model needs images: either --dataset=NAME or --data=FILE")
 
 
-OF_MODEL = ("pixel_range", "mean", "std", "outputs", "dataset", "data", "image_size")  # settings of `Target`
+SCALING = ("pixel_range", "mean", "std", "outputs")  # settings of `Target`: what `predictor` is told
+OF_MODEL = (*SCALING, "dataset", "data", "image_size")
 
 
 class Attacks(Settings):

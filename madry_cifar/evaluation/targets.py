@@ -7,7 +7,7 @@ from typing import Any
 from madry_cifar import data
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.data.images import load_file, load_tfds
-from madry_cifar.evaluation.settings import Images, Surrogate, Target
+from madry_cifar.evaluation.settings import SCALING, Images, Surrogate, Target
 from madry_cifar.models import load_model
 from madry_cifar.networks.architectures import name_of
 from madry_cifar.predictor import Predictor, predictor
@@ -98,13 +98,21 @@ class EvaluatedModel:
         scaling = {"mean": settings.mean or None, "std": settings.std or None, "outputs": settings.outputs}
         try:
             model = load_model(settings.model)
-            given = isinstance(model, Predictor)
-            self.predictor = model if given else predictor(model, settings.pixel_range, **scaling)
+            self.predictor = self._as_it_is(model) or predictor(model, settings.pixel_range, **scaling)
         except UsageError as error:
             if error.flag:
                 raise
             raise UsageError("model", settings.model, error.reason) from None
         self.folder = self.results = pathlib.Path(settings.model.replace(":", ".").rstrip("/") + ".results")
+
+    def _as_it_is(self, model):
+        """A `Predictor`, which takes pixels in [0, 255] and returns logits; None for another model."""
+        if not isinstance(model, Predictor):
+            return None
+        for name in SCALING:
+            if (value := getattr(self._settings, name)) != Target.__dataclass_fields__[name].default:
+                raise UsageError(name, value, f"{self.name} is a Predictor, which takes pixels in [0, 255] as they are")
+        return model
 
     def images(self, settings: Images) -> tuple[data.Dataset, data.Split]:
         """The data set that the settings name, and its images."""
@@ -122,6 +130,9 @@ class EvaluatedModel:
         if own.image_size:
             if len(own.image_size) != 2:
                 raise UsageError("image_size", own.image_size, "must be height and width")
+            if own.dataset in data.NUM_CLASSES or (own.data and not pathlib.Path(own.data).is_dir()):
+                reason = "is for pictures in folders and for other sets: these images are taken as they are"
+                raise UsageError("image_size", own.image_size, reason)
             shape = (*own.image_size, shape[2] if shape else 3)
         if own.data:
             return load_file(own.data, shape, settings.max_images)

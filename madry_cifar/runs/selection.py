@@ -1,12 +1,12 @@
 """Which checkpoint of a run is the best: by images that were held out of its training, never by test images."""
 
 import os
-import pathlib
 
 import tensorflow as tf
 
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.runs.checkpoints import BEST, saved_steps
+from madry_cifar.runs.events import event_files, events
 from madry_cifar.runs.run_folder import read_flags
 
 
@@ -41,14 +41,10 @@ def best(train_dir: str | os.PathLike) -> tuple[int, str]:
 def _while_training(train_dir, tag):
     """The points of a curve in the run's TensorBoard files, by step; what was done again after a crash counts."""
     points = {}
-    for file in sorted(pathlib.Path(train_dir).glob("events.*")):
-        try:
-            for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
-                event = tf.compat.v1.Event.FromString(record)
-                for value in [value for value in event.summary.value if value.tag == tag]:
-                    points[event.step] = _number(value)
-        except tf.errors.DataLossError:  # a file that was cut off
-            continue
+    for file in event_files(train_dir):
+        for event in events(file):
+            for value in [value for value in event.summary.value if value.tag == tag]:
+                points[event.step] = _number(value)
     return points
 
 

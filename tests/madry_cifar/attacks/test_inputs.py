@@ -202,7 +202,9 @@ def test_many_copies_of_one_image():
     keras.utils.set_random_seed(0)
     layers = [keras.layers.Conv2D(8, 3, activation="relu"), keras.layers.Flatten(), keras.layers.Dense(10)]
     small = keras.Sequential([keras.Input(SHAPE), *layers])
-    attacks.pgd(small, np.repeat(IMAGES[:1], 8, axis=0), np.zeros(8, int), steps=1)
+    copies = np.repeat(IMAGES[:1], 8, axis=0)
+    found = attacks.pgd(small, copies, np.zeros(8, int), epsilon=3, step_size=1, steps=2).numpy()
+    assert len(np.unique(found, axis=0)) == 8  # each from a start of its own
 
 
 def test_one_image():
