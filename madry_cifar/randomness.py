@@ -95,21 +95,36 @@ class Draws(NamedTuple):
             return replicas.draw(uniform, shape, self.seed, low, high, dtype)
         shape, bits_type = tf.cast(tf.convert_to_tensor(shape), tf.int64), _LAYOUT[tf.as_dtype(dtype)][0]
         each, first = tf.reduce_prod(shape[1:]), tf.reduce_min(self.place)
-        count = tf.reduce_max(self.place) - first + 1  # the stretches of the images, and of those between them
+        span = self._span()
         key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=self.seed)
         per_counter = 16 // bits_type.size
         skipped = first * each % per_counter
         counter += tf.stack([tf.cast(first * each // per_counter, tf.uint64), tf.constant(0, tf.uint64)])
         bits = tf.raw_ops.StatelessRandomUniformFullIntV2(
-            shape=[skipped + count * each], key=key, counter=counter, alg=_PHILOX, dtype=bits_type
+            shape=[span * each + per_counter], key=key, counter=counter, alg=_PHILOX, dtype=bits_type
         )
-        stretches = tf.gather(tf.reshape(bits[skipped:], [count, each]), self.place - first)
+        bits = tf.reshape(tf.slice(bits, [skipped], [span * each]), [span, each])
+        stretches = tf.gather(bits, self.place - first)
         return tf.reshape(_to_unit(stretches, dtype), shape) * (high - low) + low
+
+    def _span(self):
+        """How many stretches there are from the first image's to the last one's, with those of images between them."""
+        return tf.reduce_max(self.place) - tf.reduce_min(self.place) + 1
 
     def query(self, number) -> tf.Tensor:
         """[B] int64: the numbers that a predictor is given with the images at an attack's query of this number."""
         base = _mixed(_mixed(tf.cast(self.seed[0], tf.uint64)) + tf.cast(self.seed[1], tf.uint64))
         return tf.bitcast(_mixed(base + tf.cast(self.place, tf.uint64)), tf.int64) + tf.cast(number, tf.int64)
+
+
+class ConsecutiveDraws(Draws):
+    """Of images that follow each other in their split: XLA, which must know the size of all, can compile them."""
+
+    def take(self, rows):
+        return Draws(*self).take(rows)
+
+    def _span(self):
+        return tf.constant(self.place.shape[0], tf.int64)
 
 
 _PHILOX = 1  # as the raw operations number it

@@ -1,15 +1,17 @@
-"""Writes a run's classifier, or its compiled training iteration, as a file that runs without this package.
+"""Writes a run's classifier, or its training, as files that run without this package.
 
   python -m rvs_tf.export --train_dir=runs/rvs --format=savedmodel --output=rvs.savedmodel
   python -m rvs_tf.export --train_dir=runs/rvs --format=keras --output=rvs.keras
   python -m rvs_tf.export --train_dir=runs/rvs --format=tflite --output=rvs.tflite
   python -m rvs_tf.export --train_dir=runs/rvs --format=stablehlo --batch_size=64 --output=rvs.stablehlo
-  python -m rvs_tf.export --train_dir=runs/rvs --what=train_step --format=stablehlo --output=step.stablehlo
+  python -m rvs_tf.export --train_dir=runs/rvs --what=train_step --output=step.stablehlo
+  python -m rvs_tf.export --train_dir=runs/rvs --what=training --output=rvs.training
 
 A classifier takes images [B, 32, 32, 3] float32 of pixels in [0, 255] to logits [B, K]. One with random outputs
 (Learn2Perturb) is written without its noise or, with --noise=draw, with a number of the draw as its second input. What
 was written is loaded again and compared with the network on test images; if it differs, it is removed. All of it on the
-CPU.
+CPU. A training is a folder, to be trained where JAX is and no TensorFlow (docs/deployment.md); a run of --steps=0 is
+one of untrained networks.
 """
 
 import contextlib
@@ -21,13 +23,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from madry_cifar import data
+from madry_cifar import attacks, data
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import RunError, UsageError
 from madry_cifar.cli.settings import Checkpoint, Download, like, option, required
 from madry_cifar.evaluation.targets import EvaluatedRun
 from madry_cifar.export.formats import FORMATS
 from madry_cifar.export.train_step import TrainStep, batch
+from madry_cifar.export.training import Training
 from madry_cifar.networks.architectures import name_of
 from madry_cifar.runs import checkpoints
 from madry_cifar.runs.files import naming
@@ -46,14 +49,16 @@ STEP_TOLERANCES = {  # of a loss, and of the change of a variable
 class ExportSettings(Checkpoint):
     """What is written, and how. Raises UsageError for a training iteration in another form than StableHLO."""
 
-    format: str = required(", ".join(FORMATS), choices=FORMATS)
     what: str = option(
         "classifier",
-        "classifier, or train_step, the compiled training iteration, with its inputs in .npz and their names in .json "
-        "beside it (stablehlo)",
-        choices=("classifier", "train_step"),
+        "classifier; train_step, the compiled training iteration, with its inputs in .npz and their names in .json "
+        "beside it; or training, a folder of all that training takes where TensorFlow is not",
+        choices=("classifier", "train_step", "training"),
     )
-    output: str = required("file to write, for savedmodel a folder; must not exist yet", kind="path")
+    format: str | None = option(
+        None, f"of a classifier: {', '.join(FORMATS)} [required]; a training is StableHLO", choices=FORMATS
+    )
+    output: str = required("file to write, for savedmodel and a training a folder; must not exist yet", kind="path")
     batch_size: int | None = option(
         None,
         "images that a stablehlo program takes [classifier: 1; train_step: as the run was trained]",
@@ -65,14 +70,37 @@ class ExportSettings(Checkpoint):
         choices=("off", "draw"),
     )
     check: bool = option(
-        True, "load and run what was written; for a train_step at full size that takes minutes and memory"
+        True, "load and run what was written; for a training or its step at full size that takes minutes and memory"
+    )
+    steps_per_call: int | None = option(
+        None, "of a training: steps in one call, 10 spare a GPU waiting [as the run was trained]", minimum=1
+    )
+    images: str = option(
+        "pixels",
+        "of a training: images as pixels, as the files that tensorflow-datasets stores (a third of it for JPEG; needs "
+        "Pillow there), or none, if another folder's data.npz has them",
+        choices=("pixels", "files", "none"),
+    )
+    eval_images: int = option(
+        2000, "of a training: images to evaluate on, held-out ones or else of the test", minimum=1
+    )
+    eval_attacks: tuple[str, ...] = option(
+        ("natural", "pgd-20", "cw-20"), "of a training: what to evaluate under, separated by commas"
     )
     data_dir: str | None = like(Download, "data_dir")
 
     def __post_init__(self):
+        if self.what == "classifier" and not self.format:
+            raise UsageError("format", "", f"required: {', '.join(FORMATS)}")
         super().__post_init__()
-        if self.what == "train_step" and self.format != "stablehlo":
-            raise UsageError("format", self.format, "a training iteration is written as --format=stablehlo alone")
+        if self.what != "classifier" and self.format not in (None, "stablehlo"):
+            raise UsageError("format", self.format, "a training is written as --format=stablehlo alone; leave it out")
+        for name in ("steps_per_call", "images", "eval_images", "eval_attacks") if self.what != "training" else ():
+            if (value := getattr(self, name)) != self.__dataclass_fields__[name].default:
+                raise UsageError(name, value, f"has no meaning for --what={self.what}; leave it out")
+        if self.what == "training" and self.batch_size:
+            raise UsageError("batch_size", self.batch_size, "a training has that of its run; leave it out")
+        object.__setattr__(self, "format", self.format or "stablehlo")
         if self.noise == "draw" and not FORMATS[self.format].takes_draw:
             able = ", ".join(name for name, each in FORMATS.items() if each.takes_draw)
             raise UsageError("noise", self.noise, f"cannot be written as {self.format}; --format={able} can")
@@ -89,14 +117,15 @@ def main() -> None:
     with contextlib.suppress(RuntimeError):  # TensorFlow is in use already, on the devices that there are
         tf.config.set_visible_devices([], "GPU")  # whose float32 products may be rounded to TF32
     subject = EvaluatedRun(settings.train_dir)
-    export = _export_classifier if settings.what == "classifier" else _export_train_step
-    line = export(subject, settings, output)
+    exports = {"classifier": _export_classifier, "train_step": _export_train_step, "training": _export_training}
+    line = exports[settings.what](subject, settings, output)
     print(f"{settings.what} of {subject.flags['defense']} as {settings.format} in {output}: {line}")
 
 
 def _output(settings: ExportSettings) -> pathlib.Path:
     """The path of --output, whose folder is made if it is missing."""
-    output, ending = pathlib.Path(settings.output), FORMATS[settings.format].ending
+    output = pathlib.Path(settings.output)
+    ending = "" if settings.what == "training" else FORMATS[settings.format].ending
     if output.suffix != ending and ending:
         raise UsageError("output", output, f"must end in {ending} for --format={settings.format}")
     beside = [output.with_suffix(ending) for ending in (".npz", ".json") if settings.what == "train_step"]
@@ -203,16 +232,77 @@ def _export_train_step(subject: EvaluatedRun, settings: ExportSettings, output: 
         if not settings.check:
             return f"{said}; not checked"
         of_losses, of_updates = train_step.difference(path)
-        for_losses, for_updates = STEP_TOLERANCES[run_flags.get("precision", "float32")]
-        if not (of_losses <= for_losses and of_updates <= for_updates):
-            raise RunError(
-                f"--what=train_step: loaded again, a loss differs by {of_losses:.2g} and an update by "
-                f"{of_updates:.2g} from TensorFlow's own, relatively; removed"
-            )
-        return (
-            f"{said}; loaded again, relative differences from TensorFlow's own compiled iteration are at most "
-            f"{of_losses:.1e} (losses) and {of_updates:.1e} (updates of variables)"
+        _check_step("train_step", of_losses, of_updates, run_flags)
+        return f"{said}; {_agrees(of_losses, of_updates)}"
+
+
+def _check_step(what: str, of_losses: float, of_updates: float, run_flags) -> None:
+    """Raises RunError unless the differences are those of rounding."""
+    for_losses, for_updates = STEP_TOLERANCES[run_flags.get("precision", "float32")]
+    if not (of_losses <= for_losses and of_updates <= for_updates):
+        raise RunError(
+            f"--what={what}: loaded again, a loss differs by {of_losses:.2g} and an update by "
+            f"{of_updates:.2g} from TensorFlow's own, relatively; removed"
         )
+
+
+def _agrees(of_losses, of_updates):
+    return (
+        f"loaded again, relative differences from TensorFlow's own compiled iteration are at most "
+        f"{of_losses:.1e} (losses) and {of_updates:.1e} (updates of variables)"
+    )
+
+
+def _export_training(subject: EvaluatedRun, settings: ExportSettings, output: pathlib.Path) -> str:
+    """Writes all that the training takes; returns and raises as `_export_classifier`."""
+    run_flags = subject.flags
+    step, checkpoint = checkpoints.find(settings.train_dir, settings.checkpoint)
+    names = ("validation_size", "max_train_images", "crop_padding", "crop_fill")
+    dataset = data.load(
+        run_flags["dataset"],
+        data_dir=settings.data_dir or run_flags.get("data_dir"),
+        **{name: run_flags[name] for name in names if name in run_flags},
+    )
+    chosen = _evaluation(settings.eval_attacks, run_flags)
+    evaluated = (dataset.validation or dataset.test).take(slice(settings.eval_images))
+    per_call = settings.steps_per_call or run_flags.get("steps_per_call", 1)
+    method = build(run_flags)
+    training = Training(method, dataset, evaluated, chosen, per_call)
+    checkpoints.assign(training.variables, checkpoints.read(checkpoint), checkpoint)
+    about = {
+        "schema_version": SCHEMA_VERSION,
+        "what": "training",
+        "defense": run_flags["defense"],
+        "network": name_of(run_flags),
+        "checkpoint": step,
+        "provenance": dataset.provenance,
+        "steps": run_flags["steps"] or type(method.options)().steps,
+        "flags": run_flags,
+    }
+    with _whole_or_not_at_all(output) as path:
+        training.write(path, about, settings.images, settings.data_dir or run_flags.get("data_dir"))
+        said = (
+            f"{about['network']}, step {step}, {len(dataset.train)} images of {dataset.provenance}, {_megabytes(path)}"
+        )
+        next_step = f"next: python {output}/train_xla.py {output}"
+        if not settings.check:
+            return f"{said}; not checked\n{next_step}"
+        of_losses, of_updates = training.difference(path)
+        _check_step("training", of_losses, of_updates, run_flags)
+        return f"{said}; {_agrees(of_losses, of_updates)}\n{next_step}"
+
+
+def _evaluation(names, run_flags) -> list[attacks.Attack]:
+    """The attacks of these names, at the ε that the run is trained with. Raises UsageError for what is no program."""
+    chosen = []
+    for name in names:
+        try:
+            chosen.append(attacks.attack(name, epsilon=run_flags.get("epsilon", 8.0)))
+        except UsageError as error:
+            raise error.renamed(attacks="eval_attacks") from None
+        if chosen[-1].stages:
+            raise UsageError("eval_attacks", name, "is several attacks in turn, which are no one program; leave it out")
+    return chosen
 
 
 def _training_batch(subject: EvaluatedRun, settings: ExportSettings, step: int) -> tuple[np.ndarray, np.ndarray, str]:

@@ -3,7 +3,8 @@
 import keras
 import tensorflow as tf
 
-from madry_cifar.networks.layers import BatchNorm, Conv, Dense, initialize
+from madry_cifar.networks import initializers
+from madry_cifar.networks.layers import BatchNorm, Conv, Dense
 from madry_cifar.runs.checkpoints import load_network
 from madry_cifar.runs.run_folder import read_flags
 
@@ -33,7 +34,7 @@ class Generator(keras.Model):
         self.norm2 = BatchNorm(name="norm2", dtype=policy)
         self.conv3 = Conv(3, size=4, name="conv3", dtype=policy)
         self.build((None, latent_dim))
-        initialize(self, seed)
+        initializers.released(self, seed)
 
     def build(self, input_shape):
         self.dense.build(input_shape)

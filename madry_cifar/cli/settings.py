@@ -90,7 +90,7 @@ def _check(field, value):
     if field.metadata["required"] and not value:
         raise UsageError(field.name, "", f"required: {field.metadata['help']}")
     for each in value if isinstance(value, tuple) else (value,):
-        if choices is not None and each not in choices:
+        if choices is not None and each not in (None, *choices):
             raise unknown(field.name, each, choices)
         if isinstance(each, float) and not math.isfinite(each):
             raise UsageError(field.name, each, "must be a finite number")

@@ -135,8 +135,13 @@ def _hold_out(images, size, name):
         raise UsageError("validation_size", size, f"{name} has {len(images)} training images to hold out of")
     if not size:
         return None, images
-    rows = np.random.default_rng(0).permutation(len(images))
-    return images.take(np.sort(rows[:size])), images.take(np.sort(rows[size:]))
+    return tuple(images.take(rows) for rows in held_out_rows(len(images), size))
+
+
+def held_out_rows(count: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which `size` of `count` training images are held out, and which are left, both in order."""
+    rows = np.random.default_rng(0).permutation(count)
+    return np.sort(rows[:size]), np.sort(rows[size:])
 
 
 def check_labels(labels: np.ndarray, num_classes: int, name: str) -> None:

@@ -73,6 +73,8 @@ class EvaluatedRun:
         """
         step, _ = checkpoints.find(self.train_dir, checkpoint)
         chosen = {"selection": selection.best(self.train_dir)[1]} if checkpoint == checkpoints.BEST else {}
+        if elsewhere := run_folder.read(self.train_dir).get("elsewhere"):
+            chosen["elsewhere"] = elsewhere
         checkpoints.load(self.predictor.variables(), self.train_dir, step)
         return {
             "train_dir": str(self.train_dir),

@@ -1,7 +1,8 @@
 """Functions as StableHLO, the portable input of XLA: from TensorFlow, and back for a check."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -41,6 +42,45 @@ def lower(function: Callable, *args: tf.Tensor | tf.TensorSpec) -> tuple[bytes, 
     return stablehlo.serialize_portable_artifact_str(text, stablehlo.get_minimum_version()), aliases
 
 
+class Program(NamedTuple):
+    """A StableHLO program and what goes in and comes out, in order.
+
+    Attributes:
+      code: the portable artifact.
+      inputs: name, shape and dtype of each: the arguments, then the variables that it reads or assigns.
+      outputs: the same of its results, then of variables' new values, which have the number of the input that they are
+        the new value of as `replaces`.
+    """
+
+    code: bytes
+    inputs: list[dict]
+    outputs: list[dict]
+
+
+def program(
+    function: Callable, arguments: Mapping[str, tf.TensorSpec], variables: Mapping[str, tf.Variable]
+) -> Program:
+    """A function from `arguments` to a dictionary, compiled by XLA, that uses no other variables than these.
+
+    Raises:
+      UsageError: as `lower`.
+    """
+    code, replaces = lower(function, *arguments.values())
+    concrete = function.get_concrete_function(*arguments.values())
+    names = {id(variable.handle): name for name, variable in variables.items()}
+    captured = [names[id(handle)] for handle in concrete.captured_inputs]
+    inputs = [_described(name, spec) for name, spec in arguments.items()]
+    inputs += [_described(name, variables[name]) for name in captured]
+    results = sorted(concrete.structured_outputs.items())  # a dictionary's values come in the order of its keys
+    outputs = [_described(name, result) for name, result in results]
+    outputs += [inputs[replaces[output]] | {"replaces": replaces[output]} for output in sorted(replaces)]
+    return Program(code, inputs, outputs)
+
+
+def _described(name, value):
+    return {"name": name, "shape": value.shape.as_list(), "dtype": value.dtype.name}
+
+
 def load(program: bytes, results: Sequence[tf.TensorSpec]) -> Callable[..., list[tf.Tensor]]:
     """The program as a function of its inputs, in order, on the CPU; `results` are the types of its outputs.
 
@@ -56,3 +96,12 @@ def load(program: bytes, results: Sequence[tf.TensorSpec]) -> Callable[..., list
         return xla.call_module(inputs, version=version, module=program, Sout=shapes, Tout=types, platforms=["CPU"])
 
     return lambda *inputs: call(*(tf.convert_to_tensor(np.asarray(value)) for value in inputs))
+
+
+def run(
+    code: bytes, inputs: Sequence[Mapping], outputs: Sequence[Mapping], values: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """What the program makes of its inputs, both by name; `inputs` and `outputs` are those of its `Program`."""
+    call = load(code, [tf.TensorSpec(output["shape"], output["dtype"]) for output in outputs])
+    results = call(*(values[entry["name"]] for entry in inputs))
+    return {entry["name"]: value.numpy() for entry, value in zip(outputs, results, strict=True)}

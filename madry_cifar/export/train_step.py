@@ -10,7 +10,7 @@ Three files belong together:
 
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -46,6 +46,7 @@ class TrainStep:
         self.variables = checkpoints.flat_state(method.networks, method.optimizers)
         self._batch = {"images": np.float32(images), "labels": np.int32(labels), "step": np.int32(step)}
         self._arguments = [tf.constant(value) for value in self._batch.values()]
+        self._specs = {name: tf.TensorSpec(value.shape, value.dtype) for name, value in self._batch.items()}
         self._function = tf.function(iteration, jit_compile=True, autograph=False)
 
     def restore(self, path: str) -> None:
@@ -54,50 +55,42 @@ class TrainStep:
 
     def write(self, path: pathlib.Path, about: Mapping) -> None:
         """Writes the program to `path`, and beside it its inputs and their description, after what it is `about`."""
-        program, replaces = stablehlo.lower(self._function, *self._arguments)
-        function = self._function.get_concrete_function(*self._arguments)
-        names = {id(variable.handle): name for name, variable in self.variables.items()}
-        captured = [names[id(handle)] for handle in function.captured_inputs]
-        inputs = self._batch | {name: self.variables[name].numpy() for name in captured}
-        described = [_described(name, value) for name, value in inputs.items()]
-        losses = sorted(function.structured_outputs)  # a dictionary's values are flattened in the order of its keys
-        outputs = [_described(name, np.float32(0)) for name in losses]
-        outputs += [described[replaces[number]] | {"replaces": replaces[number]} for number in sorted(replaces)]
-        path.write_bytes(program)
+        program = stablehlo.program(self._function, self._specs, self.variables)
+        names = [entry["name"] for entry in program.inputs]
+        inputs = self._batch | {name: self.variables[name].numpy() for name in names[len(self._batch) :]}
+        path.write_bytes(program.code)
         np.savez(path.with_suffix(".npz"), **inputs)
-        write_json(path.with_suffix(".json"), {**about, "inputs": described, "outputs": outputs})
+        write_json(path.with_suffix(".json"), {**about, "inputs": program.inputs, "outputs": program.outputs})
 
     def difference(self, path: pathlib.Path) -> tuple[float, float]:
         """Runs the files at `path`, and the iteration itself, as TensorFlow compiles it: both from the same state.
 
-        Returns:
-          The largest difference of a loss, relative to the loss (or to 1 if that is more); and the largest of a new
-          value of a variable, relative to the variable's change, both in the Euclidean norm.
+        Returns what `differences` does.
         """
         content = json.loads(path.with_suffix(".json").read_text())
-        results = [tf.TensorSpec(output["shape"], output["dtype"]) for output in content["outputs"]]
         with np.load(path.with_suffix(".npz"), allow_pickle=False) as stored:
-            inputs = [stored[entry["name"]] for entry in content["inputs"]]
-        loaded = dict(
-            zip(
-                (entry["name"] for entry in content["outputs"]),
-                stablehlo.load(path.read_bytes(), results)(*inputs),
-                strict=True,
-            )
-        )
-        before = {name: variable.numpy() for name, variable in self.variables.items()}
-        losses = self._function(*self._arguments)
-        of_losses = [abs(float(loaded[name] - loss)) / max(1.0, abs(float(loss))) for name, loss in losses.items()]
-        of_variables = [
-            _norm(loaded.get(name, old) - variable) / max(_norm(variable - old), 1e-6 * _norm(old), 1e-30)
-            for (name, old), variable in zip(before.items(), self.variables.values(), strict=True)
-        ]
-        return float(np.max(of_losses)), float(np.max(of_variables))
+            loaded = stablehlo.run(path.read_bytes(), content["inputs"], content["outputs"], stored)
+        return differences(loaded, self.variables, lambda: self._function(*self._arguments))
+
+
+def differences(
+    loaded: Mapping[str, np.ndarray], variables: Mapping[str, tf.Variable], step: Callable[[], Mapping]
+) -> tuple[float, float]:
+    """How far the losses and new values that a program gave are from what a `step` does, which returns its losses.
+
+    Returns:
+      The largest difference of a loss, relative to the loss (or to 1 if that is more); and the largest of a new
+      value of a variable, relative to the variable's change, both in the Euclidean norm.
+    """
+    before = {name: variable.numpy() for name, variable in variables.items()}
+    losses = step()
+    of_losses = [abs(float(loaded[name] - loss)) / max(1.0, abs(float(loss))) for name, loss in losses.items()]
+    of_variables = [
+        _norm(loaded.get(name, old) - variable) / max(_norm(variable - old), 1e-6 * _norm(old), 1e-30)
+        for (name, old), variable in zip(before.items(), variables.values(), strict=True)
+    ]
+    return float(np.max(of_losses)), float(np.max(of_variables))
 
 
 def _norm(values) -> float:
     return float(np.linalg.norm(values))
-
-
-def _described(name, value):
-    return {"name": name, "shape": list(value.shape), "dtype": value.dtype.name}

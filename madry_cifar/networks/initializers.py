@@ -6,6 +6,7 @@ an output, or what else `of` names.
 
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
@@ -68,9 +69,39 @@ def deviation(value: float) -> Initializer:
 
 
 def fill(variables: Sequence[tf.Variable], seed: int, initializer: Initializer) -> None:
-    """Gives variables their first values."""
+    """Gives variables their first values; each remembers its as `first_value`, a `FirstValue`."""
     for index, variable in enumerate(variables):
-        variable.assign(initializer(variable.shape.as_list(), (seed, index), variable.dtype))
+        _fill(variable, (seed, index), initializer)
+
+
+class FirstValue(NamedTuple):
+    """What a variable began as: `draw(seed)`."""
+
+    draw: Callable[[tf.Tensor | tuple[int, int]], tf.Tensor]
+    seed: tuple[int, int]
+
+
+def _fill(variable, seed, initializer):
+    shape, dtype = variable.shape.as_list(), variable.dtype
+    variable.first_value = FirstValue(lambda seed: initializer(shape, seed, dtype), seed)
+    variable.assign(variable.first_value.draw(seed))
+
+
+def released(network: keras.Model, seed: int, dense_gain: float = 1.0) -> None:
+    """Fills a network's kernels as the released code does; every other variable keeps its constant start.
+
+    Convolutions: N(0, 2 / (size · size · last axis)), the last axis being the outputs of a convolution and the inputs
+    of a transposed one. Dense layers: uniform of variance `dense_gain` / inputs, that is U(±sqrt(3 gain / inputs)).
+    The draw depends on `seed` and the variable's place in the network alone.
+    """
+
+    def draw(shape, seed, dtype):
+        if len(shape) == 4:
+            return (2.0 / (shape[0] * shape[1] * shape[3])) ** 0.5 * randomness.normal(shape, seed, dtype)
+        bound = (3.0 * dense_gain / shape[0]) ** 0.5
+        return randomness.uniform(shape, seed, -bound, bound, dtype)
+
+    fill(kernels(network), seed, draw)
 
 
 def pytorch(network: keras.Model, seed: int) -> None:
@@ -83,5 +114,9 @@ def biases(network: keras.Model, seed: int) -> None:
     """The biases of a network as PyTorch has them by default: uniform in ±1/√inputs of their layer."""
     layers = [layer for layer in network._flatten_layers() if getattr(layer, "bias", None) is not None]
     for index, layer in enumerate(layers):
-        bound, bias = math.prod(layer.kernel.shape[:-1]) ** -0.5, layer.bias.value
-        bias.assign(randomness.uniform(bias.shape.as_list(), (seed, index), -bound, bound, bias.dtype))
+        bound = math.prod(layer.kernel.shape[:-1]) ** -0.5
+        _fill(layer.bias.value, (seed, index), _within(bound))
+
+
+def _within(bound):
+    return lambda shape, seed, dtype: randomness.uniform(shape, seed, -bound, bound, dtype)

@@ -9,7 +9,6 @@ import keras
 import tensorflow as tf
 
 from madry_cifar import replicas
-from madry_cifar.randomness import normal, uniform
 
 BATCH_NORM_MODES = ("eval", "train", "frozen")
 
@@ -213,20 +212,3 @@ def unambiguous(pairs: Iterable[tuple[str, tf.Variable]]) -> dict[str, tf.Variab
 def kernels(network: keras.Model) -> list[tf.Variable]:
     """The kernels of a network's convolutions and dense layers: what weight decay applies to."""
     return [v.value for v in network.trainable_variables if v.name == "kernel"]
-
-
-def initialize(network: keras.Model, seed: int, dense_gain: float = 1.0) -> None:
-    """Fills a network's kernels as the released code does; every other variable keeps its constant start.
-
-    Convolutions: N(0, 2 / (size · size · last axis)), the last axis being the outputs of a convolution and the inputs
-    of a transposed one. Dense layers: uniform of variance `dense_gain` / inputs, that is U(±sqrt(3 gain / inputs)).
-    The draw depends on `seed` and the variable's place in the network alone.
-    """
-    for index, kernel in enumerate(kernels(network)):
-        draw, shape = (seed, index), kernel.shape.as_list()
-        if len(shape) == 4:
-            deviation = (2.0 / (shape[0] * shape[1] * shape[3])) ** 0.5
-            kernel.assign(deviation * normal(shape, draw, kernel.dtype))
-        else:
-            bound = (3.0 * dense_gain / shape[0]) ** 0.5
-            kernel.assign(uniform(shape, draw, -bound, bound, kernel.dtype))

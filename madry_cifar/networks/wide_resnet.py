@@ -7,7 +7,8 @@ import keras
 import tensorflow as tf
 
 from madry_cifar.cli.errors import UsageError
-from madry_cifar.networks.layers import BatchNorm, Conv, Dense, initialize
+from madry_cifar.networks import initializers
+from madry_cifar.networks.layers import BatchNorm, Conv, Dense
 from madry_cifar.networks.scaling import SCALINGS
 from madry_cifar.predictor import Outputs
 
@@ -146,7 +147,7 @@ class WideResNet(keras.Model):
         self.norm_last = BatchNorm(epsilon=batch_norm_epsilon, name="norm_last", dtype=policy)
         self.logits = Dense(num_classes, name="logits", dtype=policy.variable_dtype)
         self.build((None, 32, 32, 3))
-        initialize(self, seed, dense_gain=1 / 3 if standard else 1.0)
+        initializers.released(self, seed, dense_gain=1 / 3 if standard else 1.0)
 
     def build(self, input_shape):
         batch, height, width, _ = input_shape

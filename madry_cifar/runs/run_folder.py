@@ -76,8 +76,12 @@ def trained_alone(train_dir: str) -> Iterator[None]:
         yield
 
 
-def create(train_dir: str, flags: dict[str, Any], provenance: str | None = None) -> pathlib.Path:
+def create(
+    train_dir: str, flags: dict[str, Any], provenance: str | None = None, elsewhere: dict[str, Any] | None = None
+) -> pathlib.Path:
     """The folder for a run with these settings, on data of this provenance: a new one, or the same run's, to go on.
+
+    `elsewhere` says where and how it was trained if not by this package: see `import_xla`.
 
     Raises:
       UsageError: when it cannot be written, or holds a run with other settings (all are named) or on other data.
@@ -94,7 +98,9 @@ def create(train_dir: str, flags: dict[str, Any], provenance: str | None = None)
         content["provenance"] = provenance or before.get("provenance")
         earlier = {name: before.get(name) for name in ("versions", "git_revision")}
         same = all(content[name] == value for name, value in earlier.items())
+        elsewhere = elsewhere or before.get("elsewhere")
         content["earlier"] = before.get("earlier", []) + ([] if same else [earlier])
+    content |= {"elsewhere": elsewhere} if elsewhere else {}
     try:
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         write_json(folder / "flags.json", content)

@@ -7,7 +7,8 @@ import keras
 import tensorflow as tf
 
 from madry_cifar.attacks.steps import PIXEL_RANGE
-from madry_cifar.networks.layers import BatchNorm, Dense, initialize
+from madry_cifar.networks import initializers
+from madry_cifar.networks.layers import BatchNorm, Dense
 
 GREY_LEVELS = PIXEL_RANGE[1]  # inside, the networks' pixels are in [0, 1], as in AdvGAN-tf
 LEAKINESS = 0.2
@@ -82,7 +83,7 @@ class AdvGANGenerator(keras.Model):
         self.norms_up = norms("norm4", "norm5")
         self.deconv_last = layer(deconv, 3, 1, "deconv3")
         self.build((None, 32, 32, 3))
-        initialize(self, seed)
+        initializers.released(self, seed)
 
     def build(self, input_shape):
         shape = _build_stages(self.convs, self.norms, input_shape)
@@ -119,7 +120,7 @@ class Discriminator(keras.Model):
         self.norms = [None, *(InstanceNorm(name=f"norm{k + 1}", dtype=policy) for k in (1, 2))]
         self.dense = Dense(1, name="dense", dtype=policy)
         self.build((None, 32, 32, 3))
-        initialize(self, seed)
+        initializers.released(self, seed)
 
     def build(self, input_shape):
         _, height, width, channels = _build_stages(self.convs, self.norms, input_shape)

@@ -4,6 +4,7 @@ Released code: Ahmadreza-Jeddi/Learn2Perturb `train.py`, `models/`.
 """
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from madry_cifar import attacks, randomness, replicas
@@ -157,9 +158,9 @@ class Learn2Perturb(Defense):
         return {"total": total, "natural": natural_loss, "adversarial": adversarial_loss}
 
     def _harmonic(self, epoch, dtype):
-        """H = 1 + 1/2 + … + 1/n of the epoch."""
+        """H = 1 + 1/2 + … + 1/n of the epoch: ψ(n + 1) + Euler's constant, so that XLA need not know n."""
         last = epoch - self.options.noise_epoch + (self.options.harmonic == "shifted")
-        return tf.reduce_sum(1 / tf.range(1, tf.maximum(last, 1) + 1, dtype=dtype))
+        return tf.math.digamma(tf.cast(tf.maximum(last, 1) + 1, dtype)) + np.euler_gamma
 
     def logits(self, images, step, forward, batch_norm: str = "eval", updates=1):
         """Logits [B, K] with the noise of a step's pass of this number: 0 natural, then the attack's, then the last."""

@@ -13,7 +13,8 @@ import tensorflow as tf
 
 import rvs_tf  # noqa: F401 (registers the defences)
 from madry_cifar import data, replicas
-from madry_cifar.networks.layers import BatchNorm, Conv, Dense, initialize, standardize, synchronize
+from madry_cifar.networks import initializers
+from madry_cifar.networks.layers import BatchNorm, Conv, Dense, standardize, synchronize
 from madry_cifar.networks.wide_resnet import Outputs, WideResNet
 from madry_cifar.runs.checkpoints import flat_state
 from madry_cifar.training import registry, strategies
@@ -45,7 +46,7 @@ class Small(keras.Model):
         self.conv, self.norm = Conv(8, stride=2, dtype="float64"), BatchNorm(dtype="float64")
         self.logits = Dense(10, dtype="float64")
         self.build((None, 32, 32, 3))
-        initialize(self, SEED)
+        initializers.released(self, SEED)
 
     def build(self, input_shape):
         self.map_shapes = [(16, 16, 8)]

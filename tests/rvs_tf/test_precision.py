@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from madry_cifar import WideResNet
-from madry_cifar.networks.layers import initialize
+from madry_cifar.networks import initializers
 from madry_cifar.randomness import uniform
 from rvs_tf.defense import RobustnessViaSynthesis
 
@@ -18,7 +18,7 @@ def networks():
     """The same weights in float32 and in bfloat16."""
     networks = WideResNet(10, 1), WideResNet(10, 1, dtype="mixed_bfloat16")
     for network in networks:
-        initialize(network, 3)
+        initializers.released(network, 3)
     return networks
 
 

@@ -13,7 +13,8 @@ from tensorboard.backend.event_processing import plugin_event_accumulator
 
 from madry_cifar import data
 from madry_cifar.cli.errors import RunError
-from madry_cifar.networks.layers import Dense, initialize
+from madry_cifar.networks import initializers
+from madry_cifar.networks.layers import Dense
 from madry_cifar.networks.wide_resnet import Outputs
 from madry_cifar.runs.checkpoints import flat_state, saved_steps
 from madry_cifar.training.adversarial import AdversarialTraining, Natural
@@ -30,7 +31,7 @@ class Small(keras.Model):
         self.modes = []  # of batch norm, that it was called in
         self.logits = Dense(10, name="logits")
         self.build((None, 32, 32, 3))
-        initialize(self, 0)
+        initializers.released(self, 0)
 
     def build(self, input_shape):
         self.logits.build((None, 32 * 32 * 3))
