@@ -37,6 +37,7 @@ def main() -> None:
     settings = flags.read(ImportSettings)
     source = pathlib.Path(settings.folder)
     about, files, elsewhere = _read_about(source), _files(source), _read_log(source)
+    elsewhere["decoded_difference"] = about["decoded_difference"]
     run_flags = about["flags"] | {"steps": elsewhere["steps"] or about["steps"]}
     method = build(run_flags)
     state = checkpoints.flat_state(method.networks, method.optimizers)

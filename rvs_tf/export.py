@@ -77,8 +77,8 @@ class ExportSettings(Checkpoint):
     )
     images: str = option(
         "pixels",
-        "of a training: images as pixels, as the files that tensorflow-datasets stores (a third of it for JPEG; needs "
-        "Pillow there), or none, if another folder's data.npz has them",
+        "of a training: images as pixels; as the files that tensorflow-datasets stores, which Pillow decodes there (JPEG: "
+        "a third of the size, and not quite TensorFlow's pixels); or none, if another folder's data.npz has them",
         choices=("pixels", "files", "none"),
     )
     eval_images: int = option(
@@ -280,10 +280,11 @@ def _export_training(subject: EvaluatedRun, settings: ExportSettings, output: pa
         "flags": run_flags,
     }
     with _whole_or_not_at_all(output) as path:
-        training.write(path, about, settings.images, settings.data_dir or run_flags.get("data_dir"))
+        difference = training.write(path, about, settings.images, settings.data_dir or run_flags.get("data_dir"))
         said = (
             f"{about['network']}, step {step}, {len(dataset.train)} images of {dataset.provenance}, {_megabytes(path)}"
         )
+        said += f", Pillow's pixels differ from TensorFlow's by {difference}" if difference else ""
         next_step = f"next: python {output}/train_xla.py {output}"
         if not settings.check:
             return f"{said}; not checked\n{next_step}"

@@ -59,16 +59,23 @@ class Training:
         self.steps_per_call, self.batch_size = steps_per_call, method.options.batch_size
         self.variables = checkpoints.flat_state(method.networks, method.optimizers)
 
-    def write(self, folder: pathlib.Path, about: Mapping, images: str = "pixels", data_dir: str | None = None) -> None:
+    def write(
+        self, folder: pathlib.Path, about: Mapping, images: str = "pixels", data_dir: str | None = None
+    ) -> str | None:
         """Writes the folder, which must not exist; its description begins with what it is `about`.
 
         Args:
           images: as "pixels"; as the "files" in which tensorflow-datasets stores them in `data_dir`; or "none".
 
+        Returns:
+          How far the pixels that the runner decodes from files are from those here, in words; None if not at all.
+
         Raises:
-          UsageError: for files of a data set that has none, or that Pillow does not decode to the same pixels.
+          UsageError: for files of a data set that has none.
         """
-        arrays = self._data(stored_files(self.dataset, self.evaluated, data_dir) if images == "files" else None)
+        files, difference = None, None
+        if images == "files":
+            files, difference = stored_files(self.dataset, self.evaluated, data_dir)
         folder.mkdir()
         self.drawn = self._drawn()
         programs = {"train": self._train(), "evaluate": self._evaluate(), "initial": self._initial()}
@@ -79,7 +86,7 @@ class Training:
         if kept:
             np.savez(folder / "variables.npz", **kept)
         if images != "none":
-            np.savez(folder / "data.npz", **arrays)
+            np.savez(folder / "data.npz", **self._arrays(files))
         variables = {
             name: {"shape": variable.shape.as_list(), "dtype": variable.dtype.name, "start": starts[name]}
             for name, variable in self.variables.items()
@@ -91,13 +98,16 @@ class Training:
             "variables": variables,
             "seeds": [value.seed for value in self.drawn.values()],
             "weights": list(checkpoints.flat_state(self.method.networks, {})),
+            "images": images,
+            "decoded_difference": difference,  # of what the runner decodes from the pixels here
             "steps_per_call": self.steps_per_call,
             "evaluated_at_once": EVALUATED_AT_ONCE,
         }
         write_json(folder / "about.json", {**about, **described})
         shutil.copy(RUNNER, folder)
+        return difference
 
-    def _data(self, files):
+    def _arrays(self, files):
         splits = {"train": self.dataset.train, "evaluated": self.evaluated}
         arrays = {f"{name}_labels": split.labels for name, split in splits.items()}
         if files is None:

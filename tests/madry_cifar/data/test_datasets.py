@@ -1,5 +1,7 @@
 import collections
+import io
 import pathlib
+import re
 import subprocess
 import sys
 import textwrap
@@ -11,12 +13,14 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from scipy import ndimage, stats
 from sklearn.datasets import load_digits
 
 from madry_cifar import data
 from madry_cifar.cli.errors import RunError, UsageError
 from madry_cifar.data.images import load_tfds
+from madry_cifar.data.stored import stored_files
 
 CLASSES = {"cifar10": 10, "cifar100": 100, "svhn_cropped": 10}
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -128,6 +132,32 @@ def test_images_and_labels_are_those_written(name, written, tmp_path):
     assert loaded.augmented == name.startswith("cifar")
     assert loaded.provenance.startswith(f"{name} {tfds.builder(name).version} ")
     assert "JPEG" not in loaded.provenance
+
+
+@pytest.mark.parametrize("name", ["cifar10"])
+@pytest.mark.parametrize("held_out", [0, 3])
+def test_the_stored_files(name, held_out, written, tmp_path):
+    """They are those of the images, in their order, also of images that are held out."""
+    loaded = data.load(name, data_dir=tmp_path, validation_size=held_out)
+    evaluated = (loaded.validation or loaded.test).take(slice(2))
+    files, difference = stored_files(loaded, evaluated, tmp_path)
+    assert difference is None
+    for each, split in ((files["train"], loaded.train), (files["evaluated"], evaluated)):
+        decoded = [np.asarray(Image.open(io.BytesIO(file))) for file in each]
+        np.testing.assert_array_equal(decoded, split.images)
+
+
+def test_stored_jpegs(tmp_path):
+    """TensorFlow's pixels are not quite Pillow's."""
+    splits = {split: random_split(5, 10) for split in ("train", "test")}
+    write("cifar10", tmp_path, splits, encode=lambda image: tf.io.encode_jpeg(image).numpy())
+    loaded = data.load("cifar10", data_dir=tmp_path)
+    files, difference = stored_files(loaded, loaded.test, tmp_path)
+    assert re.fullmatch(r"[\d.]+ grey levels on average, \d+ at most", difference)
+    for file, image in zip(files["train"], loaded.train.images, strict=True):
+        exact = tf.io.decode_jpeg(file, dct_method="INTEGER_ACCURATE").numpy()
+        np.testing.assert_array_equal(Image.open(io.BytesIO(file)), exact)
+        assert np.abs(np.int16(exact) - image).mean() < 3
 
 
 @pytest.mark.parametrize("name", ["cifar10"])
