@@ -22,6 +22,8 @@ MOVES = {  # of running statistics, a step
     "l2l_da": 1,
     "direct": 2,
     "learn2perturb": 2,
+    **dict.fromkeys(("adt_exp", "adt_expam", "adt_impam"), 1),
+    "gat": 2,
 }
 NAMES = tuple(MOVES)
 QUICK = {
@@ -32,6 +34,8 @@ QUICK = {
     "generator_updates": 2,
     "noise_epoch": 0,
     "attack_epoch": 0,
+    "inner_steps": 2,
+    "inner_samples": 2,
     "clip_pixels": True,
 }
 
