@@ -64,7 +64,8 @@ def sample(distribution, noise):
     mean, scale = tf.split(distribution, 2, axis=3)
     scale = tf.nn.softplus(scale)
     perturbation = tf.tanh(mean + scale * noise)
-    entropy = noise**2 / 2 + tf.math.log(scale + TINY) + tf.math.log(1 - perturbation**2 + TINY)
+    slope = (1 - perturbation) * (1 + perturbation)  # of tanh; 1 - x² + TINY may be compiled as (1 + TINY) - x²
+    entropy = noise**2 / 2 + tf.math.log(scale + TINY) + tf.math.log(slope + TINY)
     return perturbation, entropy
 
 

@@ -55,6 +55,15 @@ def test_the_entropy_is_minus_the_log_of_the_density():
         assert found == pytest.approx(-math.log(density * math.sqrt(2 * math.pi)), abs=1e-6)
 
 
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_the_entropy_is_finite_where_the_perturbation_is_at_its_bound(jit_compile):
+    compiled = tf.function(adt.sample, autograph=False, jit_compile=jit_compile)
+    distribution = tf.concat([tf.fill([1, 2, 2, 3], 40.0), tf.fill([1, 2, 2, 3], -200.0)], axis=3)
+    perturbation, entropy = compiled(distribution, tf.zeros([1, 2, 2, 3]))
+    np.testing.assert_array_equal(perturbation, 1)
+    np.testing.assert_allclose(entropy, 2 * math.log(1e-8), rtol=1e-5)
+
+
 @pytest.mark.parametrize("accumulated", [True, False])
 def test_inner_steps_follow_all_gradients_or_their_own(accumulated):
     """Of gradients 3, -1; 1, -2.5; -2, -4 in three steps of two samples each."""
