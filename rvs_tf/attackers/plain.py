@@ -1,6 +1,7 @@
 """GAT's generator: eight convolutions from the gradient at an image to a perturbation.
 
-Its authors' code is not public; layers and sizes are those on which two public ports agree, batch norm one of them.
+Its authors' code is not public; layers and sizes are those on which two public ports agree, and batch norm is one's.
+Biases in front of it, which it takes away again, are left out: Adam would make steps of the rounding of their gradient.
 """
 
 import keras
@@ -23,9 +24,7 @@ class PlainAttacker(keras.Model):
     def __init__(self, width: int = 48, *, seed: int = 0, name: str = "generator", **kwargs):
         super().__init__(name=name, **kwargs)
         self.width, policy = width, self.dtype_policy
-        self.convolutions = [
-            Conv(width, size, use_bias=True, name=f"conv{i}", dtype=policy) for i, size in enumerate(SIZES)
-        ]
+        self.convolutions = [Conv(width, size, name=f"conv{i}", dtype=policy) for i, size in enumerate(SIZES)]
         self.norms = [BatchNorm(epsilon=1e-5, name=f"norm{i}", dtype=policy) for i in range(len(SIZES))]
         self.last = Conv(3, 1, use_bias=True, name="last", dtype=policy)
         self.build((None, 32, 32, 3))
