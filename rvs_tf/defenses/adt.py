@@ -50,7 +50,7 @@ class ADTImpAMOptions(ADTExpAMOptions):
     """Defaults: as released."""
 
     entropy_weight: float = option(1.0, "λ of the entropy of the perturbations", minimum=0)
-    entropy_threshold: float = option(0.9, "bound of the negative entropy, in nats a number of z, that is not paid for")
+    entropy_threshold: float = option(0.9, "nats a number of z that the bound of the negative entropy is free to reach")
     encoder_learning_rate: float = option(2e-4, "of the encoder's Adam, constant", minimum=0)
 
 
