@@ -50,11 +50,15 @@ setup(
     entry_points={
         "madry_cifar.defenses": [  # by the name of each; see madry_cifar/training/registry.py
             "rvs = rvs_tf.defense:RobustnessViaSynthesis",
+            "adt_exp = rvs_tf.defenses:ADTExp",
+            "adt_expam = rvs_tf.defenses:ADTExpAM",
+            "adt_impam = rvs_tf.defenses:ADTImpAM",
             "adv_interp = rvs_tf.defenses:AdvInterp",
             "adv_vertex = rvs_tf.defenses:AdvVertex",
             "bilateral = rvs_tf.defenses:Bilateral",
             "direct = rvs_tf.defenses:Direct",
             "featscatter = rvs_tf.defenses:FeatScatter",
+            "gat = rvs_tf.defenses:GAT",
             "l2l = rvs_tf.defenses:L2L",
             "l2l_da = rvs_tf.defenses:L2LDA",
             "learn2perturb = rvs_tf.defenses:Learn2Perturb",

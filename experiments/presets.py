@@ -20,14 +20,16 @@ from madry_cifar.training import registry
 
 FOLDER = Path(__file__).with_name("presets")
 DIRECT = {"direct": "learning_rates=0.1,0.01 weight_decay=1e-5 epsilon=7.96875"}
+CIFAR = {"rates": "0.1,0.01,0.001", "fourth": "0.0001", "generator": "0.01", "adt": "8", **DIRECT}
 DEPENDENT = {
-    "cifar10": {"rates": "0.1,0.01,0.001", "fourth": "0.0001", "generator": "0.01", "released": "201000", **DIRECT},
-    "cifar100": {"rates": "0.1,0.01,0.001", "fourth": "0.0001", "generator": "0.01", "released": "300000", **DIRECT},
+    "cifar10": {**CIFAR, "released": "201000"},
+    "cifar100": {**CIFAR, "released": "300000"},
     "svhn_cropped": {
         "rates": "0.01,0.001,0.0001",
         "fourth": "1e-05",
         "generator": "0.0001",
         "released": "179000",
+        "adt": "4",
         "direct": "learning_rates=0.01,0.001 weight_decay=1e-4 epsilon=12.75",
     },
 }
@@ -43,6 +45,14 @@ L2L = "attacker_gradient=true attacker_steps=2"
 L2L_DA = "attacker_steps=10 diversity_weight=0.5 clip_norm=1"
 DIRECT_GAN = "generator_updates=5 gradient_term=released gradient_weight=0.01 finite_difference=0.01"
 LEARN2PERTURB = "attack_steps=7 attack_step_size=2.55 noise_weight=1e-4"
+ADT_EXP = "inner_steps=7 inner_samples=5 inner_learning_rate=0.3 entropy_weight=0.01"
+ADT_EXPAM = "entropy_weight=0.01 generator_learning_rate=2e-4"
+ADT_IMPAM = "entropy_weight=1 entropy_threshold=0.9 generator_learning_rate=2e-4 encoder_learning_rate=2e-4"
+ADT_ORIGINAL = (
+    PYTORCH + "depth=28 width=10 input_scaling=unit epochs=76 batch_size=64 learning_rates=0.1,0.01 "
+    "learning_rate_epochs=74 epsilon={adt} weight_decay=2e-4 "
+)
+GAT = "generator_updates=1 generator_learning_rate=2e-4 penalty_weight=0.03 natural_weight=0.5"
 RESNET = "batch_norm_epsilon=1e-5 depth=20 width=1 "
 KINDS = {  # flags, and hours on an A100 for CIFAR-10, CIFAR-100 and SVHN
     "natural": (MADRYLAB, (2, 2, 2)),
@@ -109,6 +119,14 @@ KINDS = {  # flags, and hours on an A100 for CIFAR-10, CIFAR-100 and SVHN
         + LEARN2PERTURB,
         (3, 3, 4),
     ),
+    "adt_exp_rvs": (FOOTING + ADT_EXP, (39, 65, 39)),
+    "adt_exp_original": (ADT_ORIGINAL + ADT_EXP, (13, 13, 19)),
+    "adt_expam_rvs": (FOOTING + ADT_EXPAM, (7, 12, 7)),
+    "adt_expam_original": (ADT_ORIGINAL + ADT_EXPAM, (2, 2, 3)),
+    "adt_impam_rvs": (FOOTING + ADT_IMPAM, (7, 12, 7)),
+    "adt_impam_original": (ADT_ORIGINAL + ADT_IMPAM, (2, 2, 3)),
+    "gat_rvs": (FOOTING + "perturbation=bounded " + GAT, (5, 9, 5)),
+    "gat_original": (FOOTING + "perturbation=free " + GAT, (5, 9, 5)),
 }
 TITLES = {  # {} for the data set
     "natural": "Natural training on {} with MadryLab's settings",
@@ -124,6 +142,11 @@ TITLES = {  # {} for the data set
     "l2l_da": "L2L-DA on {}",
     "direct": "Direct on {}",
     "learn2perturb": "Learn2Perturb on {}",
+    "adt_exp": "ADT-EXP on {}",
+    "adt_expam": "ADT-EXP-AM on {}",
+    "adt_impam": "ADT-IMP-AM on {}",
+    "gat": "GAT on {}",
+    "gat_original": "GAT on {} as published, without a bound of the perturbation; network, batch and steps are RvS's",
     "_original": " with the settings of its authors' code",
     "_rvs": " with RvS's network, batch, ε and number of steps, to be compared with it",
     "smoke": "A minute of RvS on {}, to see that everything works. Not a result",
@@ -154,6 +177,15 @@ REMARKS = {  # and the presets that they are about
     "Its code for CIFAR-100 is not public: these settings are those of CIFAR-10.": "cifar100_direct_original",
     "Its code for SVHN has other networks, another optimizer of the generator and more images: not repeated here.": (
         "svhn_direct_original"
+    ),
+    "Its authors report the 75th epoch's checkpoint: --checkpoint_every=STEPS_OF_AN_EPOCH --keep=0 keeps it.": " ".join(
+        f"{dataset}_adt_{kind}_original" for dataset in ("cifar10", "svhn") for kind in ("exp", "expam", "impam")
+    ),
+    "Its code has CIFAR-10 and SVHN: these settings are CIFAR-10's.": (
+        "cifar100_adt_exp_original cifar100_adt_expam_original cifar100_adt_impam_original"
+    ),
+    "Its authors' code is not public: c, α and both learning rates are choices of ours, after two public ports.": (
+        "cifar10_gat_original cifar100_gat_original svhn_gat_original"
     ),
     "The paper reports the checkpoint of the most optimal robustness: here the best on 1,000 held-out images, by "
     "python -m rvs_tf.evaluate --checkpoint=best.": "cifar10_paper cifar100_paper svhn_paper",
@@ -207,7 +239,7 @@ def files() -> Iterator[tuple[str, str]]:
         method, suffix = re.fullmatch("(.*?)(_original|_rvs)?", kind).groups(default="")
         defense = "rvs" if method in ("paper", "released") else method
         for dataset, on_a100 in zip(DEPENDENT, hours, strict=True):
-            title = TITLES[method] + TITLES.get(suffix, "")
+            title = TITLES.get(kind) or TITLES[method] + TITLES.get(suffix, "")
             expected = _expected(dataset, kind, defense)
             yield _file(dataset, kind, title, GPU.format(on_a100, ESTIMATE), expected, defense, flags_of(dataset, kind))
     for dataset, (text, hardware, expected) in SMOKE_ON.items():

@@ -79,6 +79,10 @@ ROWS = {
             "direct_batch", "Direct (batch statistics at test)", same_training=True, test_batch_norm="frozen"
         ),
         Row("learn2perturb", "Learn2Perturb"),
+        Row("adt_exp", "ADT-EXP"),
+        Row("adt_expam", "ADT-EXP-AM"),
+        Row("adt_impam", "ADT-IMP-AM"),
+        Row("gat", "GAT"),
         RVS,
         RVS.variant("noreg_ot", "noReg + OT", ot_regularizer="false"),
         RVS.variant("otreg_xent", "OT-Reg + Xent", generator_loss="xent"),

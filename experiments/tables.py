@@ -12,6 +12,7 @@ from experiments.rows import SURROGATES, WHITE_BOX, column_of, dataset_of, row_o
 from experiments.statement import Statement, about
 
 MISSING = "–"
+ALSO = "Also, not in this table of the paper:"
 RESTARTS = "×10: ten random starts, of which the worst for each image counts."
 
 
@@ -60,12 +61,19 @@ class Cell:
 
 @dataclass(frozen=True)
 class TableRow:
-    """What is known of one row. `planned`: how many runs (seeds) of it the grid has. `cells` are by attack."""
+    """What is known of one row.
+
+    Attributes:
+      planned: how many runs (seeds) of it the grid has.
+      cells: by attack.
+      heading: what stands above it, if it is the first of those that the paper's table does not have, or "".
+    """
 
     name: str
     label: str
     planned: int
     cells: dict[str, Cell]
+    heading: str = ""
 
     def kinds(self) -> Iterator[str]:
         """The lines that it takes: measured, published, difference."""
@@ -111,8 +119,10 @@ class Group:
         return (cell for row in self.rows for cell in row.cells.values())
 
     def lines(self) -> Iterator[list[str]]:
-        """What is printed: defence (on its first line only), kind of number, one entry for each attack."""
+        """What is printed: defence (on its first line only), kind of number, one entry for each attack; headings."""
         for row in self.rows:
+            if row.heading:
+                yield [row.heading, "", *("" for _ in self.attacks)]
             for place, kind in enumerate(row.kinds()):
                 entries = [row.cells[attack].text(kind) for attack in self.attacks]
                 yield ["" if place else row.label, row.kind_label(kind), *entries]
@@ -194,8 +204,9 @@ def _group(work, part, dataset, surrogate):
         row: [m for run in runs for m in work.at_epsilon(run, surrogate).values()] for row, runs in seeds.items()
     }
     attacks = _attacks(work, part, measured)
-    rows = []
-    for name in dict.fromkeys([*published.rows(number, dataset, setting), *seeds]):
+    rows, of_paper = [], published.rows(number, dataset, setting)
+    others = [name for name in seeds if of_paper and name not in of_paper]
+    for name in dict.fromkeys([*of_paper, *seeds]):
         cells = {
             attack: Cell(
                 name,
@@ -209,7 +220,7 @@ def _group(work, part, dataset, surrogate):
         row = row_of(name)
         label = (part == "table4" and row.ablation) or row.label
         label += f" ({', '.join(notes)})".replace("eps", "ε") if notes else ""
-        rows.append(TableRow(name, label, len(seeds.get(name, ())), cells))
+        rows.append(TableRow(name, label, len(seeds.get(name, ())), cells, ALSO if name in others[:1] else ""))
     return Group(dataset, setting, attacks, rows)
 
 

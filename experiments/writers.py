@@ -160,6 +160,8 @@ def show(table: Table, console: Console) -> None:
         for column in ("defence", "attack", "measured %", "published %", "difference"):
             grid.add_column(column, justify="left" if column in ("defence", "attack") else "right")
         for row in (row for row in group.rows if row.planned):
+            if row.heading:
+                grid.add_row(row.heading)
             cells = [cell for cell in row.cells.values() if cell.measured or cell.published]
             for cell in cells:
                 texts = (cell.text(kind) for kind in ("measured", "published", "difference"))

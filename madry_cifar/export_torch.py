@@ -10,7 +10,8 @@ from madry_cifar.import_torch import EPSILON
 from madry_cifar.networks.architectures import name_of
 from madry_cifar.runs import checkpoints, pytorch, run_folder, torch_files
 
-UNUSED_OF = ("trades", "l2l")  # the defences whose code has `pytorch.UNUSED`, and misses it in a state_dict
+# the defences whose code has `pytorch.UNUSED`, and misses it in a state_dict
+UNUSED_OF = ("trades", "l2l", "adt_exp", "adt_expam", "adt_impam")
 
 
 class ExportTorchSettings(Checkpoint):

@@ -25,7 +25,10 @@ from madry_cifar.training.settings import TrainSettings
 
 # What the authors' codes do with pixels, by architecture and, of wide ResNets, by defence; and whose each is.
 SCALINGS = {"resnet_pad": "imagenet", "resnet_append": "cifar10", "resnet18": "cifar10"}
-WIDE_SCALINGS = {"trades": "unit", "l2l": "unit", "featscatter": "signed", "adv_interp": "signed"}
+WIDE_SCALINGS = {
+    **dict.fromkeys(("trades", "l2l", "adt_exp", "adt_expam", "adt_impam"), "unit"),
+    **dict.fromkeys(("featscatter", "adv_interp"), "signed"),
+}
 DEFENSES = {"resnet_pad": "l2l_da", "resnet_append": "learn2perturb", "resnet18": "learn2perturb"}
 EPSILON = 1e-5  # of batch norm, in all of them
 

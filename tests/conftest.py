@@ -45,6 +45,8 @@ LONGEST = (
     "rvs_tf/defenses/test_all.py",
     "rvs_tf/defenses/test_generative.py",
     "rvs_tf/defenses/test_generative_code.py",
+    "rvs_tf/defenses/test_adt_gat.py",
+    "rvs_tf/defenses/test_adt_gat_code.py",
     "madry_cifar/attacks/test_apgd.py",
     "rvs_tf/test_golden.py",
     "rvs_tf/test_peers.py",

@@ -91,8 +91,11 @@ class Method(abc.ABC):
         """Logits [B, K] of the classifier as it is watched in training; changes no state."""
         return self.classifier(images, batch_norm=self.watched_batch_norm).logits
 
-    def histograms(self) -> Mapping[str, tf.Tensor]:
-        """What is shown as histograms in TensorBoard, by name: nothing, if a method does not say otherwise."""
+    def histograms(self, images: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        """What is shown of a batch as histograms in TensorBoard, by name: nothing, if a method does not say otherwise.
+
+        Changes no state.
+        """
         return {}
 
     def adversarial_images(self, images: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> tf.Tensor | None:

@@ -42,6 +42,7 @@ class Steps:
         self._one = self._compile(self._one)
         self._several = self._compile(self._several)
         self._inspected = self._compile(self._inspected)
+        self._histograms = self._compile(self._histograms)
         self._any = tf.function(self._any, autograph=False)
 
     def train(self, rows: np.ndarray, first: int):
@@ -64,6 +65,10 @@ class Steps:
     def inspect(self, rows: np.ndarray, step: int):
         """`inspect` for one replica's part of the batch of `rows` [B], on one device alone."""
         return self._inspected(rows[: len(rows) // self.replicas], tf.constant(step, tf.int64))
+
+    def histograms(self, rows: np.ndarray, step: int):
+        """The method's `histograms` of the same part of a batch."""
+        return self._histograms(rows[: len(rows) // self.replicas], tf.constant(step, tf.int64))
 
     def any(self, condition: bool) -> bool:
         """Whether the condition holds for any worker. All workers must ask."""
@@ -124,8 +129,13 @@ class Steps:
         )
 
     def _inspected(self, rows, step):
-        arrays = [self._local(array) for array in self._arrays]
-        return inspect(self.method, *self._batch(rows, step, *arrays), step)
+        return inspect(self.method, *self._local_batch(rows, step), step)
+
+    def _histograms(self, rows, step):
+        return dict(self.method.histograms(*self._local_batch(rows, step), step))
+
+    def _local_batch(self, rows, step):
+        return self._batch(rows, step, *map(self._local, self._arrays))
 
     def _any(self, condition):
         def share():

@@ -38,6 +38,10 @@ DESCRIPTIONS = {  # by tag, or by what it begins with; the first that fits
     "images/": "First images of the training batch, with class numbers: green where the prediction is right, red where "
     "wrong. Perturbations are stretched so that the largest is black or white; grey is none.",
     "sigma/": "Standard deviations of the noise in a layer, which are trained.",
+    "distribution/center": "ε·tanh(m) of each pixel of the batch, in grey levels: the middle of its perturbation's "
+    "distribution, which is of ε·tanh(m + s·n), n ~ N(0, 1).",
+    "distribution/deviation": "s of each pixel of the batch, before the tanh: 0 is no randomness.",
+    "distribution/perturbation": "The batch's perturbations, one draw for each image, in grey levels.",
     "diversity/": "Diversity of the perturbations of one image over random vectors; see docs/tables.md.",
     "loss/": "A loss of the training batch, by the name that `train_step` gives it.",
 }

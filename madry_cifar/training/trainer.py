@@ -185,9 +185,10 @@ class Trainer:
 
     def _show(self):
         step = self.step - 1
-        _, shown = self.steps.inspect(self.batches(step), step)
+        rows = self.batches(step)
+        _, shown = self.steps.inspect(rows, step)
         self.summaries.images(self.step, shown)
-        self.summaries.histograms(self.step, self.method.histograms())
+        self.summaries.histograms(self.step, self.steps.histograms(rows, step))
 
     def _evaluate(self):
         for place, split in self.evaluated.items():

@@ -195,7 +195,7 @@ class Learn2Perturb(Defense):
     def watched_logits(self, images, step):
         return self.logits(images, step, 0, batch_norm=self.watched_batch_norm)
 
-    def histograms(self):
+    def histograms(self, images, labels, step):
         return {f"sigma/{index}": sigma.value for index, sigma in enumerate(self.noise.sigmas)}
 
     def adversarial_images(self, images, labels, step):

@@ -22,6 +22,7 @@ FIRST = 2 * 9 * 32**2 * 3 * 16  # the first convolution has no gradient for the 
         ("adv_vertex", 23, 1),
         ("trades", 28, 2),
         ("learn2perturb", 6 + 14, 2),
+        ("adt_exp", 70 + 3, 1),
     ],
 )
 def test_passes_of_an_iteration(name, passes, updates):

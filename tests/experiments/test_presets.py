@@ -72,12 +72,14 @@ def test_a_preset_says_what_it_is_and_is_taken(preset, training_flags):
         assert options.learning_rates[0] == (0.01 if data_set == "svhn" else 0.1)
 
 
+ADT = ("adt_exp", "adt_expam", "adt_impam")
 ORIGINAL = {  # of each method's code: network, scaling, batch norm, crop, batch, schedule, decay
     "trades": ("standard", 34, "unit", "1e-5", "4", "128", "76", "74,89,99", "all"),
     "bilateral": ("madry", 34, "signed", None, "4", "128", "201", "100,150", None),
     "featscatter": ("standard", 28, "signed", "1e-5", "4", "60", "200", "60,90", "all"),
     "adv_interp": ("standard", 28, "signed", "1e-5", "4", "128", "200", "59,89", "all"),
     "adv_vertex": ("madry", 34, None, "1e-5", None, "128", None, None, None),
+    **dict.fromkeys(ADT, ("standard", 28, "unit", "1e-5", "4", "64", "76", "74", "all")),
 }
 
 
@@ -102,6 +104,21 @@ METHODS = {  # what is trained on, of each method's code (`adv_vertex`: of its t
         "lambda1": 1,
         "lambda2": 0.1,
     },
+    "adt_exp": {"inner_steps": 7, "inner_samples": 5, "inner_learning_rate": 0.3, "entropy_weight": 0.01},
+    "adt_expam": {"entropy_weight": 0.01, "generator_learning_rate": "2e-4"},
+    "adt_impam": {
+        "entropy_weight": 1,
+        "entropy_threshold": 0.9,
+        "generator_learning_rate": "2e-4",
+        "encoder_learning_rate": "2e-4",
+    },
+    "gat": {
+        "epsilon": 8,
+        "generator_updates": 1,
+        "generator_learning_rate": "2e-4",
+        "penalty_weight": 0.03,
+        "natural_weight": 0.5,
+    },
 }
 
 
@@ -121,12 +138,13 @@ def test_original_presets_are_those_of_the_methods_code(name, data_set):
         "weight_decay_on",
     )
     expected = dict(zip(names, (value and str(value) for value in ORIGINAL[name]), strict=True))
-    if data_set == "svhn":  # which is not cropped, and has RvS's first rate
+    if data_set == "svhn":  # which is not cropped, and has RvS's first rate, but where the code has one
         expected["crop_padding"] = None
     assert {key: values.get(key) for key in names} == expected
-    first = 0.01 if data_set == "svhn" else 0.1
+    first = 0.01 if data_set == "svhn" and name not in ADT else 0.1
     rates = [float(rate) for rate in values["learning_rates"].split(",")]
-    np.testing.assert_allclose(rates, [first / 10**drop for drop in range(4 if name == "trades" else 3)])
+    drops = {"trades": 4, **dict.fromkeys(ADT, 2)}.get(name, 3)
+    np.testing.assert_allclose(rates, [first / 10**drop for drop in range(drops)])
     if name == "adv_vertex":  # counted in steps, as in MadryLab's code
         assert (values["steps"], values["learning_rate_boundaries"]) == ("80000", "40000,60000")
 
@@ -142,6 +160,10 @@ def test_presets_train_on_the_methods_own_perturbations_and_labels(name, data_se
         expected |= {"epsilon": radius, "attack_step_size": step}
     if name == "featscatter" and kind == "original":
         expected |= {"sinkhorn_floor": "1e-6", "statistics_every": 10}
+    if name in ADT:
+        expected |= {"epsilon": 4 if (data_set, kind) == ("svhn", "original") else 8}
+    if name == "gat":
+        expected |= {"perturbation": "free" if kind == "original" else "bounded"}
     own = {field.name for field in dataclasses.fields(registry.find(name).Options)}
     own -= {field.name for field in dataclasses.fields(Options)}
     assert {key: value for key, value in values.items() if key in own} == {

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from work_folder import WorkFolder, build, cell, lines, records
 
-from experiments import published
+from experiments import latex, published, writers
 from experiments.parts import PARTS
 from experiments.rows import COLUMNS, column_of
+from experiments.tables import ALSO
 
 
 @pytest.fixture
@@ -74,6 +75,21 @@ def test_all_of_the_papers_rows_and_those_of_ours(tmp_path):
     assert list(group.rows[-1].kinds()) == ["measured"]
     at = next(row for row in group.rows if row.name == "at")  # published, and not trained here
     assert list(at.kinds()) == ["published"]
+
+
+def test_rows_that_the_papers_table_does_not_have_stand_below_it(tmp_path):
+    names = ["adt_expam", "gat", "natural", "rvs"]
+    grid = WorkFolder(tmp_path / "work", rows={"table2": names})
+    for name in names:
+        grid.white_box(name, {"natural": 79.0})
+    table, _ = build(grid)
+    text = writers.markdown(table)
+    order = ["| RvS |", f"| {ALSO} |", "| ADT-EXP-AM |", "| GAT |"]
+    assert [text.count(entry) for entry in order] == [1] * 4
+    assert sorted(order, key=text.index) == order
+    assert latex.table_star(table).count(ALSO) == 1
+    digits = WorkFolder(tmp_path / "other", dataset="digits", rows={"table2": names})
+    assert ALSO not in writers.markdown(build(digits)[0])  # the paper has no digits
 
 
 def test_the_order_of_the_columns(tmp_path):

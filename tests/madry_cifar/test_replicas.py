@@ -40,6 +40,9 @@ def compared():
         "l2l_da",
         "direct",
         "learn2perturb",
+        "adt_exp",
+        "adt_impam",
+        "gat",
         "adam",
     ],
 )

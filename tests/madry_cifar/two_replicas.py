@@ -23,7 +23,8 @@ from madry_cifar.training.optimizers import PiecewiseConstant, PyTorchAdam
 from madry_cifar.training.steps import Steps
 from tests import two_layers
 
-GENERATIVE = ("l2l", "l2l_da", "direct", "learn2perturb")  # all of whose steps look at the whole batch, or draw for it
+# all of whose steps look at the whole batch, or draw for it; "adt_expam" is what the other two have
+GENERATIVE = ("l2l", "l2l_da", "direct", "learn2perturb", "adt_exp", "adt_impam", "gat")
 BATCH_SIZE, SEED = 8, 1
 STEPS = {"rvs": 10, "at": 3, "featscatter": 2, "adv_interp": 2, "adv_vertex": 2, **dict.fromkeys(GENERATIVE, 2)}
 SEVERAL = 5  # steps of a call
@@ -34,6 +35,9 @@ OPTIONS = {  # on replicas each step of an attack is traced on its own
     "l2l_da": {"attacker_steps": 2, "generator_width": 1},
     "direct": {"generator_updates": 1, "generator_width": 1},
     "learn2perturb": {"attack_steps": 2, "noise_epoch": 0, "attack_epoch": 0, "shared_noise": False},
+    "adt_exp": {"inner_steps": 2, "inner_samples": 1},
+    "adt_impam": {"generator_width": 1, "entropy_threshold": 0.0},
+    "gat": {"generator_width": 1},
 }
 
 
