@@ -44,6 +44,7 @@ setup(
         "peers-sinkhorn": ["torch", "geomloss>=0.3", "ott-jax>=0.5"],
         "dev": [
             *("pytest>=8", "pytest-xdist", "hypothesis", "scipy", "ruff==0.17.6", "pre-commit"),
+            "jax",  # runs what --what=training exports
             *("nbclient", "ipykernel"),  # the notebook of examples/
         ],
     },
@@ -79,6 +80,7 @@ setup(
             "madry-run-attack = madry_cifar.run_attack:command",
             "madry-import-tf1 = madry_cifar.import_tf1:command",
             "madry-export-tf1 = madry_cifar.export_tf1:command",
+            "madry-import-xla = madry_cifar.import_xla:command",
             "madry-import-torch = madry_cifar.import_torch:command",
             "madry-export-torch = madry_cifar.export_torch:command",
         ],

@@ -77,8 +77,8 @@ class ExportSettings(Checkpoint):
     )
     images: str = option(
         "pixels",
-        "of a training: images as pixels; as the files that tensorflow-datasets stores, which Pillow decodes there (JPEG: "
-        "a third of the size, and not quite TensorFlow's pixels); or none, if another folder's data.npz has them",
+        "of a training: images as pixels; as the files that tensorflow-datasets stores, which Pillow decodes there (of "
+        "JPEG a third of the size, and not quite TensorFlow's pixels); or none, if another folder's data.npz has them",
         choices=("pixels", "files", "none"),
     )
     eval_images: int = option(

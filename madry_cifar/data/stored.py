@@ -9,6 +9,7 @@ from madry_cifar.cli.errors import UsageError
 from madry_cifar.data import original_files
 from madry_cifar.data.datasets import Dataset, Split, held_out_rows, prepared
 
+Files = dict[str, list[bytes]]
 COMPARED = 200  # images, of each split
 
 
