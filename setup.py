@@ -66,6 +66,7 @@ setup(
             "rvs-diagnose = rvs_tf.diagnose:command",
             "rvs-export = rvs_tf.export:command",
             "rvs-train-advgan = rvs_tf.train_advgan:command",
+            "rvs-train-gan = rvs_tf.train_gan:command",
             "rvs-diversity = rvs_tf.analysis.diversity:command",
             "rvs-latent-space = rvs_tf.analysis.latent_space:command",
             "rvs-demo = experiments.demo:command",

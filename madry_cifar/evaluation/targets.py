@@ -36,7 +36,8 @@ class EvaluatedRun:
         self.folder = pathlib.Path(train_dir)
         self.results = self.folder / "results"
         if "defense" not in self.flags:
-            raise UsageError("train_dir", train_dir, "holds an attack that was trained, and no classifier")
+            kind = run_folder.kind(self.flags)
+            raise UsageError("train_dir", train_dir, f"holds {kind} that was trained, and no classifier")
         self.provenance = run_folder.read_provenance(train_dir)
         self.predictor = build(self.flags, dtype="float32").predictor()
 

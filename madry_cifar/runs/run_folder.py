@@ -22,6 +22,7 @@ MAY_CHANGE = frozenset(
     [
         "steps",
         "epochs",
+        "iterations",
         "target_dir",  # of an AdvGAN, whose target is known by its fingerprint
         "data_dir",
         "download",
@@ -104,7 +105,7 @@ def create(train_dir: str, flags: dict[str, Any], provenance: str | None = None)
 
 
 def _check_same(folder, flags, before):
-    kinds = ["an attack" if "attack" in each else "a classifier" for each in (flags, before)]
+    kinds = [kind(each) for each in (flags, before)]
     if kinds[0] != kinds[1]:
         raise UsageError(
             "train_dir", folder, f"holds the training of {kinds[1]}, not of {kinds[0]}; use another folder"
@@ -115,6 +116,11 @@ def _check_same(folder, flags, before):
         changes = ", ".join(f"--{name} (there {before.get(name)}, now {flags.get(name)})" for name in differing[:8])
         changes += f" and {len(differing) - 8} more" if len(differing) > 8 else ""
         raise UsageError("train_dir", folder, f"holds a run with other settings: {changes}; use another folder")
+
+
+def kind(flags: dict[str, Any]) -> str:
+    """What the run with these settings trains, for people."""
+    return "an attack" if "attack" in flags else "a GAN" if "gan" in flags else "a classifier"
 
 
 def read_flags(train_dir: str | os.PathLike) -> dict[str, Any]:
@@ -144,7 +150,7 @@ def read(train_dir: str | os.PathLike) -> dict[str, Any]:
     try:
         content = json.loads((folder / "flags.json").read_text())
         version = content["schema_version"]
-        for name in NEEDED:
+        for name in () if "gan" in content["flags"] else NEEDED:
             content["flags"][name]
     except FileNotFoundError:
         raise UsageError("train_dir", train_dir, "holds no run (no flags.json)") from None
