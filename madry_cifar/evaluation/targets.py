@@ -178,6 +178,14 @@ def _writable(folder):
     return place.is_dir() and os.access(place, os.W_OK)
 
 
+def check_same_data(flag: str, folder: str, dataset: str, provenance: str | None, target) -> None:
+    """Raises UsageError where what a flag names was trained on other data than the target, as far as both are known."""
+    for theirs, ours in ((dataset, target.flags.get("dataset")), (provenance, target.provenance)):
+        if None not in (theirs, ours) and theirs != ours:
+            reason = f"was trained on other data ({theirs}) than --{target.flag}={target.name} ({ours})"
+            raise UsageError(flag, folder, reason)
+
+
 def surrogate_of(target: EvaluatedRun, settings: Surrogate) -> tuple[Predictor | None, dict | None]:
     """The predictor to attack in place of the target's, and what tells it from others; or two None."""
     if not settings.surrogate_dir:
@@ -189,14 +197,5 @@ def surrogate_of(target: EvaluatedRun, settings: Surrogate) -> tuple[Predictor |
         about = subject.load(settings.surrogate_checkpoint)
     except UsageError as error:
         raise error.renamed(train_dir="surrogate_dir", checkpoint="surrogate_checkpoint") from None
-    for theirs, ours in (
-        (subject.flags["dataset"], target.flags.get("dataset")),
-        (subject.provenance, target.provenance),
-    ):
-        if None not in (theirs, ours) and theirs != ours:
-            raise UsageError(
-                "surrogate_dir",
-                settings.surrogate_dir,
-                f"was trained on other data ({theirs}) than --train_dir={target.name} ({ours})",
-            )
+    check_same_data("surrogate_dir", settings.surrogate_dir, subject.flags["dataset"], subject.provenance, target)
     return subject.predictor, about | {"seed": subject.flags.get("seed")}
