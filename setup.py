@@ -18,7 +18,7 @@ setup(
     packages=find_packages(include=["madry_cifar*", "sinkhorn_tf*", "rvs_tf*", "experiments*"]),
     package_data={
         "": ["py.typed"],
-        "experiments": ["Snakefile", "published.csv", "presets/*", "profiles/*", "templates/*"],
+        "experiments": ["Snakefile", "published.csv", "presets/*", "presets/gan/*", "profiles/*", "templates/*"],
     },
     install_requires=[
         "tensorflow>=2.16,<2.22",

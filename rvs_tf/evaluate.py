@@ -8,8 +8,8 @@
   python -m rvs_tf.evaluate --model=own.keras --pixel_range=0,1 --data=images.npz --attacks=natural,pgd-20,autoattack
 
 The fourth makes the adversarial images on another network, the fifth is of a network behind a purifier (Defense-GAN);
-docs/any_model.md tells of the last. Which attack is for what is in docs/evaluation.md. An evaluation that was killed goes
-on after its last batch when the same command is typed again.
+docs/any_model.md tells of the last. Which attack is for what is in docs/evaluation.md. An evaluation that was killed
+goes on after its last batch when the same command is typed again.
 """
 
 import functools

@@ -36,7 +36,7 @@ class EvaluatedRun:
         self.folder = pathlib.Path(train_dir)
         self.results = self.folder / "results"
         if "defense" not in self.flags:
-            kind = run_folder.kind(self.flags)
+            kind = run_folder.kind_of(self.flags)
             raise UsageError("train_dir", train_dir, f"holds {kind} that was trained, and no classifier")
         self.provenance = run_folder.read_provenance(train_dir)
         self.predictor = build(self.flags, dtype="float32").predictor()

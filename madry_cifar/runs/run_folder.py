@@ -105,7 +105,7 @@ def create(train_dir: str, flags: dict[str, Any], provenance: str | None = None)
 
 
 def _check_same(folder, flags, before):
-    kinds = [kind(each) for each in (flags, before)]
+    kinds = [kind_of(each) for each in (flags, before)]
     if kinds[0] != kinds[1]:
         raise UsageError(
             "train_dir", folder, f"holds the training of {kinds[1]}, not of {kinds[0]}; use another folder"
@@ -118,9 +118,12 @@ def _check_same(folder, flags, before):
         raise UsageError("train_dir", folder, f"holds a run with other settings: {changes}; use another folder")
 
 
-def kind(flags: dict[str, Any]) -> str:
-    """What the run with these settings trains, for people."""
-    return "an attack" if "attack" in flags else "a GAN" if "gan" in flags else "a classifier"
+CLASSIFIER = "a classifier"
+
+
+def kind_of(flags: dict[str, Any]) -> str:
+    """What a run with these settings trains, in words."""
+    return "an attack" if "attack" in flags else "a GAN" if "gan" in flags else CLASSIFIER
 
 
 def read_flags(train_dir: str | os.PathLike) -> dict[str, Any]:
