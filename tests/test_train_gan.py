@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 import rvs_tf.evaluate
-from madry_cifar import load_classifier
+from madry_cifar import WideResNet, load_classifier
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.runs import checkpoints, run_folder
 from madry_cifar.runs.checkpoints import Checkpoints, saved_steps
@@ -36,12 +36,17 @@ def gan(run, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def target(trained, digits, tmp_path_factory):
-    """A run's folder with the classifier of `trained`. Its results are written to."""
+def network():
+    return WideResNet(10, 1, 10, seed=1)
+
+
+@pytest.fixture(scope="module")
+def target(network, digits, tmp_path_factory):
+    """A run's folder with a network as it begins. Its results are written to."""
     folder = tmp_path_factory.mktemp("target")
     settings = {"defense": "natural", "dataset": "digits", "validation_size": 0, "depth": 10, "width": 1}
     run_folder.create(folder, settings | {"num_classes": 10}, digits.provenance)
-    Checkpoints(folder, {"classifier": trained}, {}).save(7)
+    Checkpoints(folder, {"classifier": network}, {}).save(7)
     return folder
 
 
@@ -119,7 +124,7 @@ def test_a_preset_is_taken(invoke, preset, tmp_path):
 SEARCH = ("--purify_restarts=2", "--purify_steps=3", "--max_images=8", "--batch_size=4")
 
 
-def test_results_behind_the_purifier_are_kept_apart(invoke, gan, target, trained, digits, curves):
+def test_results_behind_the_purifier_are_kept_apart(invoke, gan, target, network, curves):
     """Natural images, BPDA and the latent attack in one file, images made on the bare classifier in another."""
     bare = (f"--train_dir={target}", "--attacks=natural,pgd-2", "--max_images=8", "--batch_size=4")
     assert invoke(rvs_tf.evaluate.command, *bare)[0] == 0
@@ -137,7 +142,7 @@ def test_results_behind_the_purifier_are_kept_apart(invoke, gan, target, trained
     assert [set(content["attacks"]) for content in contents] == [{"natural", "bpda-pgd-1", "latent-2"}, {"pgd-2"}]
     settings = {"gan": str(gan), "checkpoint": 12, "restarts": 2, "steps": 3, "rate": 10.0, "rate_drop": False}
     assert [content["purification"] for content in contents] == [settings] * 2
-    purified = Purified(trained, load_gan(gan), restarts=2, steps=3)
+    purified = Purified(network, load_gan(gan), restarts=2, steps=3)
     assert {content["classifier_sha256"] for content in contents} == {purified.fingerprint()}
     assert contents[1]["surrogate"]["classifier_sha256"] == json.loads(before)["classifier_sha256"]
     expected = {"natural", "pgd-2", "natural_purified", "bpda-pgd-1_purified", "latent-2_purified"}
