@@ -63,8 +63,8 @@ class Purified(Predictor):
         self.restarts, self.steps, self.rate, self.rate_drop = restarts, steps, rate, rate_drop
         self.num_classes, self.image_shape = self.predictor.num_classes, IMAGE_SHAPE
         self.batch_dependent = self.predictor.batch_dependent
-        self._reconstruct = tf.function(
-            self._reconstruct, autograph=False, reduce_retracing=True
+        self._search = tf.function(
+            self._search, autograph=False, reduce_retracing=True
         )  # a loop of thousands of passes
 
     def __call__(self, images, draw=0):
@@ -75,9 +75,9 @@ class Purified(Predictor):
 
         Each image's starts depend on its number in `draw` alone: see `Predictor.__call__`.
         """
-        return self._reconstruct(tf.convert_to_tensor(images), tf.convert_to_tensor(draw))
+        return self._search(tf.convert_to_tensor(images), tf.convert_to_tensor(draw))
 
-    def _reconstruct(self, images, draw):
+    def _search(self, images, draw):
         size = self.generator.latent_dim
         shape = [tf.shape(images)[0], self.restarts * size]
         starts = randomness.noise(draw, shape, self.generator.variable_dtype) / size**0.5
