@@ -63,9 +63,7 @@ class Purified(Predictor):
         self.restarts, self.steps, self.rate, self.rate_drop = restarts, steps, rate, rate_drop
         self.num_classes, self.image_shape = self.predictor.num_classes, IMAGE_SHAPE
         self.batch_dependent = self.predictor.batch_dependent
-        self._search = tf.function(
-            self._search, autograph=False, reduce_retracing=True
-        )  # a loop of thousands of passes
+        self._search = tf.function(self._search, autograph=False, reduce_retracing=True)  # thousands of passes
 
     def __call__(self, images, draw=0):
         return self.predictor(self.reconstruct(images, draw).images, draw)
