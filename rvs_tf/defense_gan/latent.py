@@ -14,7 +14,7 @@ from rvs_tf.defense_gan.gan import GREY
 from rvs_tf.defense_gan.purified import Purified
 
 RATE = 0.02  # of Adam
-OUTSIDE = 1.0  # c: what a grey level outside the ball costs, in logits
+OUTSIDE = 0.1  # c: what a grey level outside the ball costs, in logits
 CONFIDENCE = 1.0  # by how much another class is to lead: a search for z ends a little beside it
 
 
