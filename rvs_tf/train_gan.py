@@ -4,7 +4,7 @@
   python -m rvs_tf.evaluate --train_dir=runs/natural --purify_with=runs/gan --attacks=natural --max_images=100
 
 WGAN-GP on the training images of a data set, as they are. Defaults are those of the released code (kabkabm/defensegan):
-200,000 iterations of five updates of the critic and one of the generator, hours on a GPU. A step, by which checkpoints
+200,000 iterations of five updates of the critic and one of the generator, for a GPU. A step, by which checkpoints
 and curves are counted, is an update of the critic.
 
 The same command again goes on after the latest checkpoint in --train_dir. Ctrl-C saves and ends.

@@ -114,7 +114,7 @@ def test_a_preset_is_taken(invoke, preset, tmp_path):
     status, _, err = invoke(train_gan.command, f"--flagfile={preset}", *given, "--dataset=digits")
     assert status == 0, err
     chosen = run_folder.read_flags(tmp_path / "gan")
-    expected = {"cifar10_original": ("released", 50), "digits_smoke": ("image", 50)}[preset.stem]
+    expected = {"cifar10_original": ("released", 50), "digits_smoke": ("released", 50)}[preset.stem]
     assert (chosen["gradient_penalty"], chosen["batch_size"]) == expected
 
 
