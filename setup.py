@@ -18,7 +18,7 @@ setup(
     packages=find_packages(include=["madry_cifar*", "sinkhorn_tf*", "rvs_tf*", "experiments*"]),
     package_data={
         "": ["py.typed"],
-        "experiments": ["Snakefile", "published.csv", "presets/*", "profiles/*", "templates/*"],
+        "experiments": ["Snakefile", "published.csv", "presets/*", "presets/gan/*", "profiles/*", "templates/*"],
     },
     install_requires=[
         "tensorflow>=2.16,<2.22",
@@ -71,6 +71,7 @@ setup(
             "rvs-diagnose = rvs_tf.diagnose:command",
             "rvs-export = rvs_tf.export:command",
             "rvs-train-advgan = rvs_tf.train_advgan:command",
+            "rvs-train-gan = rvs_tf.train_gan:command",
             "rvs-diversity = rvs_tf.analysis.diversity:command",
             "rvs-latent-space = rvs_tf.analysis.latent_space:command",
             "rvs-demo = experiments.demo:command",

@@ -62,6 +62,10 @@ class Predictor(abc.ABC):
         """What attacks take gradients of: itself or, where it has no useful gradient, a stand-in for it (BPDA)."""
         return self
 
+    def unwrapped(self) -> "Predictor":
+        """The predictor itself, without what only passes its outputs on."""
+        return self
+
     def noiseless(self) -> "Predictor":
         """The predictor without the noise inside, where it can do without; else itself."""
         return self
@@ -126,23 +130,37 @@ class NetworkPredictor(Predictor):
         return {name: value for name, value in values.items() if value != defaults[name]}
 
 
-class WithXLA(Predictor):
-    """A predictor whose passes, and the gradients of its logits, are compiled by XLA, for each size of batch."""
+class Wrapped(Predictor):
+    """A predictor whose outputs are passed on; a subclass does something beside it, to its stand-in too."""
 
     def __init__(self, predictor: Predictor):
         self.predictor = predictor
         self.num_classes, self.image_shape = predictor.num_classes, predictor.image_shape
         self.stochastic, self.batch_dependent = predictor.stochastic, predictor.batch_dependent
+
+    def differentiable(self):
+        smooth = self.predictor.differentiable()
+        return self if smooth is self.predictor else self.around(smooth)
+
+    def around(self, predictor: Predictor) -> "Wrapped":
+        """The same around another predictor."""
+        return type(self)(predictor)
+
+    def unwrapped(self):
+        return self.predictor.unwrapped()
+
+
+class WithXLA(Wrapped):
+    """A predictor whose passes, and the gradients of its logits, are compiled by XLA, for each size of batch."""
+
+    def __init__(self, predictor: Predictor):
+        super().__init__(predictor)
         self._logits = tf.function(
             lambda images, draw: predictor(images, draw).logits, autograph=False, jit_compile=True
         )
 
     def __call__(self, images, draw=0):
         return Outputs(None, self._logits(images, tf.convert_to_tensor(draw)))
-
-    def differentiable(self):
-        smooth = self.predictor.differentiable()
-        return self if smooth is self.predictor else WithXLA(smooth)
 
 
 OUTPUTS = ("logits", "probabilities")

@@ -4,13 +4,15 @@
   python -m rvs_tf.evaluate --train_dir=runs/rvs --attacks=pgd-20 --epsilon=0,2,4,8 --output=epsilons.json
   python -m rvs_tf.evaluate --train_dir=runs/rvs --attacks=pgd-20,pgd-20x10,autoattack
   python -m rvs_tf.evaluate --train_dir=runs/rvs --surrogate_dir=runs/at --advgan_dir=advgan/at
+  python -m rvs_tf.evaluate --train_dir=runs/natural --purify_with=runs/gan --attacks=natural,bpda-pgd-20,latent-100
   python -m rvs_tf.evaluate --model=own.keras --pixel_range=0,1 --data=images.npz --attacks=natural,pgd-20,autoattack
 
-The last but one makes the adversarial images on another network; docs/any_model.md tells of the last. Which attack is
-for what is in docs/evaluation.md. An evaluation that was killed goes on after its last batch when the same command is
-typed again.
+The fourth makes the adversarial images on another network, the fifth is of a network behind a purifier (Defense-GAN);
+docs/any_model.md tells of the last. Which attack is for what is in docs/evaluation.md. An evaluation that was killed
+goes on after its last batch when the same command is typed again.
 """
 
+import functools
 import os
 import pathlib
 from collections.abc import Iterable
@@ -28,9 +30,10 @@ from madry_cifar.evaluation.table import table
 from madry_cifar.runs.files import write_json
 from madry_cifar.training.summaries import record_evaluation
 from rvs_tf.advgan.advgan import TrainedAdvGAN
+from rvs_tf.defense_gan.purification import Purification, purify
 
 
-class EvaluateSettings(EvaluationSettings, Target):
+class EvaluateSettings(Purification, EvaluationSettings, Target):
     """An evaluation of one checkpoint, or of a model from elsewhere."""
 
     advgan_dir: tuple[str, ...] = option(
@@ -57,7 +60,8 @@ def main() -> None:
     """Evaluates as the flags say, and prints the table."""
     settings = flags.read(EvaluateSettings)
     output = _output(settings.output)
-    evaluation = Evaluation(settings, settings.save_adversarial, advgans(settings.advgan_dir))
+    purify_target = functools.partial(purify, settings) if settings.purify_with else None
+    evaluation = Evaluation(settings, settings.save_adversarial, advgans(settings.advgan_dir), purify_target)
     contents = evaluation.of(settings.checkpoint, settings.reuse)
     if settings.train_dir:
         record_evaluation(settings.train_dir, contents[0]["checkpoint"], accuracies(contents))

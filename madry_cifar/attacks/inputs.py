@@ -180,16 +180,16 @@ def check_passes(inputs: Inputs) -> None:
       UsageError: where the outputs are random, or depend on the rest of the batch, and the predictor does not say so.
     """
     predictor, sample, logits = inputs.predictor, inputs.sample, inputs.logits
-    if not np.isfinite(logits).all():
-        return  # for whoever judges images, and can name them
+    if predictor.stochastic or not np.isfinite(logits).all():
+        return  # what is not finite is for whoever judges images, and can name them
     spread = max(float(logits.std(axis=0).max()), 1e-3 * float(np.abs(logits).max()))  # images may be all the same
     again = np.asarray(predictor(tf.constant(sample)).logits)
-    if not predictor.stochastic and not np.abs(again - logits).max() <= SAME * spread:
+    if not np.abs(again - logits).max() <= SAME * spread:
         raise _wrong(
             "the model's outputs are random: two passes of the same images differ. Call it for inference (dropout off, "
             "training=False) or, if that is meant, tell predictor() stochastic=True"
         )
-    if predictor.stochastic or predictor.batch_dependent:
+    if predictor.batch_dependent:
         return
     alone = np.asarray(predictor(tf.constant(sample[:1])).logits)
     others = np.asarray(predictor(tf.constant(np.concatenate([sample[:1], 255 - sample[1:]]))).logits)[:1]

@@ -174,6 +174,28 @@ def _averaged_steps(match, sizes):
     return Attack(match[0], run_pgd, linf(**settings, random_start=True), settings | {"is_random": True})
 
 
+BPDA_EOT = 10  # the same for those that a stand-in's gradient leads through, where their outputs are random
+
+
+def run_bpda(predictor, images, labels, draws, eot, **settings):
+    """PGD along the gradient of a predictor's stand-in (BPDA), the mean over draws if it draws at all."""
+    return run_pgd(predictor, images, labels, draws, **settings, eot=eot if predictor.stochastic else 1)
+
+
+def _has_no_stand_in(predictor):
+    if predictor.differentiable() is not predictor:
+        return None
+    return "the model has a gradient of its own, and no stand-in for it: use pgd-N, or eot-pgd-N if it is random"
+
+
+@register(r"bpda-(pgd|cw)-([1-9]\d*)", "bpda-pgd-20")
+def _through_a_stand_in(match, sizes):
+    settings = {"epsilon": sizes.epsilon, "step_size": sizes.step_size, "steps": int(match[2]), "eot": BPDA_EOT}
+    settings |= {"loss": {"pgd": "xent", "cw": "cw"}[match[1]]}
+    protocol = linf(**settings, random_start=True, gradient="of a stand-in (BPDA)")
+    return Attack(match[0], run_bpda, protocol, settings | {"is_random": True}, refusal=_has_no_stand_in)
+
+
 @register(r"(pgd|cw)-([1-9]\d*)", "pgd-7", "pgd-20", "pgd-100", "pgd-100x10", "cw-20", "cw-100", restarts=True)
 def _steps(match, sizes):
     loss = {"pgd": "xent", "cw": "cw"}[match[1]]

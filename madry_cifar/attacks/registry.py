@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from madry_cifar.attacks.steps import PIXEL_RANGE
 from madry_cifar.cli.errors import UsageError, unknown
+from madry_cifar.predictor import Predictor
 
 
 class Attack(NamedTuple):
@@ -26,6 +27,7 @@ class Attack(NamedTuple):
         that differ in these alone.
       stages: attacks that are run one after another, each on the images that have withstood all before.
       least_classes: that the predictor must have.
+      refusal: called with the predictor, why it is none for this attack, or None.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Attack(NamedTuple):
     settings: Mapping[str, Any] = MappingProxyType({})
     stages: tuple["Attack", ...] = ()
     least_classes: int = 2
+    refusal: Callable[[Predictor], str | None] = lambda predictor: None
 
 
 class Sizes(NamedTuple):

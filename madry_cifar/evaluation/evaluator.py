@@ -143,7 +143,7 @@ class Evaluator:
 
         Raises:
           UsageError: for images, labels or a predictor with which an outcome would mean nothing (see `inputs`), or one
-            of too few classes for a `chosen` attack.
+            of too few classes, or of no kind, for a `chosen` attack.
         """
         if not self._is_known:
             for predictor in dict.fromkeys((self.predictor, self.attacked)):
@@ -153,6 +153,8 @@ class Evaluator:
             self.notes = (NO_GRADIENT,) * (self._look and not has_gradient(inputs))
             self._is_known, self._classes = True, inputs.logits.shape[1]
         for attack in chosen:
+            if reason := attack.refusal(self.attacked):
+                raise UsageError("attacks", attack.name, reason)
             if self._classes < attack.least_classes:
                 raise UsageError(
                     "attacks",

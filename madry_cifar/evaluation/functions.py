@@ -1,6 +1,7 @@
 """The attacks as functions: adversarial images of anybody's model, from arrays to an array.
 
     eot_pgd                                   the mean gradient of 20 queries, for a model whose outputs are random
+    bpda_pgd                                  the gradient of a stand-in, for a model that has no useful one
     apgd_ce, apgd_dlr, apgd_t, fab_t, square  AutoAttack's, alone
     multitargeted, cw_l2                      toward each class; the nearest in L2
 
@@ -57,6 +58,14 @@ def eot_pgd(model, images, labels, *, steps: int = 20, step_size: float = 2.0, l
     `loss` is "pgd" (cross-entropy) or "cw" (margin); other `settings` are those of `run`.
     """
     return run(f"eot-{loss}-{steps}", model, images, labels, step_size=step_size, **settings)
+
+
+def bpda_pgd(model, images, labels, *, steps: int = 20, step_size: float = 2.0, loss: str = "pgd", **settings):
+    """PGD by the gradient of a `Predictor`'s stand-in, `differentiable()` (BPDA, Athalye et al., 2018).
+
+    The mean over 10 queries, if outputs are random. A model without a stand-in is refused. Arguments as in `eot_pgd`.
+    """
+    return run(f"bpda-{loss}-{steps}", model, images, labels, step_size=step_size, **settings)
 
 
 def apgd_ce(model, images, labels, **settings) -> np.ndarray:

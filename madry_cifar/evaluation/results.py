@@ -32,14 +32,17 @@ def file_name(about: Mapping) -> str:
     """The name, without ending, under which results of this protocol are kept in a run's `results/`."""
     name = f"ckpt-{about['checkpoint']}" if "checkpoint" in about else "model"
     name += "_{split}-{images}_eps-{epsilon:g}_step-{step_size:g}_seed-{seed}".format_map(about)
+    if "purification" in about:
+        name += f"_purified-{about['classifier_sha256'][:8]}"
     if surrogate := about.get("surrogate"):
         name += f"_from-{surrogate['defense']}-{surrogate['classifier_sha256'][:8]}"
     return name
 
 
 def subject(about: Mapping) -> str:
-    """What results are of, for people: "rvs, WRN-28-10, step 80000", or a model's name."""
-    return about["model"] if "model" in about else "{defense}, {network}, step {checkpoint}".format_map(about)
+    """What results are of, for people: "rvs, WRN-28-10, step 80000", or a model's name, and whether it is purified."""
+    name = about["model"] if "model" in about else "{defense}, {network}, step {checkpoint}".format_map(about)
+    return f"{name}, purified" if "purification" in about else name
 
 
 SAME = ("classifier_sha256", "provenance", "split", "images", "seed", "batch_size")

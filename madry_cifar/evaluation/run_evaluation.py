@@ -1,6 +1,6 @@
 """Evaluates a run or a model as settings say: what `rvs_tf.evaluate` and `madry_cifar.eval` have in common."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from madry_cifar import attacks
 from madry_cifar.attacks.registry import takes_restarts
@@ -9,7 +9,8 @@ from madry_cifar.evaluation import results
 from madry_cifar.evaluation.evaluator import Evaluator, Task, skipping
 from madry_cifar.evaluation.measuring import Measuring
 from madry_cifar.evaluation.settings import EvaluationSettings
-from madry_cifar.evaluation.targets import results_folder, surrogate_of, target_of
+from madry_cifar.evaluation.targets import EvaluatedModel, EvaluatedRun, results_folder, surrogate_of, target_of
+from madry_cifar.predictor import Predictor
 
 
 class Evaluation:
@@ -19,6 +20,8 @@ class Evaluation:
       settings: what is attacked, how, on which images.
       save_adversarial: whether to write the adversarial images too.
       extra: what is measured beside --attacks, at each ε.
+      purify: called with the target, the predictor that is evaluated in its place, which purifies its images, and what
+        results are to say of that. Surrogates purify nothing.
 
     Attributes:
       epsilons: the radii.
@@ -28,8 +31,15 @@ class Evaluation:
       UsageError, RunError: for settings, a folder or data that cannot be used.
     """
 
-    def __init__(self, settings: EvaluationSettings, save_adversarial: bool = False, extra: Sequence[Task] = ()):
+    def __init__(
+        self,
+        settings: EvaluationSettings,
+        save_adversarial: bool = False,
+        extra: Sequence[Task] = (),
+        purify: Callable[[EvaluatedRun | EvaluatedModel], tuple[Predictor, dict]] | None = None,
+    ):
         self.settings, self.target = settings, target_of(settings)
+        predictor, self._purification = purify(self.target) if purify else (self.target.predictor, None)
         self.epsilons = list(dict.fromkeys(settings.epsilon))
         if not self.epsilons:
             raise UsageError("epsilon", "", "must be a number of grey levels, or several with commas")
@@ -56,7 +66,7 @@ class Evaluation:
             task.attack = _through(mode, task.attack)
         self.dataset, self.split = self.target.images(settings)
         self.evaluator = Evaluator(
-            self.target.predictor,
+            predictor,
             attacked=attacked,
             progress=True,
             batch_size=min(settings.batch_size, len(self.split)),
@@ -93,6 +103,9 @@ class Evaluation:
             "seed": self.settings.seed,
             "batch_size": self.evaluator.batch_size,
         }
+        if self._purification:
+            sha256 = self.evaluator.predictor.fingerprint(self.split.images.shape[1:])
+            about |= {"purification": self._purification, "classifier_sha256": sha256}
         if self._surrogate is None:
             return about
         if self._surrogate["classifier_sha256"] == about["classifier_sha256"]:
@@ -106,12 +119,14 @@ class Evaluation:
 
 
 def accuracies(contents: Sequence[Mapping]) -> dict[str, float]:
-    """The accuracies in what `Evaluation.of` returns, by attack (at which ε, if not 8; which surrogate)."""
+    """The accuracies in what `Evaluation.of` returns, by attack (at which ε, if not 8; purified; which surrogate)."""
     result = {}
     for content in contents:
         for name, entry in content["attacks"].items():
             if "epsilon" in entry["protocol"] and content["epsilon"] != 8:
                 name += f"_eps-{content['epsilon']:g}"
+            if "purification" in content:
+                name += "_purified"
             if "surrogate" in content:
                 name += f"_from-{content['surrogate']['defense']}"
             result[name] = entry["accuracy"]

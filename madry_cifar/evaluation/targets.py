@@ -36,7 +36,8 @@ class EvaluatedRun:
         self.folder = pathlib.Path(train_dir)
         self.results = self.folder / "results"
         if "defense" not in self.flags:
-            raise UsageError("train_dir", train_dir, "holds an attack that was trained, and no classifier")
+            kind = run_folder.kind_of(self.flags)
+            raise UsageError("train_dir", train_dir, f"holds {kind} that was trained, and no classifier")
         self.provenance = run_folder.read_provenance(train_dir)
         self.predictor = build(self.flags, dtype="float32").predictor()
 
@@ -179,6 +180,14 @@ def _writable(folder):
     return place.is_dir() and os.access(place, os.W_OK)
 
 
+def check_same_data(flag: str, folder: str, dataset: str, provenance: str | None, target) -> None:
+    """Raises UsageError where what a flag names was trained on other data than the target, as far as both are known."""
+    for theirs, ours in ((dataset, target.flags.get("dataset")), (provenance, target.provenance)):
+        if None not in (theirs, ours) and theirs != ours:
+            reason = f"was trained on other data ({theirs}) than --{target.flag}={target.name} ({ours})"
+            raise UsageError(flag, folder, reason)
+
+
 def surrogate_of(target: EvaluatedRun, settings: Surrogate) -> tuple[Predictor | None, dict | None]:
     """The predictor to attack in place of the target's, and what tells it from others; or two None."""
     if not settings.surrogate_dir:
@@ -190,14 +199,5 @@ def surrogate_of(target: EvaluatedRun, settings: Surrogate) -> tuple[Predictor |
         about = subject.load(settings.surrogate_checkpoint)
     except UsageError as error:
         raise error.renamed(train_dir="surrogate_dir", checkpoint="surrogate_checkpoint") from None
-    for theirs, ours in (
-        (subject.flags["dataset"], target.flags.get("dataset")),
-        (subject.provenance, target.provenance),
-    ):
-        if None not in (theirs, ours) and theirs != ours:
-            raise UsageError(
-                "surrogate_dir",
-                settings.surrogate_dir,
-                f"was trained on other data ({theirs}) than --train_dir={target.name} ({ours})",
-            )
+    check_same_data("surrogate_dir", settings.surrogate_dir, subject.flags["dataset"], subject.provenance, target)
     return subject.predictor, about | {"seed": subject.flags.get("seed")}

@@ -7,26 +7,24 @@ from collections.abc import Iterator, Mapping
 
 import tensorflow as tf
 
-from madry_cifar.predictor import Predictor
+from madry_cifar.predictor import Predictor, Wrapped
 
 SECONDS = 0.5  # between two looks
 
 
-class Counting(Predictor):
+class Counting(Wrapped):
     """A predictor that counts the images it is asked for, in `count`."""
 
     def __init__(self, predictor: Predictor, count: tf.Variable):
-        self.predictor, self.count = predictor, count
-        self.num_classes, self.image_shape = predictor.num_classes, predictor.image_shape
-        self.stochastic, self.batch_dependent = predictor.stochastic, predictor.batch_dependent
+        super().__init__(predictor)
+        self.count = count
 
     def __call__(self, images, draw=0):
         self.count.assign_add(tf.shape(images, tf.int64)[0])
         return self.predictor(images, draw)
 
-    def differentiable(self):
-        smooth = self.predictor.differentiable()
-        return self if smooth is self.predictor else Counting(smooth, self.count)
+    def around(self, predictor):
+        return Counting(predictor, self.count)
 
 
 def passes(protocol: Mapping) -> int:

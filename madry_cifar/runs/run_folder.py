@@ -22,6 +22,7 @@ MAY_CHANGE = frozenset(
     [
         "steps",
         "epochs",
+        "iterations",
         "target_dir",  # of an AdvGAN, whose target is known by its fingerprint
         "data_dir",
         "download",
@@ -110,7 +111,7 @@ def create(
 
 
 def _check_same(folder, flags, before):
-    kinds = ["an attack" if "attack" in each else "a classifier" for each in (flags, before)]
+    kinds = [kind_of(each) for each in (flags, before)]
     if kinds[0] != kinds[1]:
         raise UsageError(
             "train_dir", folder, f"holds the training of {kinds[1]}, not of {kinds[0]}; use another folder"
@@ -121,6 +122,14 @@ def _check_same(folder, flags, before):
         changes = ", ".join(f"--{name} (there {before.get(name)}, now {flags.get(name)})" for name in differing[:8])
         changes += f" and {len(differing) - 8} more" if len(differing) > 8 else ""
         raise UsageError("train_dir", folder, f"holds a run with other settings: {changes}; use another folder")
+
+
+CLASSIFIER = "a classifier"
+
+
+def kind_of(flags: dict[str, Any]) -> str:
+    """What a run with these settings trains, in words."""
+    return "an attack" if "attack" in flags else "a GAN" if "gan" in flags else CLASSIFIER
 
 
 def read_flags(train_dir: str | os.PathLike) -> dict[str, Any]:
@@ -150,7 +159,7 @@ def read(train_dir: str | os.PathLike) -> dict[str, Any]:
     try:
         content = json.loads((folder / "flags.json").read_text())
         version = content["schema_version"]
-        for name in NEEDED:
+        for name in () if "gan" in content["flags"] else NEEDED:
             content["flags"][name]
     except FileNotFoundError:
         raise UsageError("train_dir", train_dir, "holds no run (no flags.json)") from None

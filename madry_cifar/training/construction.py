@@ -12,7 +12,7 @@ from madry_cifar.cli.errors import UsageError
 from madry_cifar.networks.architectures import PRECISIONS, network_of
 from madry_cifar.predictor import Predictor
 from madry_cifar.runs import checkpoints
-from madry_cifar.runs.run_folder import read_flags
+from madry_cifar.runs.run_folder import CLASSIFIER, kind_of, read_flags
 from madry_cifar.training.method import Defense
 from madry_cifar.training.registry import find
 
@@ -37,6 +37,13 @@ def build(settings: Mapping[str, Any], seed: int | None = None, dtype: str | Non
     return kind(classifier, kind.Options(**given), seed)
 
 
+def _of_a_classifier(train_dir):
+    settings = read_flags(train_dir)
+    if (trained := kind_of(settings)) != CLASSIFIER:
+        raise UsageError("train_dir", train_dir, f"holds {trained} that was trained, and no classifier")
+    return settings
+
+
 def load_defense(train_dir: str | os.PathLike, checkpoint: int | str | None = None) -> Defense:
     """The defence of a run as it was after a checkpoint (step or path; the latest by default), to be trained on.
 
@@ -44,7 +51,7 @@ def load_defense(train_dir: str | os.PathLike, checkpoint: int | str | None = No
       UsageError: when the folder holds no run or no such checkpoint.
       RunError: when the checkpoint is damaged, or of another defence.
     """
-    defense = build(read_flags(train_dir))
+    defense = build(_of_a_classifier(train_dir))
     checkpoints.load(checkpoints.flat_state(defense.networks, defense.optimizers), train_dir, checkpoint)
     return defense
 
@@ -55,7 +62,7 @@ def load_predictor(train_dir: str | os.PathLike, checkpoint: int | str | None = 
     Raises:
       UsageError, RunError: as `load_defense`.
     """
-    predictor = build(read_flags(train_dir), dtype="float32").predictor()
+    predictor = build(_of_a_classifier(train_dir), dtype="float32").predictor()
     checkpoints.load(predictor.variables(), train_dir, checkpoint)
     return predictor
 
@@ -78,7 +85,7 @@ def start_from(defense: Defense, folders: Sequence[str]) -> None:
             settings, (_, path) = read_flags(folder), checkpoints.find(folder)
         except UsageError as error:
             raise error.renamed(train_dir="starts_from") from None
-        method = settings.get("defense", settings.get("attack"))
+        method = settings.get("defense") or kind_of(settings)
         if needed and method not in defense.starts_from:
             raise UsageError("starts_from", folder, f"holds a run of {method}; --defense={defense.name} needs {needed}")
         stored = checkpoints.read(path)
@@ -97,4 +104,4 @@ def load_classifier(train_dir: str | os.PathLike, checkpoint: int | str | None =
     Raises:
       UsageError, RunError: as `load_defense`.
     """
-    return checkpoints.load_network(network_of(read_flags(train_dir)), "classifier", train_dir, checkpoint)
+    return checkpoints.load_network(network_of(_of_a_classifier(train_dir)), "classifier", train_dir, checkpoint)

@@ -26,7 +26,8 @@ class Method(abc.ABC):
     Attributes:
       name: of the method.
       Options: the dataclass of its hyper-parameters.
-      classifier: the network whose accuracy is watched: the one that a defence trains, or that an attack aims at.
+      classifier: the network whose accuracy is watched: the one that a defence trains, or that an attack aims at. None
+        where there is none, as in the training of a GAN.
       watched_batch_norm: the mode of its batch norm when it is watched; no mode that updates anything.
       networks: what is trained and saved, by name.
       optimizers: by any name; several may update one network. What they keep is saved too.
@@ -40,7 +41,7 @@ class Method(abc.ABC):
     watched_batch_norm: str
     losses: Mapping[str, str] = {}
 
-    def __init__(self, classifier: keras.Model, options: TrainingOptions | None = None, seed: int = 0):
+    def __init__(self, classifier: keras.Model | None, options: TrainingOptions | None = None, seed: int = 0):
         self.classifier, self.seed = classifier, seed
         self.dtype = getattr(classifier, "variable_dtype", "float32")
         self.options = self.Options() if options is None else options
@@ -97,6 +98,13 @@ class Method(abc.ABC):
         Changes no state.
         """
         return {}
+
+    def samples(self) -> tf.Tensor | None:
+        """Images [N, H, W, C], pixels in [0, 255], that are shown in place of the batch; None: it is the batch.
+
+        For a method without a classifier, which generates images: each time of the same draws.
+        """
+        return None
 
     def adversarial_images(self, images: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> tf.Tensor | None:
         """What `train_step` would make of `images`, for showing; changes no state. None: it leaves them as they are."""

@@ -47,6 +47,12 @@ def picture(shown: Shown) -> np.ndarray:
     return np.concatenate(strips)
 
 
+def grid(images) -> np.ndarray:
+    """Images [N, H, W, C] of pixels in [0, 255] side by side, eight a row; N is a multiple of that, or less."""
+    images = np.asarray(images, np.float32)
+    return np.concatenate([_row(images[first : first + COLUMNS]) for first in range(0, len(images), COLUMNS)])
+
+
 def _row(images):
     enlarged = np.concatenate(images, axis=1).repeat(SCALE, axis=0).repeat(SCALE, axis=1)
     pixels = np.clip(np.rint(enlarged), 0, 255).astype(np.uint8)

@@ -147,8 +147,10 @@ class Steps:
 def inspect(method: Method, images: tf.Tensor, labels: tf.Tensor, step: tf.Tensor):
     """The batch of a step: accuracies in percent and size of the perturbation; the images as they are `Shown`.
 
-    Nothing is updated.
+    Of a method that shows `samples` instead, no accuracies and these. Nothing is updated.
     """
+    if (samples := method.samples()) is not None:
+        return {}, samples
 
     def seen(batch):
         logits = method.watched_logits(batch, step)

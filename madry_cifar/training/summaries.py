@@ -16,7 +16,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from madry_cifar.evaluation.results import warn
 from madry_cifar.runs.run_folder import MAY_CHANGE
 from madry_cifar.training import registry
-from madry_cifar.training.pictures import Shown, picture
+from madry_cifar.training.pictures import Shown, grid, picture
 
 EVALUATION = "evaluation"  # the tags of accuracies, and the folder of those that the commands measure later
 ON_TRAINING = "training_images"  # the same attacks on images that are trained on
@@ -35,6 +35,7 @@ DESCRIPTIONS = {  # by tag, or by what it begins with; the first that fits
     "same for all methods, in evaluation mode. In the folder `evaluation`: of those that a command has evaluated.",
     f"{ON_TRAINING}/": "The same as `evaluation/`, of as many images that are trained on, without augmentation. Far "
     "above `evaluation/`: the network has learnt them by heart.",
+    "images/generated": "What the generator makes of the same random vectors each time.",
     "images/": "First images of the training batch, with class numbers: green where the prediction is right, red where "
     "wrong. Perturbations are stretched so that the largest is black or white; grey is none.",
     "sigma/": "Standard deviations of the noise in a layer, which are trained.",
@@ -89,11 +90,15 @@ class Summaries:
             for tag, value in values.items():
                 tf.summary.histogram(tag, value, description=description(tag))
 
-    def images(self, step: int, shown: Shown) -> None:
-        """A picture of the training batch; see `pictures.picture`."""
-        tag = "images/natural" if shown.adversarial is None else "images/natural, perturbation, adversarial"
+    def images(self, step: int, shown: Shown | tf.Tensor) -> None:
+        """A picture of the training batch, see `pictures.picture`, or of generated images [N, H, W, C]."""
+        if isinstance(shown, Shown):
+            tag = "images/natural" if shown.adversarial is None else "images/natural, perturbation, adversarial"
+            content = picture(shown)
+        else:
+            tag, content = "images/generated", grid(shown)
         with self.writer.as_default(step):
-            tf.summary.image(tag, picture(shown)[tf.newaxis], description=description(tag))
+            tf.summary.image(tag, content[tf.newaxis], description=description(tag))
 
     def settings(self, flags: Mapping[str, Any], attacks: Iterable[str] = ()) -> None:
         """The run's settings, for the Text tab, and those that make a difference to training, for HParams; the chart.

@@ -180,7 +180,9 @@ class Trainer:
         values["speed/images_per_second"] = self.batches.batch_size / np.median(self._seconds)
         self._seconds.clear()
         self.summaries.scalars(self.step, values)
-        shown = {"loss": losses["total"], "batch/natural": seen["batch/natural_accuracy"]} | self._accuracies
+        shown = {"loss": losses["total"]} | self._accuracies
+        if "batch/natural_accuracy" in seen:
+            shown["batch/natural"] = seen["batch/natural_accuracy"]
         bar.set_postfix({name: f"{float(value):.3g}" for name, value in shown.items()}, refresh=False)
 
     def _show(self):

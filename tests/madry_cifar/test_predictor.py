@@ -8,6 +8,7 @@ import tensorflow as tf
 from linear import Linear, halfway
 
 from madry_cifar import attacks
+from madry_cifar.cli.errors import UsageError
 from madry_cifar.data.datasets import Split
 from madry_cifar.evaluation.diagnosis import diagnose
 from madry_cifar.evaluation.evaluator import REDRAWN, Evaluator
@@ -112,6 +113,29 @@ def test_a_stand_in_gives_the_gradient_that_is_missing(split, name):
     without, with_stand_in = (Evaluator(Quantised(has), batch_size=48).run(attack, some) for has in (False, True))
     assert without.accuracy > 70  # random starts alone break few
     assert with_stand_in.accuracy < 50
+
+
+def test_bpda_is_pgd_by_the_gradient_of_a_stand_in(split):
+    """For one without random outputs the same as pgd-N; what has no stand-in is refused."""
+    some, (bpda, pgd) = split.take(slice(48)), (attacks.attack(name, epsilon=4) for name in ("bpda-pgd-5", "pgd-5"))
+    evaluator = Evaluator(Quantised(True), batch_size=48, keep_adversarial=True)
+    np.testing.assert_array_equal(*(evaluator.run(attack, some, seed=1).adversarial for attack in (bpda, pgd)))
+    assert (bpda.protocol["gradient"], bpda.protocol["eot"]) == ("of a stand-in (BPDA)", 10)
+    for predictor in (Quantised(False), Noisy()):
+        with pytest.raises(UsageError, match="--attacks=bpda-pgd-5: the model has a gradient of its own"):
+            Evaluator(predictor, batch_size=48).run(bpda, some)
+
+
+def test_bpda_asks_a_random_predictor_ten_times_a_step(split):
+    predictor, few = Noisy(), split.take(slice(8))
+    predictor.differentiable = lambda: counted
+    counted = Noisy()
+    evaluator = Evaluator(predictor, batch_size=8)
+    evaluator.admit(few)
+    counted.asked.clear()
+    evaluator.run(attacks.attack("bpda-pgd-3", epsilon=4), few, seed=1)
+    assert np.stack(counted.asked).shape == (30, 8)
+    assert len(np.unique(counted.asked)) == 240
 
 
 def test_where_there_is_no_gradient_the_start_is_all_there_is(split):

@@ -85,8 +85,9 @@ def test_the_home_folder(monkeypatch):
 
 def test_every_flag_of_a_path_is_known_as_one():
     """By the names that there are: of folders, files and checkpoints."""
-    for command in ("experiments.all", "rvs_tf.evaluate", "rvs_tf.diagnose", "rvs_tf.export", "rvs_tf.train_advgan"):
-        importlib.import_module(command)
+    importlib.import_module("experiments.all")
+    for command in ("evaluate", "diagnose", "export", "train_advgan", "train_gan"):
+        importlib.import_module(f"rvs_tf.{command}")
     for command in ("eval", "export_tf1", "import_tf1", "run_attack"):
         importlib.import_module(f"madry_cifar.{command}")
     classes, seen = [Settings], set()
@@ -95,7 +96,7 @@ def test_every_flag_of_a_path_is_known_as_one():
         for field in dataclasses.fields(each) if each is not Settings else ():
             if each.__module__.startswith(("madry_cifar.", "rvs_tf.", "experiments.")):
                 named = re.search(
-                    r"_dir$|^output$|checkpoint$|^attack$|^starts_from$|^model$|^data$|^runs$", field.name
+                    r"_dir$|^output$|checkpoint$|^purify_with$|^attack$|^starts_from$|^model$|^data$|^runs$", field.name
                 )
                 assert (field.metadata["kind"] == "path") == bool(named), (each, field.name)
                 size = re.search(r"^epsilon$|step_size$", field.name)
