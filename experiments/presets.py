@@ -146,7 +146,8 @@ TITLES = {  # {} for the data set
     "adt_expam": "ADT-EXP-AM on {}",
     "adt_impam": "ADT-IMP-AM on {}",
     "gat": "GAT on {}",
-    "gat_original": "GAT on {} as published, without a bound of the perturbation; network, batch and steps are RvS's",
+    "gat_original": "GAT on {} with a perturbation without a bound, as published; what its text does not tell is ours, "
+    "and network, batch and steps are RvS's",
     "_original": " with the settings of its authors' code",
     "_rvs": " with RvS's network, batch, ε and number of steps, to be compared with it",
     "smoke": "A minute of RvS on {}, to see that everything works. Not a result",

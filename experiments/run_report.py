@@ -21,7 +21,7 @@ from experiments.rows import column_of
 from experiments.training_time import training_time
 from experiments.writers import write_file
 from madry_cifar.cli.errors import UsageError
-from madry_cifar.evaluation.results import subject
+from madry_cifar.evaluation.results import purified_by, subject
 from madry_cifar.networks.architectures import name_of
 from madry_cifar.runs import run_folder
 
@@ -124,11 +124,12 @@ class RunReport:
             "git_revision",
         )
         writer = csv.writer(out)
-        writer.writerow(["run", *about, "made_on", "attack", "accuracy", "standard_error", "protocol"])
+        writer.writerow(["run", *about, "made_on", "purified_by", "attack", "accuracy", "standard_error", "protocol"])
         for table in self.tables:
             for row in table.rows:
                 surrogate = (row.about.get("surrogate") or {}).get("train_dir", "")
-                start = [row.folder, *(row.about.get(name, "") for name in about), surrogate]
+                purified = purified_by(row.about)
+                start = [row.folder, *(row.about.get(name, "") for name in about), surrogate, purified]
                 for name, entry in row.entries.items():
                     error = binomial_error(entry["accuracy"], entry["images"])
                     numbers = (f"{entry['accuracy']:.4f}", f"{error:.4f}", json.dumps(entry["protocol"]))
@@ -169,7 +170,7 @@ def _about(folder):
     flags = content["flags"]
     return {
         "defense": flags.get("defense", "–"),
-        "network": name_of(flags),
+        "network": name_of(flags) if "depth" in flags else "–",
         "data": content.get("provenance") or flags.get("dataset") or "–",
         "trained": ", ".join(filter(None, (content.get("date"), content.get("machine")))),
         "training_time": "" if seconds is None else duration(seconds),

@@ -12,7 +12,7 @@ from experiments.rows import SURROGATES, WHITE_BOX, column_of, dataset_of, row_o
 from experiments.statement import Statement, about
 
 MISSING = "–"
-ALSO = "Also, not in this table of the paper:"
+ALSO = "Also, with nothing published here:"
 RESTARTS = "×10: ten random starts, of which the worst for each image counts."
 
 

@@ -11,6 +11,7 @@ from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.cli.settings import Checkpoint, required
 from madry_cifar.runs import checkpoints, run_folder, tf1
+from madry_cifar.training.construction import flags_of_a_classifier
 
 
 class ExportTF1Settings(Checkpoint):
@@ -22,7 +23,7 @@ class ExportTF1Settings(Checkpoint):
 def main() -> None:
     """Exports as the flags say."""
     settings = flags.read(ExportTF1Settings)
-    run_flags = run_folder.ADDED | run_folder.read_flags(settings.train_dir)
+    run_flags = run_folder.ADDED | flags_of_a_classifier(settings.train_dir)
     for name in ("architecture", "input_scaling", "batch_norm_epsilon"):
         if run_flags[name] != run_folder.ADDED[name]:
             raise UsageError(

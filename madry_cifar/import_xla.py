@@ -7,11 +7,13 @@ run, to be evaluated, diagnosed, exported, and trained on by the same command as
 precision and without momentum. The same command again takes what has come since.
 """
 
+import contextlib
 import json
 import pathlib
 import shutil
+import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -36,42 +38,53 @@ def main() -> None:
     """Imports as the flags say."""
     settings = flags.read(ImportSettings)
     source = pathlib.Path(settings.folder)
-    about, files, elsewhere = _read_about(source), _files(source), _read_log(source)
-    elsewhere["decoded_difference"] = about["decoded_difference"]
-    run_flags = about["flags"] | {"steps": elsewhere["steps"] or about["steps"]}
+    about, elsewhere = _read_about(source), _read_log(source)
+    run_flags = about["flags"] | {"steps": elsewhere.pop("end") or about["steps"]}
     method = build(run_flags)
     state = checkpoints.flat_state(method.networks, method.optimizers)
     first = {name: variable.numpy() for name, variable in state.items()}
-    steps = {}
+    found = list(_stored(source, first))
+    if not found:
+        raise UsageError("folder", source, "holds no checkpoint-N.npz or weights-N.npz of train_xla.py")
+    last = max(found, key=lambda stored: stored["step"])
+    elsewhere["updates"] = int(last["update"]) - about["checkpoint"]
     with run_folder.trained_alone(settings.train_dir):
+        there = checkpoints.saved_steps(settings.train_dir)
         folder = run_folder.create(settings.train_dir, run_flags, about["provenance"], elsewhere)
-        for path in files:
-            stored = _read_arrays(path, first)
-            whole = path.name.startswith("checkpoint-")
-            checkpoints.assign(state, stored if whole else first | stored, str(path))
-            step = int(stored["step"])
-            Checkpoints(folder, method.networks, method.optimizers, keep=0).save(step)
-            steps[step] = whole  # a checkpoint comes last, and takes the place of the weights of its step
+        for stored in found:
+            step, whole = int(stored.pop("step")), stored.keys() >= state.keys()
+            del stored["update"]
+            if whole or step not in there:  # weights alone take the place of nothing
+                checkpoints.assign(state, first | stored, str(source))
+                Checkpoints(folder, method.networks, method.optimizers, keep=0).save(step)
         for path in source.glob("events.*"):
             shutil.copy(path, folder)
-    notes = "" if steps[max(steps)] else "; the last one has weights in half precision and no momentum"
+    steps = checkpoints.saved_steps(folder)
+    notes = "" if whole else "; the last one has weights in half precision and no momentum"
     print(
         f"{about['defense']}, {name_of(run_flags)}, {elsewhere['updates']} updates on {elsewhere['device']}: now steps "
-        f"{', '.join(map(str, sorted(steps)))} of a run in {folder}{notes}"
+        f"{', '.join(map(str, steps))} of a run in {folder}{notes}"
     )
 
 
-def _files(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The weights on the way, then the latest checkpoint. Raises UsageError if there is neither."""
-    numbered = {
-        kind: {int(path.stem.partition("-")[2]): path for path in folder.glob(f"{kind}-*.npz")}
-        for kind in ("weights", "checkpoint")
-    }
-    files = [path for _, path in sorted(numbered["weights"].items())]
-    files += [path for _, path in sorted(numbered["checkpoint"].items())[-1:]]
-    if not files:
-        raise UsageError("folder", folder, "holds no checkpoint-N.npz or weights-N.npz of train_xla.py")
-    return files
+def _stored(folder: pathlib.Path, like: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+    """What the files hold: the weights on the way, then the latest checkpoint; those that cannot be read are told of.
+
+    Raises:
+      RunError: for what belongs to another network.
+    """
+    for path in _numbered(folder, "weights"):
+        if (arrays := _read_arrays(path, like)) is not None:
+            yield arrays
+    for path in reversed(_numbered(folder, "checkpoint")):
+        if (arrays := _read_arrays(path, like)) is not None:
+            yield arrays
+            return
+
+
+def _numbered(folder, kind):
+    numbers = {path: path.stem.partition("-")[2] for path in folder.glob(f"{kind}-*.npz")}
+    return sorted((path for path, number in numbers.items() if number.isdecimal()), key=lambda path: int(numbers[path]))
 
 
 def _read_about(folder):
@@ -90,30 +103,34 @@ def _read_about(folder):
 
 def _read_log(folder):
     """Where and how it was trained: the last of each entry that tells of it."""
-    told = {"device": None, "platform": None, "jax": None, "ms_per_update": None, "stride": 1.0, "steps": None}
-    told["updates"] = 0
+    told = dict.fromkeys(("device", "platform", "jax", "ms_per_update", "stride", "end", "decoded_difference"))
     try:
         lines = (folder / "log.jsonl").read_text().splitlines()
-        for entry in map(json.loads, lines):
-            told |= {name: value for name, value in entry.items() if name in told}
-            told["updates"] = max(told["updates"], entry["update"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{folder / 'log.jsonl'}: damaged ({error})") from None
+    except OSError as error:
+        raise UsageError("folder", folder, f"its log.jsonl cannot be read ({error.strerror})") from None
+    for line in lines:
+        with contextlib.suppress(ValueError):  # half a line, of a process that was killed
+            told |= {name: value for name, value in json.loads(line).items() if name in told}
     return told
 
 
-def _read_arrays(path: pathlib.Path, like: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What a file holds, in the types that it is to have. Raises RunError."""
+def _read_arrays(path: pathlib.Path, like: Mapping[str, np.ndarray]) -> dict[str, np.ndarray] | None:
+    """What a file holds, in the types that it is to have; None, with a warning, for one that is damaged.
+
+    Raises:
+      RunError: for a file of another network.
+    """
     try:
         with np.load(path, allow_pickle=False) as stored:
             arrays = dict(stored)
         step = {name: arrays.pop(name) for name in ("step", "update")}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise RunError(f"{path}: damaged ({error})") from None
+        if wrong := [name for name, array in arrays.items() if not np.all(np.isfinite(array))]:
+            raise ValueError(f"{wrong[0]} is not finite")
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        print(f"warning: {path} is left out, as it cannot be read ({error})", file=sys.stderr)
+        return None
     if foreign := sorted(arrays.keys() - like.keys()):
         raise RunError(f"{path}: of another network (it also has {foreign[0]})")
-    if wrong := [name for name, array in arrays.items() if not np.all(np.isfinite(array))]:
-        raise RunError(f"{path}: {wrong[0]} is not finite")
     return {name: array.astype(like[name].dtype) for name, array in arrays.items()} | step
 
 

@@ -54,6 +54,9 @@ def main(evaluate: str = "madry_cifar.eval", shorter: str = "") -> None:
     run_flags = flags_of(settings, options, dataset.num_classes)
     with strategy.scope():
         subject = build(run_flags)
+    for attack in evaluation_attacks:
+        if reason := attack.refusal(subject.predictor()):
+            raise UsageError("eval_attacks", attack.name, reason)
     if not checkpoints.saved_steps(settings.train_dir):
         start_from(subject, settings.starts_from)
     if settings.sync_bn:

@@ -99,6 +99,9 @@ class AdvGANTask(Task):
     def check(self, attacked, epsilon):
         """Raises UsageError unless the AdvGAN was trained against the network that is attacked, and for this ε."""
         if self.advgan.target_sha256 != attacked["classifier_sha256"]:
+            if "purification" in attacked:
+                reason = "an AdvGAN cannot be trained against a purifier; use --surrogate_dir for the grey box"
+                raise UsageError("advgan_dir", self.folder, reason)
             which = attacked.get("model") or "checkpoint {checkpoint} of {train_dir}".format_map(attacked)
             raise UsageError(
                 "advgan_dir",

@@ -257,16 +257,15 @@ def _export_training(subject: EvaluatedRun, settings: ExportSettings, output: pa
     """Writes all that the training takes; returns and raises as `_export_classifier`."""
     run_flags = subject.flags
     step, checkpoint = checkpoints.find(settings.train_dir, settings.checkpoint)
-    names = ("validation_size", "max_train_images", "crop_padding", "crop_fill")
-    dataset = data.load(
-        run_flags["dataset"],
-        data_dir=settings.data_dir or run_flags.get("data_dir"),
-        **{name: run_flags[name] for name in names if name in run_flags},
-    )
-    chosen = _evaluation(settings.eval_attacks, run_flags)
-    evaluated = (dataset.validation or dataset.test).take(slice(settings.eval_images))
+    data_dir = settings.data_dir or run_flags.get("data_dir")
+    dataset = data.load(run_flags["dataset"], data_dir=data_dir, **_of_training(run_flags))
+    if step and subject.provenance not in (None, dataset.provenance):
+        reason = f"the run was trained on other data: there {subject.provenance}, now {dataset.provenance}"
+        raise UsageError("data_dir", settings.data_dir or "", reason)
     per_call = settings.steps_per_call or run_flags.get("steps_per_call", 1)
     method = build(run_flags)
+    chosen = _evaluation(settings.eval_attacks, run_flags, method.predictor())
+    evaluated = (dataset.validation or dataset.test).take(slice(settings.eval_images))
     training = Training(method, dataset, evaluated, chosen, per_call)
     checkpoints.assign(training.variables, checkpoints.read(checkpoint), checkpoint)
     about = {
@@ -280,7 +279,7 @@ def _export_training(subject: EvaluatedRun, settings: ExportSettings, output: pa
         "flags": run_flags,
     }
     with _whole_or_not_at_all(output) as path:
-        difference = training.write(path, about, settings.images, settings.data_dir or run_flags.get("data_dir"))
+        difference = training.write(path, about, settings.images, data_dir)
         said = (
             f"{about['network']}, step {step}, {len(dataset.train)} images of {dataset.provenance}, {_megabytes(path)}"
         )
@@ -293,7 +292,7 @@ def _export_training(subject: EvaluatedRun, settings: ExportSettings, output: pa
         return f"{said}; {_agrees(of_losses, of_updates)}\n{next_step}"
 
 
-def _evaluation(names, run_flags) -> list[attacks.Attack]:
+def _evaluation(names, run_flags, predictor) -> list[attacks.Attack]:
     """The attacks of these names, at the ε that the run is trained with. Raises UsageError for what is no program."""
     chosen = []
     for name in names:
@@ -303,15 +302,22 @@ def _evaluation(names, run_flags) -> list[attacks.Attack]:
             raise error.renamed(attacks="eval_attacks") from None
         if chosen[-1].stages:
             raise UsageError("eval_attacks", name, "is several attacks in turn, which are no one program; leave it out")
+        if reason := chosen[-1].refusal(predictor):
+            raise UsageError("eval_attacks", name, reason)
     return chosen
+
+
+def _of_training(run_flags):
+    """What decides which training images a run has, for `data.load`."""
+    names = ("validation_size", "max_train_images", "crop_padding", "crop_fill")
+    return {name: run_flags[name] for name in names if name in run_flags}
 
 
 def _training_batch(subject: EvaluatedRun, settings: ExportSettings, step: int) -> tuple[np.ndarray, np.ndarray, str]:
     """The images and labels that the run takes at `step`, and what to call them."""
     run_flags = subject.flags
     size, seed = settings.batch_size or run_flags["batch_size"], run_flags["seed"]
-    names = ("validation_size", "max_train_images", "crop_padding", "crop_fill")
-    dataset = _dataset(subject, settings.data_dir, **{name: run_flags[name] for name in names if name in run_flags})
+    dataset = _dataset(subject, settings.data_dir, **_of_training(run_flags))
     if dataset:
         return *batch(dataset, step, size, seed), f"{size} training images of {dataset.provenance}"
     draws = np.random.default_rng(seed)

@@ -145,9 +145,10 @@ def test_results_behind_the_purifier_are_kept_apart(invoke, gan, target, network
     purified = Purified(network, load_gan(gan), restarts=2, steps=3)
     assert {content["classifier_sha256"] for content in contents} == {purified.fingerprint()}
     assert contents[1]["surrogate"]["classifier_sha256"] == json.loads(before)["classifier_sha256"]
-    expected = {"natural", "pgd-2", "natural_purified", "bpda-pgd-1_purified", "latent-2_purified"}
+    of = f"purified-{purified.fingerprint()[:8]}"
+    expected = {"natural", "pgd-2", f"natural_{of}", f"bpda-pgd-1_{of}", f"latent-2_{of}"}
     tags = {tag.removeprefix("evaluation/") for tag in curves(target / "evaluation")}
-    assert tags == expected | {"pgd-2_purified_from-natural"}
+    assert tags == expected | {f"pgd-2_{of}_from-natural"}
 
 
 @pytest.mark.parametrize(
@@ -161,7 +162,10 @@ def test_results_behind_the_purifier_are_kept_apart(invoke, gan, target, network
         ("--purify_steps=5", "--purify_steps=5: needs --purify_with"),
         ("--purify_with={tmp}", "--purify_with={tmp}: was trained on other data (cifar10) than --train_dir={target}"),
         ("--train_dir={gan}", "--train_dir={gan}: holds a GAN that was trained, and no classifier"),
-        ("--attacks=latent-3", "--attacks=latent-3: searches the latent space of a purifier, and there is none"),
+        (
+            "--attacks=latent-3",
+            "--attacks=latent-3: searches the latent space of a purifier, and what is attacked has none",
+        ),
         ("--attacks=bpda-pgd-3", "--attacks=bpda-pgd-3: the model has a gradient of its own"),
         ("--attacks=latent-0", "--attacks=latent-0: N in latent-N is a whole number of steps from 1 on"),
     ],

@@ -138,7 +138,7 @@ def test_in_float64_at_the_released_rates(runner, digits, curves, tmp_path, defe
     exported.write(
         tmp_path / "x",
         {"what": "training", "schema_version": 1, "defense": defense, "network": "", "checkpoint": 0}
-        | {"steps": 20, "flags": {"batch_size": 4, "seed": 3} | every},
+        | {"steps": 20, "provenance": digits.provenance, "flags": {"batch_size": 4, "seed": 3} | every},
     )
     runner.main([str(tmp_path / "x"), "--snapshots=1"])
     method, schedule = build(about, dtype="float64"), Schedule(**every, image_every=0, eval_every=0)
@@ -203,6 +203,11 @@ def test_a_run_that_came_home(called, elsewhere, digits, curves, tmp_path):
         assert there[f"evaluation/{name}"] == pytest.approx(outcome.accuracy, abs=1e-4)
     assert [step for step, _ in curves(tmp_path / "home")["loss/total"]] == [1, 10, 20]
     assert called(madry_cifar.import_xla.command, *given) == shown
+    (elsewhere / "checkpoint-20.npz").rename(tmp_path / "kept.npz")  # what is there takes the place of nothing better
+    before = state(tmp_path / "home", 20)
+    called(madry_cifar.import_xla.command, *given)
+    (tmp_path / "kept.npz").rename(elsewhere / "checkpoint-20.npz")
+    np.testing.assert_equal(state(tmp_path / "home", 20), before)
 
 
 def test_the_last_weights_alone(called, elsewhere, tmp_path):
@@ -245,11 +250,12 @@ def test_killed_and_stopped_it_goes_on_to_the_same_numbers(runner, exported, tmp
     assert ended(runner, *given, f"--output={out}") == 128 + signal.SIGTERM
     assert "error: stopped by SIGTERM, saved; the same command goes on" in capsys.readouterr().err
     assert (out / f"checkpoint-{calls[-1] + 1}.npz").exists()
-    (out / "checkpoint-99.npz").write_bytes(b"PK")  # what a crash of the machine may leave
+    for number, damaged in ((97, b""), (98, b"PK"), (99, (out / f"checkpoint-{calls[-1] + 1}.npz").read_bytes()[:999])):
+        (out / f"checkpoint-{number}.npz").write_bytes(damaged)  # what a crash of the machine may leave
     runner.main([*given, f"--output={out}"])
     shown = capsys.readouterr()
     assert f"going on after update {calls[4] + 1}" in shown.out
-    assert "checkpoint-99.npz cannot be read" in shown.err
+    assert shown.err.count(".npz cannot be read") == 3
     with np.load(out / "checkpoint-60.npz") as found, np.load(tmp_path / "undisturbed" / "checkpoint-60.npz") as same:
         for name, value in same.items():
             np.testing.assert_array_equal(found[name], value, err_msg=name)
@@ -257,6 +263,33 @@ def test_killed_and_stopped_it_goes_on_to_the_same_numbers(runner, exported, tmp
     ours, theirs = ({entry["update"]: entry for entry in map(json.loads, log) if "loss/total" in entry} for log in logs)
     for update, entry in theirs.items():
         assert ours[update]["loss/total"] == entry["loss/total"]
+
+
+def test_killed_while_it_evaluates(runner, exported, tmp_path, monkeypatch):
+    """What is due at an update that is saved already is done by the next process."""
+    given, out = (str(exported), "--steps=10", "--snapshots=1"), tmp_path / "out"
+
+    def killed(evaluation, variables):
+        raise SystemExit(9)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(runner.Evaluation, "__call__", killed)
+        assert ended(runner, *given, f"--output={out}") == 9
+    assert not list(out.glob("weights-*"))
+    runner.main([*given, f"--output={out}"])
+    assert (out / "weights-10.npz").exists()
+    assert '"update": 10, "step": 10, "evaluation/natural"' in (out / "log.jsonl").read_text()
+
+
+def test_several_steps_in_a_call(called, runner, exported, elsewhere, tmp_path):
+    """The same numbers, also where fewer steps are due than a call takes."""
+    export(called, exported.parent / "run", tmp_path / "x", "--steps_per_call=4")
+    runner.main([str(tmp_path / "x"), "--steps=10", "--snapshots=0"])
+    with (
+        np.load(tmp_path / "x" / "run" / "checkpoint-10.npz") as found,
+        np.load(elsewhere / "checkpoint-10.npz") as one,
+    ):
+        assert_same_state(dict(found), {name: value for name, value in one.items() if name != "update"})
 
 
 def ended(runner, *arguments):
@@ -273,8 +306,8 @@ def test_a_loss_that_is_not_finite(runner, exported, tmp_path, capsys):
     write_json(folder / "about.json", about)
     assert ended(runner, folder, "--steps=20") == 1
     err = capsys.readouterr().err
-    assert err.startswith("error: update 0 (step 0): loss/cross_entropy nan, loss/total nan; lower learning rates")
-    assert err.endswith("The last good one: none\n")
+    assert err.startswith("error: update 0 (step 0): loss/cross_entropy nan, loss/total nan; lower --learning_rates of")
+    assert err.endswith("The last good checkpoint: none\n")
     assert not list(folder.glob("run/*.npz"))
 
 
@@ -333,15 +366,20 @@ def test_a_plan_leaves_out_steps_evenly(runner, end, share, more):
         (("{x}", "--data={tmp}/none.npz"), 2, "{tmp}/none.npz: no data"),
         (("{x}", "--output={tmp}/other"), 2, "{tmp}/other holds the training of another export"),
         (("{x}", "--output=/proc/x"), 1, "/proc/x"),
+        (("{x}", "--data={tmp}/other.npz"), 2, "{tmp}/other.npz: 2 images of others; this training takes 300 of"),
+        (("{x}", "--output={elsewhere}", "--steps=15"), 2, "--steps=15: 20 updates were made of a longer schedule"),
     ],
 )
-def test_what_is_typed_wrong(runner, exported, tmp_path, capsys, arguments, status, named):
+def test_what_is_typed_wrong(runner, exported, elsewhere, tmp_path, capsys, arguments, status, named):
     write_json(tmp_path / "other" / "about.json", {"what": "training"})
-    places = {"x": exported, "tmp": tmp_path}
+    np.savez(tmp_path / "other.npz", train=np.zeros([2, 32, 32, 3]), train_labels=np.zeros(2), provenance="others")
+    places, before = {"x": exported, "tmp": tmp_path, "elsewhere": elsewhere}, sorted(elsewhere.iterdir())
+    capsys.readouterr()
     assert ended(runner, *(argument.format(**places) for argument in arguments)) == status
     err = capsys.readouterr().err.splitlines()
     assert len(err) == 1
     assert named.format(**places) in err[0]
+    assert sorted(elsewhere.iterdir()) == before
 
 
 def test_two_at_once(runner, exported, tmp_path, capsys):
@@ -351,7 +389,7 @@ def test_two_at_once(runner, exported, tmp_path, capsys):
 
 
 def test_no_way_to_run_a_program(runner, exported, monkeypatch, capsys):
-    for way in ("_as_exported", "_by_the_backend", "_by_the_compiler"):
+    for way in ("_as_exported", "_by_the_backend"):
         monkeypatch.setattr(runner, way, lambda *arguments: 1 / 0)
     assert ended(runner, exported, "--time=1") == 1
     assert "runs train.stablehlo in none of the ways known" in capsys.readouterr().err
@@ -362,14 +400,20 @@ def test_ways_to_run_a_program(runner, exported, way):
     about = json.loads((exported / "about.json").read_text())
     described, seeds = about["programs"]["initial"], np.array(about["seeds"], np.int32)
     code = (exported / "initial.stablehlo").read_bytes()
-    import jax
-
-    call = getattr(runner, way)(code, described["inputs"], described["outputs"], [])
-    outputs = call([jax.device_put(seeds)])
+    outputs = getattr(runner, way)(code, described["inputs"], described["outputs"], [])([seeds])
     expected = load_classifier(exported.parent / "run")
     by_name = dict(zip([entry["name"] for entry in described["outputs"]], outputs, strict=True))
     kernel = by_name["classifier.init_conv.kernel"]
     np.testing.assert_allclose(kernel, expected.init_conv.kernel, rtol=1e-5, atol=1e-6)
+
+
+def test_a_run_that_has_begun_goes_on_with_its_own_data(invoke, by_tensorflow, tmp_path):
+    run = shutil.copytree(by_tensorflow, tmp_path / "run")
+    content = json.loads((run / "flags.json").read_text())
+    write_json(run / "flags.json", content | {"provenance": "others"})
+    given = ("--what=training", f"--train_dir={run}", f"--output={tmp_path}/x")
+    status, _, err = invoke(rvs_tf.export.command, *given)
+    assert (status, "was trained on other data: there others, now scikit" in err) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -380,9 +424,9 @@ def test_ways_to_run_a_program(runner, exported, way):
             {"about.json": '{"what": "train_step", "schema_version": 1}'},
             "about.json: damaged (it describes 'train_step'",
         ),
-        ({"about.json": None}, "holds no checkpoint-N.npz or weights-N.npz"),
-        ({"about.json": None, "log.jsonl": "{", "checkpoint-1.npz": "PK"}, "log.jsonl: damaged"),
-        ({"about.json": None, "log.jsonl": "", "checkpoint-1.npz": "PK"}, "checkpoint-1.npz: damaged"),
+        ({"about.json": None}, "its log.jsonl cannot be read"),
+        ({"about.json": None, "log.jsonl": "{", "checkpoint-x.npz": ""}, "holds no checkpoint-N.npz or weights-N.npz"),
+        ({"about.json": None, "log.jsonl": "", "checkpoint-1.npz": "PK"}, "checkpoint-1.npz is left out, as it cannot"),
     ],
 )
 def test_what_cannot_come_home(invoke, exported, tmp_path, files, named):
@@ -403,6 +447,8 @@ def test_what_cannot_come_home(invoke, exported, tmp_path, files, named):
         ("--batch_size=4", "--batch_size=4: a training has that of its run"),
         ("--eval_attacks=autoattack", "--eval_attacks=autoattack: is several attacks in turn"),
         ("--eval_attacks=pgd", "--eval_attacks=pgd"),
+        ("--eval_attacks=bpda-pgd-2", "--eval_attacks=bpda-pgd-2: the model has a gradient of its own"),
+        ("--eval_attacks=natural,apgd-ce", "--eval_attacks=natural,apgd-ce: XLA cannot compile one of these"),
         ("--images=files", "--images=files: there are none of scikit-learn's"),
         ("--what=train_step --images=files", "--images=files: has no meaning for --what=train_step"),
     ],

@@ -190,10 +190,11 @@ def _has_no_stand_in(predictor):
 
 @register(r"bpda-(pgd|cw)-([1-9]\d*)", "bpda-pgd-20")
 def _through_a_stand_in(match, sizes):
-    settings = {"epsilon": sizes.epsilon, "step_size": sizes.step_size, "steps": int(match[2]), "eot": BPDA_EOT}
+    settings = {"epsilon": sizes.epsilon, "step_size": sizes.step_size, "steps": int(match[2])}
     settings |= {"loss": {"pgd": "xent", "cw": "cw"}[match[1]]}
-    protocol = linf(**settings, random_start=True, gradient="of a stand-in (BPDA)")
-    return Attack(match[0], run_bpda, protocol, settings | {"is_random": True}, refusal=_has_no_stand_in)
+    protocol = linf(**settings, random_start=True, gradient="of a stand-in (BPDA)", eot_if_random=BPDA_EOT)
+    settings |= {"eot": BPDA_EOT, "is_random": True}
+    return Attack(match[0], run_bpda, protocol, settings, refusal=_has_no_stand_in)
 
 
 @register(r"(pgd|cw)-([1-9]\d*)", "pgd-7", "pgd-20", "pgd-100", "pgd-100x10", "cw-20", "cw-100", restarts=True)

@@ -122,7 +122,8 @@ class Evaluator:
         ) as bar:
             for first in range(0, len(left), self.batch_size):
                 started, rows, later = time.monotonic(), *np.split(left[first:], [self.batch_size])
-                with moving(bar, self._count, len(rows), passes(attack.protocol)):
+                most = passes(attack.protocol, self.attacked.stochastic)
+                with moving(bar, self._count, len(rows), most):
                     moved, judged, compiled = self._run_batch(attack, split, rows, seed)
                 so_far.predictions[rows] = judged[:, 0]
                 if self.predictor.stochastic:

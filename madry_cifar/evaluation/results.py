@@ -42,7 +42,13 @@ def file_name(about: Mapping) -> str:
 def subject(about: Mapping) -> str:
     """What results are of, for people: "rvs, WRN-28-10, step 80000", or a model's name, and whether it is purified."""
     name = about["model"] if "model" in about else "{defense}, {network}, step {checkpoint}".format_map(about)
-    return f"{name}, purified" if "purification" in about else name
+    return f"{name}, purified by {purified_by(about)}" if "purification" in about else name
+
+
+def purified_by(about: Mapping) -> str:
+    """The GAN, its checkpoint and the search before the classifier, in words; "" if images are not purified."""
+    told = about.get("purification")
+    return "{gan}, step {checkpoint}, {restarts} × {steps} steps".format_map(told) if told else ""
 
 
 SAME = ("classifier_sha256", "provenance", "split", "images", "seed", "batch_size")

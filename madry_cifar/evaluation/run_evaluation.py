@@ -126,7 +126,7 @@ def accuracies(contents: Sequence[Mapping]) -> dict[str, float]:
             if "epsilon" in entry["protocol"] and content["epsilon"] != 8:
                 name += f"_eps-{content['epsilon']:g}"
             if "purification" in content:
-                name += "_purified"
+                name += f"_purified-{content['classifier_sha256'][:8]}"
             if "surrogate" in content:
                 name += f"_from-{content['surrogate']['defense']}"
             result[name] = entry["accuracy"]

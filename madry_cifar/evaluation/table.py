@@ -14,8 +14,6 @@ def table(contents: Sequence[Mapping]) -> Table:
     chosen = f" ({first['selection']})" if "selection" in first else ""
     title = f"{subject(first)}{chosen}: "
     title += f"{first['images']} {first['split']} images of {first['provenance']}"
-    if purification := first.get("purification"):
-        title += "; images purified by {gan}, step {checkpoint}, {restarts} × {steps} steps".format_map(purification)
     if surrogate := first.get("surrogate"):
         title += f"; adversarial images made on {surrogate['train_dir']}, step {surrogate['checkpoint']}"
     if any(entry["protocol"].get("skip_misclassified") for entry in first["attacks"].values()):

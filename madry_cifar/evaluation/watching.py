@@ -27,9 +27,13 @@ class Counting(Wrapped):
         return Counting(predictor, self.count)
 
 
-def passes(protocol: Mapping) -> int:
-    """How often an attack with this protocol asks for an image, at most; a few queries at its start do not count."""
-    times = math.prod(protocol.get(name, 1) for name in ("restarts", "targets", "eot", "searches"))
+def passes(protocol: Mapping, random: bool = False) -> int:
+    """How often an attack with this protocol asks a predictor for an image, at most, its outputs being `random` or not.
+
+    A few queries at its start do not count.
+    """
+    names = ("restarts", "targets", "eot", "searches", *(["eot_if_random"] if random else []))
+    times = math.prod(protocol.get(name, 1) for name in names)
     return protocol.get("steps", 0) * times + protocol.get("queries", 0)
 
 

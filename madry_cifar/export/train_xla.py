@@ -5,7 +5,7 @@
   python train_xla.py FOLDER --time=100          how long a step takes, and nothing else
 
 Needs jax and numpy; for images that are stored as files Pillow, for curves in TensorBoard the package tensorboard.
-Tried with JAX 0.4.30 (Python 3.11), 0.10.2 and 0.12.0; another one works if one of the ways to run a program does.
+Tried with JAX 0.10.2, 0.11.2 and 0.12.0; another one works if one of the two ways to run a program does.
 
 --seconds: 200 updates are timed, then only so many more are made as the time allows, and the number of the step that
 decides learning rates and random draws advances by more than one an update, so that the drops come where the schedule
@@ -22,10 +22,10 @@ import io
 import json
 import os
 import pathlib
-import shutil
 import signal
 import sys
 import time
+import zipfile
 
 import jax
 import numpy as np
@@ -54,11 +54,13 @@ def load_program(folder, name, about):
     inputs, outputs = described["inputs"], described["outputs"]
     replaced = [output["replaces"] for output in outputs if "replaces" in output]
     code, failed = (folder / f"{name}.stablehlo").read_bytes(), []
-    for way in (_as_exported, _by_the_backend, _by_the_compiler):
+    for way in (_as_exported, _by_the_backend):
         try:
             run = way(code, inputs, outputs, replaced)
             break
         except Exception as error:  # of names that this JAX does not have, and others
+            if "RESOURCE_EXHAUSTED" in str(error):
+                raise
             failed.append(f"{way.__name__.strip('_')}: {type(error).__name__} {error}".splitlines()[0][:200])
     else:
         raise Stop(f"jax {jax.__version__} runs {name}.stablehlo in none of the ways known: {'; '.join(failed)}")
@@ -89,22 +91,13 @@ def _by_the_backend(code, inputs, outputs, replaced):
     from jaxlib import _jax
 
     devices = _jax.DeviceList(tuple(jax.devices()[:1]))
-    return backend.get_backend().compile_and_load(code, devices, backend.get_compile_options(1, 1)).execute
-
-
-def _by_the_compiler(code, inputs, outputs, replaced):
-    from jax._src import compiler
-    from jax._src.interpreters import mlir
-    from jaxlib.mlir.dialects import stablehlo
-
-    context = mlir.make_ir_context()
-    with context:
-        module = stablehlo.deserialize_portable_artifact(context, code)
-    options = compiler.get_compile_options(num_replicas=1, num_partitions=1)
-    return compiler.backend_compile(jax.devices()[0].client, module, options, []).execute
+    program = backend.get_backend().compile_and_load(code, devices, backend.get_compile_options(1, 1))
+    return lambda arrays: program.execute([jax.device_put(array) for array in arrays])
 
 
 # Files
+
+UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)  # what NumPy raises of a damaged file
 
 
 @contextlib.contextmanager
@@ -169,9 +162,12 @@ class Checkpoints:
         for path in reversed(self.files().values()):
             try:
                 with np.load(path, allow_pickle=False) as stored:
-                    return dict(stored)
-            except (OSError, ValueError, KeyError) as error:
+                    found = dict(stored)
+                self.saved = int(found["update"])
+                return found
+            except UNREADABLE as error:
                 print(f"warning: {path} cannot be read ({error}); going on from one before it", file=sys.stderr)
+                path.rename(path.with_suffix(".damaged"))
         return None
 
     def save(self, variables, update, step):
@@ -184,7 +180,7 @@ class Checkpoints:
                 raise Stop(f"update {update}: {name} is not finite; not saved. The last good one: {self.last()}")
         write_arrays(self.folder / f"checkpoint-{update}.npz", arrays | {"update": update, "step": step})
         self.saved = update
-        for path in list(self.files().values())[: -self.keep or None]:
+        for path in [path for number, path in self.files().items() if number <= update][: -self.keep]:
             path.unlink(missing_ok=True)
 
     def last(self):
@@ -207,11 +203,12 @@ class Log:
         except ImportError:
             print("no curves for TensorBoard: pip install tensorboard", file=sys.stderr)
             return
+        again = any(folder.glob("events.*"))
         self.events, self.summaries, self.tensors = event_pb2, summary_pb2, tensor_pb2
         self.writer = EventFileWriter(str(folder))
         started = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-        for _ in range(2 if update else 0):  # the points after it count no more; the first one is no restart
-            self.writer.add_event(event_pb2.Event(wall_time=time.time(), step=step + 1, session_log=started))
+        for _ in range(2 if again else 0):  # the points after it count no more; the first one is no restart
+            self.writer.add_event(event_pb2.Event(wall_time=time.time(), step=step and step + 1, session_log=started))
 
     def __call__(self, **entry):
         with open(self.path, "a") as file:
@@ -242,14 +239,17 @@ def _entry(line):
 # Data and weights
 
 
-def load_images(path, name):
+def load_images(path, name, about):
     """Images [N, 32, 32, 3] uint8 and their labels [N]; `name` is "train" or "evaluated"."""
     try:
         with np.load(path, allow_pickle=False) as stored:
-            images, labels = stored[name], stored[f"{name}_labels"]
+            images, labels, provenance = stored[name], stored[f"{name}_labels"], str(stored["provenance"])
             ends = stored.get(f"{name}_ends")
-    except (OSError, KeyError, ValueError) as error:
+    except UNREADABLE as error:
         raise Stop(f"{path}: no data ({error}); --data=FILE says where they are", 2) from None
+    if (provenance, len(labels)) != (about["provenance"], about[f"{name}_images"]):
+        wanted = f"{about[f'{name}_images']} of {about['provenance']}"
+        raise Stop(f"{path}: {len(labels)} images of {provenance}; this training takes {wanted}", 2)
     if ends is None:
         return images, labels
     try:
@@ -274,8 +274,11 @@ def first_variables(folder, about):
     drawn = load_program(folder, "initial", about)(seeds=np.array(about["seeds"], np.int32).reshape(-1, 2))
     path, values = folder / "variables.npz", {}
     if path.exists():
-        with np.load(path, allow_pickle=False) as stored:
-            values = dict(stored)
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                values = dict(stored)
+        except UNREADABLE as error:
+            raise Stop(f"{path} cannot be read ({error}); copy it again", 2) from None
     for name, entry in about["variables"].items():
         if entry["start"] == "drawn":
             values[name] = drawn[name]
@@ -297,10 +300,17 @@ class Plan:
 
     NAMES = ("first", "stride", "updates", "end")
 
-    def __init__(self, path, end):
+    def __init__(self, path, end, again=None):
+        """`end` is that of a new one; of one that was decided it stays, and `again`, if given, must be the same."""
         self.path, self.decided = path, path.exists()
         known = read_json(path) if self.decided else {"first": 0, "stride": 1.0, "updates": end, "end": end}
         self.first, self.stride, self.updates, self.end = (known[name] for name in self.NAMES)
+        if again not in (None, self.end):
+            raise Stop(f"--steps={again}: the time was shared out among {self.end} steps already; leave it out", 2)
+
+    def described(self):
+        """What the log and the file say of it."""
+        return {name: getattr(self, name) for name in self.NAMES}
 
     def done(self, update):
         """How many steps of the schedule so many updates are."""
@@ -316,7 +326,7 @@ class Plan:
         left = self.end - update
         more = min(max(more, 1), left)
         self.first, self.stride, self.updates, self.decided = update, left / more, update + more, True
-        write_json(self.path, {name: getattr(self, name) for name in self.NAMES})
+        write_json(self.path, self.described())
 
 
 class Training:
@@ -360,7 +370,8 @@ class Training:
         if not bool(outputs["finite"]):
             update = self.update + int(outputs["taken"]) - 1
             bad = ", ".join(f"{name} {value}" for name, value in losses.items() if not np.isfinite(value))
-            raise Stop(f"update {update} (step {step_of(update)}): {bad}; lower learning rates usually help.")
+            remedy = "lower --learning_rates of the exported run usually help"
+            raise Stop(f"update {update} (step {step_of(update)}): {bad}; {remedy}.")
         self.update += count
         return losses
 
@@ -410,9 +421,12 @@ class Progress:
             f"update {update:,} of {updates:,} ({100 * update / updates:.0f} %), {self.speed(update):,.0f} images/s, "
             f"{_clock(left)} left, loss {losses['loss/total']:.4g}"
         )
-        print(
-            f"\r{line:<78}" if self.terminal else line, end="" if self.terminal and not end else "\n", file=sys.stderr
-        )
+        print(f"\r{line:<78}" if self.terminal else line, end="" if self.terminal else "\n", file=sys.stderr)
+
+    def leave(self):
+        """Ends the line, before something else is written."""
+        if self.terminal and self.shown:
+            print(file=sys.stderr)
 
 
 def _clock(seconds):
@@ -427,84 +441,88 @@ class Run:
     def __init__(self, options, folder, out, about, started):
         self.options, self.out, self.about, self.started = options, out, about, started
         flags, data = about["flags"], pathlib.Path(options.data or folder / "data.npz")
-        self.plan = Plan(out / "plan.json", options.steps or about["steps"])
+        self.plan = Plan(out / "plan.json", options.steps or about["steps"], options.steps)
         self.checkpoints = Checkpoints(out, options.keep)
-        self.training = Training(folder, about, load_images(data, "train"))
-        self.evaluation = Evaluation(folder, about, load_images(data, "evaluated"))
-        self.every = {name: getattr(options, name) or flags[name] for name in ("checkpoint_every", "log_every")}
         known = self.checkpoints.latest()
-        if known is None:
-            self.training.start(first_variables(folder, about), about["checkpoint"])
-        else:
-            self.training.start(known, int(known["update"]))
-            print(f"going on after update {self.training.update}", flush=True)
-        self.first = self.training.update
+        self.first = about["checkpoint"] if known is None else int(known["update"])
+        if self.first > self.plan.updates or (known is not None and known["step"] != self.plan.done(self.first)):
+            raise Stop(f"--steps={self.plan.end}: {self.first} updates were made of a longer schedule", 2)
+        self.training = Training(folder, about, load_images(data, "train", about))
+        self.evaluation = Evaluation(folder, about, load_images(data, "evaluated", about))
+        self.every = {name: getattr(options, name) or flags[name] for name in ("checkpoint_every", "log_every")}
+        self.training.start(first_variables(folder, about) if known is None else known, self.first)
+        if known is not None:
+            print(f"going on after update {self.first}", flush=True)
         self.log = Log(out, self.first, self.plan.done(self.first))
-        device = jax.devices()[0]
-        self.log(
-            update=self.first,
-            steps=self.plan.end,
-            device=str(device.device_kind),
-            platform=device.platform,
-            jax=jax.__version__,
-        )
+        device = {"device": jax.devices()[0].device_kind, "platform": jax.devices()[0].platform}
+        with np.load(data, allow_pickle=False) as stored:
+            device["decoded_difference"] = str(stored["decoded_difference"]) or None
+        self.log(update=self.first, **device, jax=jax.__version__, **self.plan.described())
         self.progress = Progress(self.training.batch_size, self.first)
 
     def run(self):
         """Trains to the end. Raises Stop when a signal or the end of the time comes before, after saving."""
-        losses = {}
+        losses, training = {}, self.training
         with _signals() as received:
-            while self.training.update < self.plan.updates:
+            if self.first in self._marks() and not self._weights().exists():
+                self._mark()  # it was killed in the middle of it
+            while training.update < self.plan.updates:
                 if received:
                     self._save()
                     name = signal.Signals(received[0]).name
                     raise Stop(f"stopped by {name}, saved; the same command goes on", 128 + received[0])
                 if self._time_is_up():
                     self._save()
-                    raise Stop(f"the time is up after update {self.training.update} of {self.plan.updates}, saved")
+                    raise Stop(f"the time is up after update {training.update} of {self.plan.updates}, saved")
                 losses = self._advance()
                 self._decide()
-                self.progress(self.training.update, self.plan.updates, losses)
-                if self.training.update in self._marks():
-                    self._evaluate()
-                    self._keep_weights()
-        if losses:
-            self.progress(self.training.update, self.plan.updates, losses, end=True)
-        self._save()
-        print(f"trained for {self.training.update} updates, {self.plan.end} steps of the schedule, in {self.out}")
+                self.progress(training.update, self.plan.updates, losses)
+                if training.update in self._marks():
+                    self._mark()
+            if losses:
+                self.progress(training.update, self.plan.updates, losses, end=True)
+            self._save()
+        self.progress.leave()
+        print(f"trained for {training.update} updates, {self.plan.end} steps of the schedule, in {self.out}")
 
     def _advance(self):
         """Updates until something is due."""
         training, first = self.training, self.training.update
         ends = [self.plan.updates, *(mark for mark in self._marks() if mark > first)]
-        ends += [first + every - first % every for every in self.every.values()]
+        ends += [first + every - first % every for every in self.every.values() if every]
         count = 1 if first == self.first else min(training.at_once, min(ends) - first)
         try:
             losses = training.advance(count, self.plan.step)
         except Stop as error:
-            raise Stop(f"{error} The last good one: {self.checkpoints.last()}") from None
+            raise Stop(f"{error} The last good checkpoint: {self.checkpoints.last()}") from None
         if first == self.first:
             self.progress.restart(training.update)  # the first one was compiled
-        if training.update % self.every["log_every"] == 0 or first == self.first:
+        if self._due("log_every") or first == self.first:
             speed = {"speed/images_per_second": self.progress.speed(training.update)} if first > self.first else {}
             self.log.curves(training.update, self.plan.done(training.update), losses | speed)
-        if training.update % self.every["checkpoint_every"] == 0:
+        if self._due("checkpoint_every"):
             self._save()
         return losses
+
+    def _due(self, event):
+        return self.every[event] > 0 and self.training.update % self.every[event] == 0
 
     def _decide(self):
         """Shares out what is left of --seconds, once it is known how long an update takes."""
         seconds, update = self.options.seconds, self.training.update
         timed, since = update - self.progress.first, time.monotonic() - self.started
-        if not seconds or self.plan.decided or not timed or (timed < TIMED and since < PREPARED * seconds):
+        if not seconds or self.plan.decided or not timed or update >= self.plan.updates:
             return
-        each = (time.monotonic() - self.progress.begun) / timed
-        begun = time.monotonic()
-        self._evaluate()
+        if timed < TIMED and since < PREPARED * seconds:
+            return
+        each, begun = (time.monotonic() - self.progress.begun) / timed, time.monotonic()
+        if self.options.snapshots:
+            self._evaluate()
         again = min(time.monotonic() - begun, 0.02 * seconds)  # it was compiled, too
         left = seconds - (time.monotonic() - self.started) - 5 - self.options.snapshots * again
         self.plan.decide(update, int(left / each / 1.03))
-        self.log(update=update, ms_per_update=1e3 * each, timed=timed, stride=self.plan.stride)
+        self.log(update=update, ms_per_update=1e3 * each, timed=timed, **self.plan.described())
+        self.progress.leave()
         print(f"{self.plan.updates} updates in all, {self.plan.stride:.3g} steps of the schedule each", flush=True)
 
     def _time_is_up(self):
@@ -515,21 +533,34 @@ class Run:
         begin, count = self.plan.first or self.about["checkpoint"], self.options.snapshots
         return {begin + (self.plan.updates - begin) * (k + 1) // count for k in range(count)} if count else set()
 
+    def _mark(self):
+        """Saves, evaluates, and keeps the weights, which come last: they tell that all of it was done."""
+        self._save()
+        self._evaluate()
+        self._keep_weights()
+
+    def _weights(self):
+        return self.out / f"weights-{self.training.update}.npz"
+
     def _evaluate(self):
         training, paused = self.training, time.monotonic()
         accuracies = self.evaluation(training.variables)
         step = self.plan.done(training.update)
         self.log.curves(training.update, step, {f"evaluation/{name}": value for name, value in accuracies.items()})
         shown = ", ".join(f"{name} {value:.1f}" for name, value in accuracies.items())
+        self.progress.leave()
         print(f"after {training.update} updates (step {step}), percent right: {shown}", flush=True)
         self.progress.begun += time.monotonic() - paused
 
     def _keep_weights(self):
-        """In half precision."""
-        training = self.training
-        half = {name: np.asarray(training.variables[name]).astype(np.float16) for name in self.about["weights"]}
+        """In half precision, but what is too large for it."""
+        training, weights = self.training, {}
+        for name in self.about["weights"]:
+            value = np.asarray(training.variables[name])
+            fits = np.abs(value).max(initial=0) <= np.finfo(np.float16).max
+            weights[name] = value.astype(np.float16) if fits else value
         numbers = {"update": training.update, "step": self.plan.done(training.update)}
-        write_arrays(self.out / f"weights-{training.update}.npz", half | numbers)
+        write_arrays(self._weights(), weights | numbers)
 
     def _save(self):
         update = self.training.update
@@ -555,7 +586,9 @@ def _signals():
 
 def time_steps(folder, about, count, data):
     """Prints how long a step takes: of the run's images, or random ones where they are not there."""
-    training = Training(folder, about, load_images(data, "train") if data.exists() else random_images(about))
+    there = data or (folder / "data.npz").exists()
+    images = load_images(data or folder / "data.npz", "train", about) if there else random_images(about)
+    training = Training(folder, about, images)
     training.start(first_variables(folder, about), about["checkpoint"])
     begun = time.monotonic()
     training.advance(training.at_once, int)
@@ -584,7 +617,7 @@ def options_of(arguments):
         "run of --steps=0, as its defence has by default]",
     )
     parser.add_argument("--seconds", type=_natural, help="fit the whole schedule into this time")
-    parser.add_argument("--snapshots", type=_natural, default=5, help="evaluations, with weights in half precision [5]")
+    parser.add_argument("--snapshots", type=_count, default=5, help="evaluations, with weights in half precision [5]")
     parser.add_argument("--checkpoint_every", type=_natural, help="updates [as the run has it]")
     parser.add_argument("--log_every", type=_natural, help="updates [as the run has it]")
     parser.add_argument("--keep", type=_natural, default=2, help="the latest checkpoints to keep [2]")
@@ -592,11 +625,14 @@ def options_of(arguments):
     return parser.parse_args(arguments)
 
 
-def _natural(text):
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text}: must be 1 or more")
-    return number
+def _natural(text, least=1):
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text}: must be a whole number, {least} or more")
+    return int(text)
+
+
+def _count(text):
+    return _natural(text, least=0)
 
 
 def main(arguments=None):
@@ -608,12 +644,12 @@ def main(arguments=None):
         if about.get("what") != "training" or about.get("schema_version") != 1:
             raise Stop(f"{options.folder} is not what rvs_tf.export --what=training of this version wrote", 2)
         if options.time:
-            return time_steps(options.folder, about, options.time, options.data or options.folder / "data.npz")
+            return time_steps(options.folder, about, options.time, options.data)
         out = options.output or options.folder / "run"
         out.mkdir(parents=True, exist_ok=True)
         with alone(out):
             if not (out / "about.json").exists():
-                shutil.copy(options.folder / "about.json", out)  # so that it can be brought home without the rest
+                write_json(out / "about.json", about)  # so that it can be brought home without the rest
             elif read_json(out / "about.json") != about:
                 raise Stop(f"{out} holds the training of another export; give another --output", 2)
             print(f"{about['defense']}, {about['network']}, on {jax.devices()[0].device_kind}, into {out}", flush=True)
@@ -621,9 +657,12 @@ def main(arguments=None):
     except Stop as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.status)
-    except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (OSError, RuntimeError) as error:  # of JAX, too: no memory, no device
+        print("error:", " ".join(str(error).split())[:500], file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import tensorflow as tf
 
 from madry_cifar import data
 from madry_cifar.attacks.registry import Attack
+from madry_cifar.cli.errors import UsageError
 from madry_cifar.data.stored import stored_files
 from madry_cifar.evaluation.evaluator import JUDGED
 from madry_cifar.export import stablehlo
@@ -86,7 +87,8 @@ class Training:
         if kept:
             np.savez(folder / "variables.npz", **kept)
         if images != "none":
-            np.savez(folder / "data.npz", **self._arrays(files))
+            told = {"provenance": self.dataset.provenance, "decoded_difference": difference or ""}
+            np.savez(folder / "data.npz", **told, **self._arrays(files))
         variables = {
             name: {"shape": variable.shape.as_list(), "dtype": variable.dtype.name, "start": starts[name]}
             for name, variable in self.variables.items()
@@ -99,7 +101,8 @@ class Training:
             "seeds": [value.seed for value in self.drawn.values()],
             "weights": list(checkpoints.flat_state(self.method.networks, {})),
             "images": images,
-            "decoded_difference": difference,  # of what the runner decodes from the pixels here
+            "train_images": len(self.dataset.train),
+            "evaluated_images": len(self.evaluated),
             "steps_per_call": self.steps_per_call,
             "evaluated_at_once": EVALUATED_AT_ONCE,
         }
@@ -193,13 +196,20 @@ class Training:
             return {f"{index}/{attack.name}": right(attack) for index, attack in enumerate(self.attacks)}
 
         size = EVALUATED_AT_ONCE
-        return self._program(
-            evaluate,
-            images=tf.TensorSpec([size, *self.evaluated.images.shape[1:]], tf.uint8),
-            labels=tf.TensorSpec([size], tf.int32),
-            seed=tf.TensorSpec([], tf.int64),
-            first=tf.TensorSpec([], tf.int64),
-        )
+        try:
+            return self._program(
+                evaluate,
+                images=tf.TensorSpec([size, *self.evaluated.images.shape[1:]], tf.uint8),
+                labels=tf.TensorSpec([size], tf.int32),
+                seed=tf.TensorSpec([], tf.int64),
+                first=tf.TensorSpec([], tf.int64),
+            )
+        except ValueError as error:
+            if isinstance(error, UsageError) or "compile-time constant" not in str(error):
+                raise
+            names = ",".join(attack.name for attack in self.attacks)
+            reason = "XLA cannot compile one of these; those of one size compile: natural, fgsm, pgd-N, cw-N"
+            raise UsageError("eval_attacks", names, reason) from None
 
     def _drawn(self):
         """The first values of the variables that still have them."""

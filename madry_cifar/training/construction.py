@@ -37,7 +37,8 @@ def build(settings: Mapping[str, Any], seed: int | None = None, dtype: str | Non
     return kind(classifier, kind.Options(**given), seed)
 
 
-def _of_a_classifier(train_dir):
+def flags_of_a_classifier(train_dir: str | os.PathLike) -> dict[str, Any]:
+    """The settings of the run in a folder. Raises UsageError where it holds an attack or a GAN, or no run."""
     settings = read_flags(train_dir)
     if (trained := kind_of(settings)) != CLASSIFIER:
         raise UsageError("train_dir", train_dir, f"holds {trained} that was trained, and no classifier")
@@ -51,7 +52,7 @@ def load_defense(train_dir: str | os.PathLike, checkpoint: int | str | None = No
       UsageError: when the folder holds no run or no such checkpoint.
       RunError: when the checkpoint is damaged, or of another defence.
     """
-    defense = build(_of_a_classifier(train_dir))
+    defense = build(flags_of_a_classifier(train_dir))
     checkpoints.load(checkpoints.flat_state(defense.networks, defense.optimizers), train_dir, checkpoint)
     return defense
 
@@ -62,7 +63,7 @@ def load_predictor(train_dir: str | os.PathLike, checkpoint: int | str | None = 
     Raises:
       UsageError, RunError: as `load_defense`.
     """
-    predictor = build(_of_a_classifier(train_dir), dtype="float32").predictor()
+    predictor = build(flags_of_a_classifier(train_dir), dtype="float32").predictor()
     checkpoints.load(predictor.variables(), train_dir, checkpoint)
     return predictor
 
@@ -104,4 +105,4 @@ def load_classifier(train_dir: str | os.PathLike, checkpoint: int | str | None =
     Raises:
       UsageError, RunError: as `load_defense`.
     """
-    return checkpoints.load_network(network_of(_of_a_classifier(train_dir)), "classifier", train_dir, checkpoint)
+    return checkpoints.load_network(network_of(flags_of_a_classifier(train_dir)), "classifier", train_dir, checkpoint)

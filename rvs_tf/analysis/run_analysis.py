@@ -12,7 +12,7 @@ from madry_cifar.cli.settings import Checkpoint, Download, Seed, Settings, like,
 from madry_cifar.networks.architectures import name_of
 from madry_cifar.predictor import as_predictor
 from madry_cifar.runs import checkpoints, run_folder
-from madry_cifar.training.construction import build
+from madry_cifar.training.construction import build, flags_of_a_classifier
 from rvs_tf.analysis.perturber import Perturber
 from rvs_tf.defense import RobustnessViaSynthesis
 
@@ -50,7 +50,7 @@ class Analysis:
 
     def __init__(self, settings: AnalysisSettings, ending: str):
         self.train_dir, self.output = pathlib.Path(settings.train_dir), pathlib.Path(settings.output)
-        self.run_flags = run_folder.read_flags(self.train_dir)
+        self.run_flags = flags_of_a_classifier(self.train_dir)
         method = self.run_flags["defense"]
         if method != RobustnessViaSynthesis.name:
             raise UsageError(

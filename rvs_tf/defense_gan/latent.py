@@ -47,7 +47,10 @@ def run_latent(predictor, images, labels, draws, epsilon, steps, rate=RATE, weig
 def _refusal(predictor):
     if isinstance(predictor.unwrapped(), Purified):
         return None
-    return "searches the latent space of a purifier, and there is none; give --purify_with=GAN, or a rvs_tf.Purified"
+    return (
+        "searches the latent space of a purifier, and what is attacked has none; give --purify_with=GAN (without "
+        "--surrogate_dir), or a rvs_tf.Purified"
+    )
 
 
 @register(r"latent-([1-9]\d*)", "latent-100")

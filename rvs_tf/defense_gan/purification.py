@@ -20,7 +20,9 @@ class Purification(Settings):
         "classified (Defense-GAN); results are kept apart. For this there is the attack latent-N, too",
         kind="path",
     )
-    purify_checkpoint: str | None = like(Surrogate, "surrogate_checkpoint")
+    purify_checkpoint: str | None = like(
+        Surrogate, "surrogate_checkpoint", help="step or path of the GAN's checkpoint [the latest]"
+    )
     purify_restarts: int = option(10, "random starts of the search for that image", minimum=1)
     purify_steps: int = option(
         200, "of each search; an image costs starts times steps passes of the generator, each time", minimum=1
@@ -45,8 +47,10 @@ def purify(settings: Purification, target: EvaluatedRun | EvaluatedModel) -> tup
     """
     folder = settings.purify_with
     try:
-        generator = load_gan(folder, settings.purify_checkpoint)
+        if settings.purify_checkpoint == checkpoints.BEST:
+            raise UsageError("checkpoint", checkpoints.BEST, "a GAN has no accuracy to choose by; name a step")
         step, _ = checkpoints.find(folder, settings.purify_checkpoint)
+        generator = load_gan(folder, step)
     except UsageError as error:
         raise error.renamed(train_dir="purify_with", checkpoint="purify_checkpoint") from None
     gan = run_folder.read(folder)

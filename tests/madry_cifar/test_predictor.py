@@ -120,7 +120,7 @@ def test_bpda_is_pgd_by_the_gradient_of_a_stand_in(split):
     some, (bpda, pgd) = split.take(slice(48)), (attacks.attack(name, epsilon=4) for name in ("bpda-pgd-5", "pgd-5"))
     evaluator = Evaluator(Quantised(True), batch_size=48, keep_adversarial=True)
     np.testing.assert_array_equal(*(evaluator.run(attack, some, seed=1).adversarial for attack in (bpda, pgd)))
-    assert (bpda.protocol["gradient"], bpda.protocol["eot"]) == ("of a stand-in (BPDA)", 10)
+    assert (bpda.protocol["gradient"], bpda.protocol["eot_if_random"]) == ("of a stand-in (BPDA)", 10)
     for predictor in (Quantised(False), Noisy()):
         with pytest.raises(UsageError, match="--attacks=bpda-pgd-5: the model has a gradient of its own"):
             Evaluator(predictor, batch_size=48).run(bpda, some)
