@@ -37,6 +37,7 @@ LONGEST = (
     "experiments/test_smoke.py",
     "madry_cifar/test_replicas.py",
     "test_evaluate.py",
+    "test_train_xla.py",
     "test_commands.py",
     "test_evaluate_ladder.py",
     "experiments/test_killed.py",
