@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as the commands do; else JAX, where Keras finds it, sets another
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the same numbers with and without a GPU in the machine
 
 import pytest
