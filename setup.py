@@ -38,13 +38,13 @@ setup(
         "gpu": ["tensorflow[and-cuda]>=2.16,<2.22"],
         "profile": ["xprof"],  # TensorBoard's Profile tab
         "torch": ["torch"],  # weights that other defences' authors published: import_torch, export_torch
+        "xla": ["jax"],  # runs what `rvs_tf.export --what=training` writes; its tests
         # independent implementations that tests and benchmarks compare with
         "peers": ["foolbox>=3.3.4", "POT>=0.9.4", "adversarial-robustness-toolbox>=1.20", "multiprocess"],
         "peers-original": ["torch", "torchattacks>=3.5.1"],
         "peers-sinkhorn": ["torch", "geomloss>=0.3", "ott-jax>=0.5"],
         "dev": [
             *("pytest>=8", "pytest-xdist", "hypothesis", "scipy", "ruff==0.17.6", "pre-commit"),
-            "jax",  # runs what --what=training exports
             *("nbclient", "ipykernel"),  # the notebook of examples/
         ],
     },

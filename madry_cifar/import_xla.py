@@ -19,7 +19,7 @@ import numpy as np
 
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import RunError, UsageError
-from madry_cifar.cli.settings import Settings, required
+from madry_cifar.cli.settings import Checkpoint, Settings, like, required
 from madry_cifar.networks.architectures import name_of
 from madry_cifar.runs import checkpoints, run_folder
 from madry_cifar.runs.checkpoints import Checkpoints
@@ -31,7 +31,7 @@ class ImportSettings(Settings):
     """What is brought where."""
 
     folder: str = required("what train_xla.py wrote: its --output", kind="path")
-    train_dir: str = required("folder of the run that it becomes", kind="path")
+    train_dir: str = like(Checkpoint, "train_dir", help="folder of the run that it becomes")
 
 
 def main() -> None:

@@ -36,6 +36,7 @@ from madry_cifar.runs import checkpoints
 from madry_cifar.runs.files import naming
 from madry_cifar.runs.run_folder import SCHEMA_VERSION
 from madry_cifar.training.construction import build
+from madry_cifar.training.settings import Execution, LoopSettings
 
 IMAGES = 64  # to compare on, at least
 DRAW = 7  # of a stochastic predictor, to compare with
@@ -72,8 +73,8 @@ class ExportSettings(Checkpoint):
     check: bool = option(
         True, "load and run what was written; for a training or its step at full size that takes minutes and memory"
     )
-    steps_per_call: int | None = option(
-        None, "of a training: steps in one call, 10 spare a GPU waiting [as the run was trained]", minimum=1
+    steps_per_call: int | None = like(
+        Execution, "steps_per_call", default=None, help="of a training: steps in one call [as the run was trained]"
     )
     images: str = option(
         "pixels",
@@ -81,11 +82,11 @@ class ExportSettings(Checkpoint):
         "JPEG a third of the size, and not quite TensorFlow's pixels); or none, if another folder's data.npz has them",
         choices=("pixels", "files", "none"),
     )
-    eval_images: int = option(
-        2000, "of a training: images to evaluate on, held-out ones or else of the test", minimum=1
+    eval_images: int = like(
+        LoopSettings, "eval_images", default=2000, help="of a training: held-out (or else test) images to evaluate on"
     )
-    eval_attacks: tuple[str, ...] = option(
-        ("natural", "pgd-20", "cw-20"), "of a training: what to evaluate under, separated by commas"
+    eval_attacks: str = like(
+        LoopSettings, "eval_attacks", default="natural,pgd-20,cw-20", help="of a training: what to evaluate under"
     )
     data_dir: str | None = like(Download, "data_dir")
 
@@ -265,7 +266,7 @@ def _export_training(subject: EvaluatedRun, settings: ExportSettings, output: pa
     per_call = settings.steps_per_call or run_flags.get("steps_per_call", 1)
     method = build(run_flags)
     chosen = _evaluation(settings.eval_attacks, run_flags, method.predictor())
-    evaluated = (dataset.validation or dataset.test).take(slice(settings.eval_images))
+    evaluated = (dataset.validation or dataset.test).take(slice(settings.eval_images or None))
     training = Training(method, dataset, evaluated, chosen, per_call)
     checkpoints.assign(training.variables, checkpoints.read(checkpoint), checkpoint)
     about = {
@@ -295,7 +296,7 @@ def _export_training(subject: EvaluatedRun, settings: ExportSettings, output: pa
 def _evaluation(names, run_flags, predictor) -> list[attacks.Attack]:
     """The attacks of these names, at the ε that the run is trained with. Raises UsageError for what is no program."""
     chosen = []
-    for name in names:
+    for name in filter(None, (name.strip() for name in names.split(","))):
         try:
             chosen.append(attacks.attack(name, epsilon=run_flags.get("epsilon", 8.0)))
         except UsageError as error:

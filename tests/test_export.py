@@ -109,7 +109,7 @@ def test_a_training_iteration(run, rvs_run, out, monkeypatch):
         ("--checkpoint=7", "--checkpoint=7: not among those of {run}: 25, 30, 35, 40"),
         ("--format=savemodel", "--format=savemodel: unknown; did you mean 'savedmodel'? Known: keras, savedmodel"),
         ("--what=training_step", "--what=training_step: unknown; did you mean 'train_step'?"),
-        ("--what=train_step", "--format=keras: a training iteration is written as --format=stablehlo alone"),
+        ("--what=train_step", "--format=keras: a training is written as --format=stablehlo alone"),
         ("--batch_size=8", "--batch_size=8: --format=keras takes batches of any size"),
         ("--format=stablehlo --batch_size=0 --output={tmp}/m.stablehlo", "--batch_size=0"),
         ("--output={tmp}/m.h5", "--output={tmp}/m.h5: must end in .keras for --format=keras"),

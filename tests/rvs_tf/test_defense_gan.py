@@ -256,7 +256,7 @@ def test_the_attack_in_latent_space_finds_errors_that_the_gan_makes(pictures):
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("latent-3", "there is none; give --purify_with=GAN"), ("bpda-pgd-3", "no stand-in for it: use pgd-N")],
+    [("latent-3", "has none; give --purify_with=GAN"), ("bpda-pgd-3", "no stand-in for it: use pgd-N")],
 )
 def test_what_has_no_purifier_is_refused(pictures, name, reason):
     with pytest.raises(UsageError, match=f"--attacks={name}: .*{reason}"):

@@ -64,7 +64,7 @@ def weights():
 def uninitialized(dtype):
     """The classifier without its first weights: 46 million draws that would be replaced at once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("madry_cifar.networks.wide_resnet.initialize", lambda *args, **kwargs: None)
+        patch.setattr("madry_cifar.networks.initializers.released", lambda *args, **kwargs: None)
         return WideResNet(34, 10, dtype=dtype)
 
 

@@ -96,7 +96,8 @@ def test_every_flag_of_a_path_is_known_as_one():
         for field in dataclasses.fields(each) if each is not Settings else ():
             if each.__module__.startswith(("madry_cifar.", "rvs_tf.", "experiments.")):
                 named = re.search(
-                    r"_dir$|^output$|checkpoint$|^purify_with$|^attack$|^starts_from$|^model$|^data$|^runs$", field.name
+                    r"_dir$|^output$|checkpoint$|^purify_with$|^attack$|^starts_from$|^model$|^data$|^runs$|^folder$",
+                    field.name,
                 )
                 assert (field.metadata["kind"] == "path") == bool(named), (each, field.name)
                 size = re.search(r"^epsilon$|step_size$", field.name)
