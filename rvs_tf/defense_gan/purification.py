@@ -47,13 +47,13 @@ def purify(settings: Purification, target: EvaluatedRun | EvaluatedModel) -> tup
     """
     folder = settings.purify_with
     try:
+        gan = run_folder.read(folder)
         if settings.purify_checkpoint == checkpoints.BEST:
             raise UsageError("checkpoint", checkpoints.BEST, "a GAN has no accuracy to choose by; name a step")
         step, _ = checkpoints.find(folder, settings.purify_checkpoint)
         generator = load_gan(folder, step)
     except UsageError as error:
         raise error.renamed(train_dir="purify_with", checkpoint="purify_checkpoint") from None
-    gan = run_folder.read(folder)
     check_same_data("purify_with", folder, gan["flags"]["dataset"], gan.get("provenance"), target)
     search = {name: getattr(settings, f"purify_{name}") for name in ("restarts", "steps", "rate", "rate_drop")}
     try:
