@@ -175,6 +175,9 @@ REMARKS = {  # and the presets that they are about
     "Its code trains on CIFAR-10 alone: these settings are those.": "cifar100_l2l_original cifar100_l2l_da_original",
     "Its code trains on CIFAR-10 alone: the rates for SVHN are our choice.": "svhn_l2l_original svhn_l2l_da_original",
     "Its code has no SVHN: the rates for it are our choice.": "svhn_learn2perturb_original",
+    "Its code evaluates at this ε too, in steps of a quarter: rvs_tf.evaluate --epsilon=4 --step_size=1.": (
+        "svhn_adt_exp_original svhn_adt_expam_original svhn_adt_impam_original"
+    ),
     "Its code for CIFAR-100 is not public: these settings are those of CIFAR-10.": "cifar100_direct_original",
     "Its code for SVHN has other networks, another optimizer of the generator and more images: not repeated here.": (
         "svhn_direct_original"

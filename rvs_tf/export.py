@@ -218,15 +218,7 @@ def _export_train_step(subject: EvaluatedRun, settings: ExportSettings, output: 
     images, labels, shown = _training_batch(subject, settings, step)
     train_step = TrainStep(build(run_flags), images, labels, step)
     train_step.restore(checkpoint)
-    about = {
-        "schema_version": SCHEMA_VERSION,
-        "what": "train_step",
-        "defense": run_flags["defense"],
-        "network": name_of(run_flags),
-        "checkpoint": step,
-        "batch": shown,
-        "training_flags": run_flags,
-    }
+    about = _about("train_step", run_flags, step) | {"batch": shown, "training_flags": run_flags}
     with _whole_or_not_at_all(output) as path:
         train_step.write(path, about)
         said = f"{about['network']}, step {step}, {shown}, {_megabytes(path)}, with .npz and .json"
@@ -235,6 +227,12 @@ def _export_train_step(subject: EvaluatedRun, settings: ExportSettings, output: 
         of_losses, of_updates = train_step.difference(path)
         _check_step("train_step", of_losses, of_updates, run_flags)
         return f"{said}; {_agrees(of_losses, of_updates)}"
+
+
+def _about(what, run_flags, step):
+    """What the description of an export begins with."""
+    about = {"schema_version": SCHEMA_VERSION, "what": what, "defense": run_flags["defense"]}
+    return about | {"network": name_of(run_flags), "checkpoint": step}
 
 
 def _check_step(what: str, of_losses: float, of_updates: float, run_flags) -> None:
@@ -269,16 +267,9 @@ def _export_training(subject: EvaluatedRun, settings: ExportSettings, output: pa
     evaluated = (dataset.validation or dataset.test).take(slice(settings.eval_images or None))
     training = Training(method, dataset, evaluated, chosen, per_call)
     checkpoints.assign(training.variables, checkpoints.read(checkpoint), checkpoint)
-    about = {
-        "schema_version": SCHEMA_VERSION,
-        "what": "training",
-        "defense": run_flags["defense"],
-        "network": name_of(run_flags),
-        "checkpoint": step,
-        "provenance": dataset.provenance,
-        "steps": run_flags["steps"] or type(method.options)().steps,
-        "flags": run_flags,
-    }
+    steps = run_flags["steps"] or type(method.options)().steps
+    about = _about("training", run_flags, step)
+    about |= {"provenance": dataset.provenance, "steps": steps, "flags": run_flags}
     with _whole_or_not_at_all(output) as path:
         difference = training.write(path, about, settings.images, data_dir)
         said = (

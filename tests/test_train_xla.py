@@ -35,8 +35,8 @@ pytestmark = pytest.mark.skipif(
     tuple(map(int, tf.__version__.split(".")[:2])) < (2, 21), reason="an old TensorFlow, which cannot write StableHLO"
 )
 
-# In float32 rounding grows at the released rates, whoever computes: a ReLU changes sides, the sign of a gradient flips.
-# At these rates it does not, for natural training, and the accumulated gradients tell what the weights would hide.
+# In float32 rounding grows at the released rates. At these it does not, for natural training, and the accumulated
+# gradients tell what the weights would hide.
 TRAINING = (
     *("--defense=natural", "--depth=10", "--width=1", "--batch_size=8", "--max_train_images=300", "--steps=20"),
     *("--learning_rates=1e-5,1e-5,1e-5", "--eval_every=0", "--image_every=0", "--log_every=10"),
@@ -126,7 +126,7 @@ def state(folder, step):
 def assert_same_state(found, expected):
     assert found.keys() - {"update"} == expected.keys()
     for name, value in expected.items():
-        if name.endswith(".momentum"):  # accumulated gradients: a ReLU that changes sides moves some by a percent
+        if name.endswith(".momentum"):  # accumulated gradients: rounding moves some by a percent
             assert np.linalg.norm(found[name] - value) <= 0.03 * np.linalg.norm(value) + 1e-6, name
         else:
             np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
