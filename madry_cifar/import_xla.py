@@ -47,7 +47,8 @@ def main() -> None:
     if not found:
         raise UsageError("folder", source, "holds no checkpoint-N.npz or weights-N.npz of train_xla.py")
     last = max(found, key=lambda stored: stored["step"])
-    elsewhere["updates"] = int(last["update"]) - about["checkpoint"]
+    elsewhere["updates"] = updates = int(last["update"]) - about["checkpoint"]
+    elsewhere["steps_per_update"] = round((int(last["step"]) - about["checkpoint"]) / max(updates, 1), 4)
     with run_folder.trained_alone(settings.train_dir):
         there = checkpoints.saved_steps(settings.train_dir)
         folder = run_folder.create(settings.train_dir, run_flags, about["provenance"], elsewhere)
@@ -103,7 +104,7 @@ def _read_about(folder):
 
 def _read_log(folder):
     """Where and how it was trained: the last of each entry that tells of it."""
-    told = dict.fromkeys(("device", "platform", "jax", "ms_per_update", "stride", "end", "decoded_difference"))
+    told = dict.fromkeys(("device", "platform", "jax", "ms_per_update", "end", "decoded_difference"))
     try:
         lines = (folder / "log.jsonl").read_text().splitlines()
     except OSError as error:

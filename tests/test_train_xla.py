@@ -336,7 +336,7 @@ def test_a_schedule_in_a_given_time(runner, exported, tmp_path, monkeypatch):
     assert 20 < now[0] < 27
     plan = json.loads((out / "plan.json").read_text())
     assert plan["end"] == 100_000
-    assert plan["stride"] > 1
+    assert plan["parts"][-1][2] > 1
     last = list(map(json.loads, (out / "log.jsonl").read_text().splitlines()))[-1]
     assert (last["update"], last["step"]) == (plan["updates"], 100_000)
     assert len(list(out.glob("weights-*.npz"))) == 1
@@ -345,19 +345,59 @@ def test_a_schedule_in_a_given_time(runner, exported, tmp_path, monkeypatch):
     assert runner.Plan(out / "plan.json", 7).updates == plan["updates"]
 
 
-@given(end=st.integers(2, 10**6), share=st.floats(0, 1), more=st.integers(1, 10**4))
-def test_a_plan_leaves_out_steps_evenly(runner, end, share, more):
+def test_a_schedule_whose_updates_get_slower(runner, exported, tmp_path, monkeypatch):
+    """It ends in the time all the same; one that is killed on the way goes on by what was decided."""
+    now, advance, out = [0.0], runner.Training.advance, tmp_path / "out"
+
+    def ticking(training, *arguments):
+        now[0] += min(1 + training.update / 20, 3)
+        return advance(training, *arguments)
+
+    monkeypatch.setattr(runner.Training, "advance", ticking)
+    monkeypatch.setattr(runner, "time", types.SimpleNamespace(monotonic=lambda: now[0], time=time.time))
+    monkeypatch.setattr(runner, "TIMED", 5)
+    runner.main([str(exported), f"--output={out}", "--seconds=100", "--steps=100000", "--snapshots=4"])
+    assert 70 < now[0] < 97
+    plan, kept = (out / "plan.json").read_text(), runner.Plan(out / "plan.json", 0)
+    assert len(kept.parts) > 3
+    assert [part[2] for part in kept.parts] == sorted(part[2] for part in kept.parts)
+    entries = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    steps = {entry["update"]: entry["step"] for entry in entries if "step" in entry}
+    assert steps == {update: kept.done(update) for update in steps}
+    assert steps[kept.updates] == 100_000
+    snapshots = sorted(int(path.stem.partition("-")[2]) for path in out.glob("weights-*.npz"))
+    np.testing.assert_allclose([steps[update] for update in snapshots], [25e3, 50e3, 75e3, 100e3], atol=kept.stride)
+    for path in (out / f"checkpoint-{kept.updates}.npz", out / f"weights-{kept.updates}.npz"):
+        path.unlink()
+    now[0] = 0
+    runner.main([str(exported), f"--output={out}", "--seconds=100", "--snapshots=4"])
+    assert (out / "plan.json").read_text() == plan
+    assert sorted(int(path.stem.partition("-")[2]) for path in out.glob("weights-*.npz")) == snapshots
+
+
+@given(
+    end=st.integers(2, 10**6),
+    decisions=st.lists(st.tuples(st.floats(0, 1), st.integers(1, 10**4)), min_size=1, max_size=4),
+)
+def test_a_plan_leaves_out_steps_evenly(runner, end, decisions):
     with tempfile.TemporaryDirectory() as folder:
-        plan, update = runner.Plan(pathlib.Path(folder, "plan.json"), end), int(share * (end - 1))
-        before = [plan.step(k) for k in (0, update // 2, update)]
-        plan.decide(update, more)
-        assert [plan.step(k) for k in (0, update // 2, update)] == before  # what was done already
-        assert plan.updates == update + min(more, end - update)
-        updates = np.unique(np.linspace(update, plan.updates - 1, 50).astype(int))
-        steps = [plan.step(int(k)) for k in updates]
-        np.testing.assert_allclose(steps, update + (updates - update) * plan.stride, atol=1)
-        assert end - plan.stride - 1 <= steps[-1] < end
-        assert plan.done(plan.updates) == end
+        plan = runner.Plan(pathlib.Path(folder, "plan.json"), end)
+        for share, more in decisions:
+            update = plan.latest + int(share * (plan.updates - 1 - plan.latest))
+            before = [plan.step(k) for k in (0, update // 2, update)]
+            left = end - plan.done(update)
+            plan.decide(update, more)
+            assert [plan.step(k) for k in (0, update // 2, update)] == before  # what was done already
+            assert plan.updates == update + min(more, left)
+            updates = np.unique(np.linspace(update, plan.updates - 1, 50).astype(int))
+            steps = [plan.step(int(k)) for k in updates]
+            np.testing.assert_allclose(steps, plan.done(update) + (updates - update) * plan.stride, atol=1)
+            assert end - plan.stride - 1 <= steps[-1] < end
+            assert plan.done(plan.updates) == end
+        for step in np.unique(np.linspace(0, end, 20).astype(int)):
+            update = plan.reached(int(step))
+            assert plan.done(update) >= step
+            assert update == 0 or plan.done(update - 1) < step
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ Tried with JAX 0.10.2, 0.11.2 and 0.12.0; another one works if one of the two wa
 
 --seconds: 200 updates are timed, then only so many more are made as the time allows, and the number of the step that
 decides learning rates and random draws advances by more than one an update, so that the drops come where the schedule
-has them and the rest is left out evenly. What was decided is kept in plan.json and holds when the run goes on.
+has them and the rest is left out evenly. When updates become slower (transport between better features takes more
+iterations), what is left is shared out anew. What was decided is kept in plan.json and holds when the run goes on.
 
 Brought home by: python -m madry_cifar.import_xla --folder=FOLDER/run --train_dir=runs/NAME
 """
@@ -293,40 +294,55 @@ def first_variables(folder, about):
 
 
 class Plan:
-    """Which step of the schedule each update is: the same number, and from `first` on `stride` steps an update.
+    """Which step of the schedule each update is: the same number, and after a decision so many steps further an update.
 
-    `updates` is how many there are in all, `end` how many steps the schedule has.
+    `updates` is how many there are in all, `end` how many steps the schedule has. `parts` are what was decided: from
+    which update and step on, by how many steps an update.
     """
 
-    NAMES = ("first", "stride", "updates", "end")
+    NAMES = ("end", "updates", "parts")
 
     def __init__(self, path, end, again=None):
         """`end` is that of a new one; of one that was decided it stays, and `again`, if given, must be the same."""
         self.path, self.decided = path, path.exists()
-        known = read_json(path) if self.decided else {"first": 0, "stride": 1.0, "updates": end, "end": end}
-        self.first, self.stride, self.updates, self.end = (known[name] for name in self.NAMES)
+        known = read_json(path) if self.decided else {"end": end, "updates": end, "parts": [[0, 0, 1.0]]}
+        self.end, self.updates, self.parts = (known[name] for name in self.NAMES)
         if again not in (None, self.end):
             raise Stop(f"--steps={again}: the time was shared out among {self.end} steps already; leave it out", 2)
 
-    def described(self):
-        """What the log and the file say of it."""
-        return {name: getattr(self, name) for name in self.NAMES}
+    @property
+    def latest(self):
+        """The update at which it was decided last."""
+        return self.parts[-1][0]
+
+    @property
+    def stride(self):
+        """Steps an update, as was decided last."""
+        return self.parts[-1][2]
 
     def done(self, update):
         """How many steps of the schedule so many updates are."""
-        later = max(0, update - self.first)
-        return min(update - later + int(later * self.stride + 1e-6), self.end)
+        first, step, stride = next(part for part in reversed(self.parts) if part[0] <= update)
+        return min(step + int((update - first) * stride + 1e-6), self.end)
 
     def step(self, update):
         """The number of the step that the update of this number takes, both counted from 0."""
         return min(self.done(update), self.end - 1)
 
+    def reached(self, step):
+        """How many updates are at least so many steps of the schedule."""
+        first, begun, stride = next(part for part in reversed(self.parts) if part[1] <= step)
+        update = first + int((step - begun) / stride)
+        return next(number for number in (update, update + 1) if self.done(number) >= step)
+
     def decide(self, update, more):
         """After `update` updates there is time for `more`: the schedule ends with the last one."""
-        left = self.end - update
+        step = self.done(update)
+        left = self.end - step
         more = min(max(more, 1), left)
-        self.first, self.stride, self.updates, self.decided = update, left / more, update + more, True
-        write_json(self.path, self.described())
+        self.parts = [*self.parts, [update, step, left / more]]
+        self.updates, self.decided = update + more, True
+        write_json(self.path, {name: getattr(self, name) for name in self.NAMES})
 
 
 class Training:
@@ -397,11 +413,13 @@ class Evaluation:
 
 
 class Progress:
-    """One line of progress: redrawn on a terminal, else a new one every half a minute."""
+    """One line of progress: redrawn on a terminal, else a new one every half a minute; speed is that of the latest."""
+
+    WINDOW = 30  # seconds
 
     def __init__(self, batch_size, first):
         self.batch_size, self.terminal, self.shown = batch_size, sys.stderr.isatty(), 0.0
-        self.begun = self.first = None
+        self.begun = self.first = self.each = None
         self.restart(first)
 
     def restart(self, update):
@@ -410,18 +428,22 @@ class Progress:
 
     def speed(self, update):
         """Images a second."""
-        return (update - self.first) * self.batch_size / max(time.monotonic() - self.begun, 1e-9)
+        if update > self.first:
+            self.each = max(time.monotonic() - self.begun, 1e-9) / (update - self.first)
+        return self.batch_size / self.each
 
     def __call__(self, update, updates, losses, end=False):
         now = time.monotonic()
         if update == self.first or (now - self.shown < (0.5 if self.terminal else 30) and not end):
             return
-        self.shown, left = now, (updates - update) * (now - self.begun) / (update - self.first)
+        self.shown, speed = now, self.speed(update)
         line = (
-            f"update {update:,} of {updates:,} ({100 * update / updates:.0f} %), {self.speed(update):,.0f} images/s, "
-            f"{_clock(left)} left, loss {losses['loss/total']:.4g}"
+            f"update {update:,} of {updates:,} ({100 * update / updates:.0f} %), {speed:,.0f} images/s, "
+            f"{_clock((updates - update) * self.each)} left, loss {losses['loss/total']:.4g}"
         )
         print(f"\r{line:<78}" if self.terminal else line, end="" if self.terminal else "\n", file=sys.stderr)
+        if now - self.begun >= self.WINDOW:
+            self.restart(update)
 
     def leave(self):
         """Ends the line, before something else is written."""
@@ -457,8 +479,10 @@ class Run:
         device = {"device": jax.devices()[0].device_kind, "platform": jax.devices()[0].platform}
         with np.load(data, allow_pickle=False) as stored:
             device["decoded_difference"] = str(stored["decoded_difference"]) or None
-        self.log(update=self.first, **device, jax=jax.__version__, **self.plan.described())
+        self.log(update=self.first, **device, jax=jax.__version__, end=self.plan.end)
         self.progress = Progress(self.training.batch_size, self.first)
+        self.timed_from = None  # update and clock
+        self.paused = self.evaluated_in = 0.0  # seconds: all evaluations, and the last
 
     def run(self):
         """Trains to the end. Raises Stop when a signal or the end of the time comes before, after saving."""
@@ -475,7 +499,7 @@ class Run:
                     self._save()
                     raise Stop(f"the time is up after update {training.update} of {self.plan.updates}, saved")
                 losses = self._advance()
-                self._decide()
+                self._keep_time()
                 self.progress(training.update, self.plan.updates, losses)
                 if training.update in self._marks():
                     self._mark()
@@ -507,31 +531,41 @@ class Run:
     def _due(self, event):
         return self.every[event] > 0 and self.training.update % self.every[event] == 0
 
-    def _decide(self):
-        """Shares out what is left of --seconds, once it is known how long an update takes."""
-        seconds, update = self.options.seconds, self.training.update
-        timed, since = update - self.progress.first, time.monotonic() - self.started
-        if not seconds or self.plan.decided or not timed or update >= self.plan.updates:
+    def _keep_time(self):
+        """Shares out what is left of --seconds: once it is known how long an update takes, and when it takes longer."""
+        seconds, update, plan = self.options.seconds, self.training.update, self.plan
+        if self.timed_from is None:  # the first update was compiled
+            self.timed_from = update, self._clock()
+        since, begun = self.timed_from
+        if not seconds or update == since or not plan.latest <= update < plan.updates:
             return
-        if timed < TIMED and since < PREPARED * seconds:
+        if update - since < TIMED and (plan.decided or time.monotonic() - self.started < PREPARED * seconds):
             return
-        each, begun = (time.monotonic() - self.progress.begun) / timed, time.monotonic()
-        if self.options.snapshots:
+        each = (self._clock() - begun) / (update - since)
+        if not plan.decided and self.options.snapshots:
             self._evaluate()
-        again = min(time.monotonic() - begun, 0.02 * seconds)  # it was compiled, too
-        left = seconds - (time.monotonic() - self.started) - 5 - self.options.snapshots * again
-        self.plan.decide(update, int(left / each / 1.03))
-        self.log(update=update, ms_per_update=1e3 * each, timed=timed, **self.plan.described())
-        self.progress.leave()
-        print(f"{self.plan.updates} updates in all, {self.plan.stride:.3g} steps of the schedule each", flush=True)
+            self.evaluated_in = min(self.evaluated_in, 0.02 * seconds)  # it was compiled, too
+        evaluating = self.evaluated_in * sum(mark > update for mark in self._marks())
+        left = seconds - (time.monotonic() - self.started) - 5 - evaluating
+        if not plan.decided or (plan.updates - update) * each > left:
+            plan.decide(update, int(left / each / 1.03))
+            self.log(update=update, ms_per_update=1e3 * each, updates=plan.updates, stride=plan.stride)
+            self.progress.leave()
+            print(f"{plan.updates} updates in all, {plan.stride:.3g} steps of the schedule each from now on", flush=True)
+        self.timed_from = update, self._clock()
+
+    def _clock(self):
+        """Seconds without those of evaluations."""
+        return time.monotonic() - self.paused
 
     def _time_is_up(self):
         return self.options.seconds and time.monotonic() - self.started > self.options.seconds - 3
 
     def _marks(self):
         """The updates after which the network is evaluated and its weights are kept."""
-        begin, count = self.plan.first or self.about["checkpoint"], self.options.snapshots
-        return {begin + (self.plan.updates - begin) * (k + 1) // count for k in range(count)} if count else set()
+        plan, count = self.plan, self.options.snapshots
+        begin = plan.parts[1][1] if plan.decided else self.about["checkpoint"]
+        return {plan.reached(begin + (plan.end - begin) * (k + 1) // count) for k in range(count)}
 
     def _mark(self):
         """Saves, evaluates, and keeps the weights, which come last: they tell that all of it was done."""
@@ -550,7 +584,9 @@ class Run:
         shown = ", ".join(f"{name} {value:.1f}" for name, value in accuracies.items())
         self.progress.leave()
         print(f"after {training.update} updates (step {step}), percent right: {shown}", flush=True)
-        self.progress.begun += time.monotonic() - paused
+        self.evaluated_in = time.monotonic() - paused
+        self.paused += self.evaluated_in
+        self.progress.begun += self.evaluated_in
 
     def _keep_weights(self):
         """In half precision, but what is too large for it."""
