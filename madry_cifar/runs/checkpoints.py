@@ -82,6 +82,7 @@ class Checkpoints:
     ):
         self.train_dir, self.keep, self.step = train_dir, keep, tf.Variable(0, dtype=tf.int64, trainable=False)
         self.state, self.counts = flat_state(networks, optimizers), _counts(optimizers)
+        self.kept = self.state.keys() - flat_state(networks, {}).keys()  # by optimizers
         self.saved = None  # after which step this is saved already
         if writes:
             remove_temporary(pathlib.Path(train_dir, "checkpoints"))
@@ -116,6 +117,11 @@ class Checkpoints:
         state = self.state | {"step": self.step}
         if foreign := sorted(stored.keys() - state.keys()):
             raise RunError(f"checkpoint {path}: of another network (it also has {foreign[0]})")
+        if self.kept and self.kept.isdisjoint(stored):
+            raise RunError(
+                f"checkpoint {path}: weights alone, without what optimizers keep, so it cannot be gone on with; "
+                f"--starts_from={self.train_dir} begins another run with them"
+            )
         assign(state, stored, path)
 
     def save(self, step: int) -> str:

@@ -461,3 +461,18 @@ def test_classifier_of_no_run(tmp_path):
     run_folder.create(tmp_path, {"depth": 10, "width": 1, "num_classes": 10})
     with pytest.raises(UsageError, match="holds no checkpoints yet"):
         load_classifier(tmp_path)
+
+
+def test_weights_alone(saved):
+    """In half precision and without momentum: they are evaluated, and what cannot go on with them says what can."""
+    stored = checkpoints.read(find(saved, 15)[1])
+    weights = {name: tf.Variable(value.astype(np.float16)) for name, value in stored.items() if "momentum" not in name}
+    checkpoints.write(saved / "checkpoints" / "ckpt-20", weights | {"step": tf.Variable(20, dtype=tf.int64)})
+    for value, expected in zip(values(load_classifier(saved).variables), scrambled(15), strict=True):
+        assert value.dtype == np.float32
+        np.testing.assert_array_equal(value, expected.astype(np.float16))
+    networks, _, saver = content(saved)
+    scramble(networks["classifier"].variables, 1)
+    with pytest.raises(RunError, match=f"ckpt-20: weights alone.*--starts_from={saved} begins another run"):
+        saver.restore_latest()
+    assert_equal(values(networks["classifier"].variables), scrambled(1))  # untouched
