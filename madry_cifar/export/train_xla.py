@@ -5,7 +5,7 @@
   python train_xla.py FOLDER --time=100          how long a step takes, and nothing else
 
 Needs jax and numpy; for images that are stored as files Pillow, for curves in TensorBoard the package tensorboard.
-Tried with JAX 0.10.2, 0.11.2 and 0.12.0, of these 0.11.2 on an NVIDIA GPU, too; another one works if one of the two ways
+Tried with JAX 0.10.2, 0.11.2 and 0.12.0, with 0.11.2 on an NVIDIA GPU, too; another one works if one of the two ways
 to run a program does. On such a GPU XLA_FLAGS=--xla_gpu_enable_command_buffer=+while,+conditional makes it faster.
 
 --seconds: 200 updates are timed, then only so many more are made as the time allows, and the number of the step that
