@@ -64,8 +64,9 @@ def tidy_csv(table: Table) -> str:
     return out.getvalue()
 
 
-_ABOUT_RUN = ("train_dir", "defense", "network", "training_flags", "versions", "git_revision")
+_ABOUT_RUN = ("train_dir", "defense", "network", "training_flags", "trained", "versions", "git_revision")
 _NO_CELL = Cell("", "", (), None)
+_WHEN_AND_WHERE = ("git_revision", "machine", "date")
 _PROTOCOL = ("epsilon", "step_size", "steps", "loss", "random_start", "restarts", "generator_width", "selection")
 
 
@@ -94,7 +95,11 @@ def _record(table, group, cell):
         "measured_evaluation_seed": distinct(lambda m: m.about.get("seed")),
         **{f"measured_{name}": distinct(lambda m, name=name: m.protocol.get(name)) for name in _PROTOCOL},
         "measured_file": distinct(lambda m: m.file),
-        "measured_git_revision": distinct(lambda m: m.about.get("git_revision")),
+        **{f"measured_{name}": distinct(lambda m, name=name: m.about.get(name)) for name in _WHEN_AND_WHERE},
+        **{
+            f"trained_{name}": distinct(lambda m, name=name: m.about.get("trained", {}).get(name))
+            for name in _WHEN_AND_WHERE
+        },
         "published": getattr(cell.published, "printed", ""),
         **{f"published_{name}": getattr(cell.published, name, "") for name in ("mark", "note", "source")},
         "difference": _number(cell.difference),

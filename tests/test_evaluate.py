@@ -423,6 +423,7 @@ def test_transfer(evaluate, runs, trained, other, digits, name):
         "classifier_sha256": sha,
         "seed": 0,
         "training_flags": run_folder.read_flags(runs / "surrogate"),
+        "trained": {name: run_folder.read(runs / "surrogate")[name] for name in ("git_revision", "machine", "date")},
     }
     assert content["classifier_sha256"] == as_predictor(trained).fingerprint()
     assert "surrogate,step7" in "".join(out.split())

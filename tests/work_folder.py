@@ -74,6 +74,7 @@ class WorkFolder:
             "images": self.images,
             "seed": seed,
             "training_flags": {"seed": seed, "depth": 10, "width": 2},
+            "trained": {"git_revision": "fedcba9", "machine": "a graphics card", "date": "2026-02-01"},
             "versions": {"python": "3.11.7", "tensorflow": "2.21.0"},
             "git_revision": "0123abc",
             "machine": "4 cores of a processor",

@@ -74,7 +74,8 @@ class EvaluatedRun:
         """
         step, _ = checkpoints.find(self.train_dir, checkpoint)
         chosen = {"selection": selection.best(self.train_dir)[1]} if checkpoint == checkpoints.BEST else {}
-        if elsewhere := run_folder.read(self.train_dir).get("elsewhere"):
+        content = run_folder.read(self.train_dir)
+        if elsewhere := content.get("elsewhere"):
             chosen["elsewhere"] = elsewhere
         checkpoints.load(self.predictor.variables(), self.train_dir, step)
         return {
@@ -84,6 +85,7 @@ class EvaluatedRun:
             "checkpoint": step,
             "classifier_sha256": self.predictor.fingerprint(),
             "training_flags": self.flags,
+            "trained": {name: content.get(name) for name in ("git_revision", "machine", "date")},
             **chosen,
         }
 

@@ -115,7 +115,20 @@ def test_the_json_tells_where_a_number_comes_from(grid):
     assert run["surrogate"]["classifier_sha256"] == "sha-of-at-0"
     assert (grid.folder / run["file"]).exists()
     assert content["runs"][run["run"]]["training_flags"]["depth"] == 10
+    assert content["runs"][run["run"]]["trained"]["git_revision"] == "fedcba9"
     assert found["published"]["source"] == "Table III of the paper"
+
+
+def test_the_csv_tells_who_measured_and_trained_when_and_where(grid):
+    grid.complete()
+    cells = records(build(grid)[0])
+    (natural,) = (cell for cell in cells if (cell["row"], cell["attack"]) == ("rvs", "natural"))
+    assert [natural[f"measured_{name}"] for name in ("seeds", "git_revision", "machine", "date")] == [
+        *("0", "0123abc", "4 cores of a processor", "2026-03-01")
+    ]
+    assert [natural[f"trained_{name}"] for name in ("git_revision", "machine", "date")] == [
+        *("fedcba9", "a graphics card", "2026-02-01")
+    ]
 
 
 def test_latex_escapes_what_it_must():
