@@ -11,7 +11,7 @@ from typing import Any
 
 from experiments import presets
 from experiments.parts import PARTS
-from experiments.rows import COLUMNS, STARTS, SURROGATES, row_of, with_variants
+from experiments.rows import COLUMNS, PURIFIED, ROWS, STARTS, SURROGATES, row_of, with_variants
 from madry_cifar import data
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError, text, unknown
@@ -23,10 +23,13 @@ from madry_cifar.training.method import Defense
 from madry_cifar.training.options import Options
 from madry_cifar.training.settings import SECTIONS, DataSettings, LoopSettings, NetworkSettings
 from rvs_tf import DEFENSES, RobustnessViaSynthesis
+from rvs_tf.defense_gan.gan import GANOptions
+from rvs_tf.defense_gan.purification import Purification
 
 HERE = pathlib.Path(__file__).parent
 PROFILES = sorted(path.stem for path in (HERE / "profiles").glob("*.flags"))
 DIAGNOSED = 1000  # images at most: then two standard errors are some two points
+PURIFIED_AT_ONCE = 20  # images: each is as many as there are starts of its search
 
 
 def defenses() -> dict[str, type[Defense]]:
@@ -60,6 +63,15 @@ class GridSettings(Settings):
         maximum=255,
     )
     advgan_epochs: int = option(50, "of training each AdvGAN", minimum=1)
+    gan_width: int = like(GANOptions, "width", help="of the GAN of a row behind a purifier (--defenses=…,defense_gan)")
+    gan_iterations: int = like(GANOptions, "iterations", help="of its training")
+    purify_restarts: int = like(Purification, "purify_restarts")
+    purify_steps: int = like(Purification, "purify_steps")
+    purified_images: int = option(
+        1000,
+        "test images of such a row, of each of which a step takes a search; 0 is as many as of the others",
+        minimum=0,
+    )
     draws: int = option(100, "perturbations of each image in Figures 3 and 4", minimum=2)
     diversity_images: int = option(0, "test images of Figure 3; 0 is all", minimum=0)
     checkpoints: int = option(20, "kept of each training, evenly: Figure 3's points", minimum=1)
@@ -140,9 +152,11 @@ def configuration(parts: list[str], request: Request, given: Mapping[str, str]) 
     _check(request, given)
     compared = with_variants(dict.fromkeys(request.defenses or defenses()))
     rows = {name: list(part.rows) or compared for name, part in PARTS.items()}
+    rows["table3"] = [row for row in rows["table3"] if not row_of(row).purified]  # transfer is a purifier's grey box
     datasets = list(dict.fromkeys(request.dataset))
     attacks = {name: list(part.attacks) for name, part in PARTS.items() if part.attacks}
     attacks["table2"] += COLUMNS[request.columns]
+    attacks["purified"] = list(PURIFIED)
     images, batch_size = f"--max_images={request.images}", f"--batch_size={request.attack_batch_size}"
     config = {
         "schema_version": SCHEMA_VERSION,
@@ -165,6 +179,12 @@ def configuration(parts: list[str], request: Request, given: Mapping[str, str]) 
             f"--max_train_images={request.max_train_images}",
             f"--eval_images={request.images}",
         ],
+        "gan_flags": _gan_flags(request),
+        "purified_flags": [
+            *(f"--{name}={getattr(request, name)}" for name in ("purify_restarts", "purify_steps")),
+            f"--max_images={request.purified_images or request.images}",
+            f"--batch_size={min(request.attack_batch_size, PURIFIED_AT_ONCE)}",
+        ],
         **request.pick("draws", "checkpoints", "diversity_images"),
         "mem_mb": request.memory_mb,
     }
@@ -174,10 +194,22 @@ def configuration(parts: list[str], request: Request, given: Mapping[str, str]) 
     return config
 
 
+def _gan_flags(request):
+    return [
+        f"--width={request.gan_width}",
+        f"--iterations={request.gan_iterations}",
+        f"--max_train_images={request.max_train_images}",
+    ]
+
+
 def _check(request, given):
     """Raises UsageError for a defence that there is not, and for settings in which rows must not differ."""
-    known = defenses()
-    for flag, names in (("defense", [request.defense] if request.defense else []), ("defenses", request.defenses)):
+    trained = list(defenses())
+    named = [*trained, *(row.name for row in ROWS.values() if row.purified)]
+    for flag, names, known in (
+        ("defense", [request.defense] if request.defense else [], trained),
+        ("defenses", request.defenses, named),
+    ):
         for name in names:
             if name not in known:
                 raise unknown(flag, name, known)
@@ -214,8 +246,9 @@ def runs_of(dataset: str, row: str, request: Request, given: Mapping[str, str], 
 
     The settings of a row are, each before the next: the preset of its defence for the data set; what the grid needs
     (checkpoints spread over the training, all kept); those given, as far as the defence has them; what makes the row;
-    the `last`. "starts" are the runs whose weights it starts from; "needs" says which must be trained before, "copy_of"
-    which one it shares, "stochastic" that its outputs are random, if so.
+    the `last`. "starts" are the runs that must be there before, as it starts from their weights or shares them; "needs"
+    says which these are, "copy_of" which one it shares, "stochastic" that its outputs are random, "purified" that a GAN
+    stands before it, if so.
     """
     defense, base = row_of(row).defense, row_of(row).trained_as
     settable = _settable(defense, request.defense)
@@ -230,6 +263,7 @@ def runs_of(dataset: str, row: str, request: Request, given: Mapping[str, str], 
         own = settings | ({"starts_from": f"runs/{starts[seed]['id']}"} if starts else {})
         of_first = settings | ({"starts_from": starts[0]["id"]} if starts else {})
         changed, stochastic = _changed(dataset, defense, of_first)
+        changed |= {"gan": _gan_flags(request)} if row_of(row).purified else {}
         digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:8]
         run = {"id": f"{dataset}/{row}-{digest}/seed-{seed}", "dataset": dataset, "row": row, "seed": seed}
         run["flags"] = [f"--defense={defense}", *(f"--{name}={value}" for name, value in sorted(own.items()))]
@@ -238,7 +272,9 @@ def runs_of(dataset: str, row: str, request: Request, given: Mapping[str, str], 
         run["needs"] = [other[seed]["id"] for other in (starts, bases) if other]
         run |= {"copy_of": bases[seed]["id"]} if bases else {}
         run |= {"stochastic": True} if stochastic else {}
-        runs.append(run | {"starts": starts[seed : seed + 1]})
+        run |= {"purified": True} if row_of(row).purified else {}
+        before = [{name: value for name, value in base.items() if name != "starts"} for base in bases[seed : seed + 1]]
+        runs.append(run | {"starts": [*starts[seed : seed + 1], *before]})
     return runs
 
 

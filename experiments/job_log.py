@@ -12,6 +12,7 @@ from experiments.rows import dataset_of, row_of
 DOING = {  # by rule, of the row on the data set with the seed
     "train": "training {row}",
     "train_advgan": "training AdvGAN ×{width} against {row}",
+    "train_gan": "training the GAN of {row}",
     "evaluate": "attacking {row} for {part}",
     "transfer": "attacking {row} with images made on {surrogate}",
     "attack_over_epsilon": "attacking {row} over ε",

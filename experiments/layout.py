@@ -3,6 +3,7 @@
 config.json       what was asked for: runs, attacks, sizes (Snakemake's configfile)
 runs/ID/          a training: dataset/row-hash/seed-N; the hash is of the settings that differ from the defaults
 advgan/ID/xN/     an AdvGAN trained against that run's classifier, N times the channels
+gan/ID/           the GAN that purifies the images of a row behind one
 results/ID/       what was measured on it: white-box-TABLE.json, from-SURROGATE.json (transfer), epsilons.json,
                   diversity.json, latent.npz; with --columns=extended diagnosis.json and .png
 report/           tables, figures, report.html; gallery/ID.png and .json: images of each row under attack
@@ -35,8 +36,10 @@ def surrogate_of(config: dict, run: dict, row: str) -> dict:
 
 
 def attacks_on(config: dict, run: dict, part: str) -> list[str]:
-    """The white-box attacks of a table on a run; in Table II those for random outputs, where it has such."""
+    """The white-box attacks of a table on a run; in Table II those for random outputs or a purifier, if it has one."""
     attacks = config["attacks"][part]
+    if run.get("purified"):
+        return config["attacks"]["purified"]
     if part != "table2" or not run.get("stochastic"):
         return attacks
     return ["eot-pgd-20", *("autoattack-rand" if name == "autoattack" else name for name in attacks)]
@@ -57,7 +60,7 @@ def diagnoses(config: dict) -> list[str]:
     """The files of the diagnoses of masked gradients that the report shows; none but with the extended columns."""
     if "diagnosis_flags" not in config or "table2" not in config["parts"]:
         return []
-    folders = [f"results/{run['id']}" for run in runs_of(config, "table2")]
+    folders = [f"results/{run['id']}" for run in runs_of(config, "table2") if not run.get("purified")]
     return [f"{folder}/diagnosis.{ending}" for folder in folders for ending in ("json", "png")]
 
 

@@ -8,6 +8,7 @@ from experiments.measured import EPSILON, Run, Work
 from experiments.rows import column_of, dataset_of, row_of
 from experiments.statement import Statement
 from experiments.writers import write_file
+from madry_cifar.evaluation.results import purified_by
 
 
 def describe(work: Work, run: Run, statement: Statement) -> dict[str, Any]:
@@ -54,6 +55,7 @@ def _footnote(run, row, statement, strongest):
             f"reported is the accuracy under {column_of(strongest.attack).label}, the strongest of the attacks "
             f"that were run, on {strongest.images:,} {about['split']} images of {about['provenance']}; "
             f"checkpoint {about['checkpoint']}, weights sha256 {about['classifier_sha256']}."
+            + (f" Images are purified by {purified_by(about)}." if row.purified else "")
         )
     parts += [f"{statement.short[0].upper()}{statement.short[1:]}.", statement.caveat]
     return " ".join(part for part in parts if part)

@@ -31,6 +31,9 @@ from madry_cifar.runs.files import write_json
 from madry_cifar.training import registry
 from madry_cifar.training.construction import build
 from rvs_tf.advgan.advgan import AdvGAN
+from rvs_tf.defense_gan.gan import GAN, GANOptions
+from rvs_tf.defense_gan.networks import GANGenerator
+from rvs_tf.defense_gan.purified import Purified
 
 START = 10.0  # seconds that a command takes to start, on two cores
 DIAGNOSIS = 2400  # gradients of an image: most are of Square, at the images that withstand other attacks
@@ -145,8 +148,25 @@ class Clock:
         images = min(int(flags["max_train_images"]) or 10**9, DATASETS[run["dataset"]].train)
         return int(flags["epochs"]) * images * per_image
 
+    def _train_gan(self, run, output):
+        flags = _parse(self.config["gan_flags"])
+        options = GANOptions(width=int(flags["width"]), iterations=int(flags["iterations"]))
+        self.tell(f"timing training of a GAN, width {options.width}")
+        return options.iterations * _gan_step(options)
+
     def _evaluate(self, run, output):
-        return self._attacks(run, layout.attacks_on(self.config, run, output.stem.removeprefix("white-box-")))
+        names = layout.attacks_on(self.config, run, output.stem.removeprefix("white-box-"))
+        return self._purified(run, names) if run.get("purified") else self._attacks(run, names)
+
+    def _purified(self, run, names):
+        """Attacks on a row behind a purifier: each look at an image is a search."""
+        flags = _parse(self.config["purified_flags"])
+        images = min(int(flags["max_images"]) or 10**9, DATASETS[run["dataset"]].test)
+        width = int(_parse(self.config["gan_flags"])["width"])
+        self.tell(f"timing a search, width {width}")
+        search = _search_step(width) * int(flags["purify_restarts"]) * int(flags["purify_steps"])
+        looks = {"natural": 1, "bpda-pgd-20": 21, "latent-100": 2}
+        return images * search * sum(looks[name] for name in names)
 
     def _transfer(self, run, output):
         return self._attacks(run, self.config["attacks"]["table3"])
@@ -223,6 +243,23 @@ def _training_step(kind, options, depth, width, num_classes):
     last = tf.constant(max(method.steps(1) - 1, 0), tf.int64)  # some begin with steps that do less
     step = tf.function(lambda: method.train_step(images, labels, last), autograph=False)
     return _timed(lambda: tf.nest.map_structure(lambda value: value.numpy(), dict(step())), batch)
+
+
+def _gan_step(options):
+    """Seconds of an iteration of a GAN's training; the generator's update is counted like one of the critic."""
+    gan = GAN(options)
+    images, labels = _inputs(options.batch_size, 10)
+    update = tf.function(lambda: gan.train_step(images, labels, tf.constant(1, tf.int64)), autograph=False)
+    return _timed(lambda: update()["total"].numpy(), 1) * (options.critic_updates + 1)
+
+
+def _search_step(width):
+    """Seconds of a step of a purifier's search, for one start of an image."""
+    batch, steps = 20, 4
+    purified = Purified(classifier(10, 1, 10), GANGenerator(width=width), restarts=1, steps=steps)
+    images, _ = _inputs(batch, 10)
+    search = tf.function(lambda: purified.reconstruct(images).images, autograph=False)
+    return _timed(lambda: search().numpy(), batch * steps)
 
 
 def _attack_step(depth, width, num_classes):

@@ -21,6 +21,7 @@ class Row:
       variant_of: the defence that it is a variant of, or "".
       settings: the flags of training that make the variant, as text.
       trained_as: the row whose trainings it shares, as it differs in its evaluation alone, or "".
+      purified: whether images go through a GAN before they are classified; a row for those who name it.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Row:
     variant_of: str = ""
     settings: Mapping[str, str] = field(default_factory=dict)
     trained_as: str = ""
+    purified: bool = False
 
     @property
     def defense(self) -> str:
@@ -83,6 +85,16 @@ ROWS = {
         Row("adt_expam", "ADT-EXP-AM"),
         Row("adt_impam", "ADT-IMP-AM"),
         Row("gat", "GAT"),
+        Row(
+            "defense_gan",
+            "Defense-GAN",
+            title="Defense-GAN: Protecting Classifiers Against Adversarial Attacks Using Generative Models",
+            authors="Pouya Samangouei, Maya Kabkab, Rama Chellappa",
+            link="https://arxiv.org/abs/1805.06605",
+            variant_of="natural",
+            trained_as="natural",
+            purified=True,
+        ),
         RVS,
         RVS.variant("noreg_ot", "noReg + OT", ot_regularizer="false"),
         RVS.variant("otreg_xent", "OT-Reg + Xent", generator_loss="xent"),
@@ -97,7 +109,7 @@ STARTS = {"natural": "natural_start"}  # rows of trainings that others start fro
 
 def with_variants(names: Iterable[str]) -> list[str]:
     """The rows of these names, each followed by those that show the same trainings in another way."""
-    shared = {row.name: row.trained_as for row in ROWS.values() if row.trained_as}
+    shared = {row.name: row.trained_as for row in ROWS.values() if row.trained_as and not row.purified}
     return [each for name in names for each in (name, *(other for other, base in shared.items() if base == name))]
 
 
@@ -138,6 +150,17 @@ FAMILIES = {
             note="EOT-PGD: for rows whose outputs are random; each step follows the mean gradient of 20 draws. Their "
             "numbers under attacks without it count one draw a step, and are no match for those of other rows.",
         ),
+        Family(
+            "bpda-pgd",
+            "BPDA-PGD-{}",
+            note="BPDA-PGD: for rows behind a purifier; each step follows the gradient at the purified image.",
+        ),
+        Family(
+            "latent",
+            "latent-{}",
+            note="latent: for rows behind a purifier; Adam in its GAN's latent space, toward images within ε that it "
+            "makes.",
+        ),
         Family("advgan", "AdvGAN", in_paper=True),
         Family(
             "multitargeted", "MultiTargeted", note="MultiTargeted: PGD's steps of 2/255 toward each of nine classes."
@@ -159,6 +182,7 @@ FAMILIES = {
         Family("autoattack", "AutoAttack", note="AutoAttack: APGD-CE, APGD-T, FAB-T and Square, one after another."),
     )
 }
+PURIFIED = ("natural", "bpda-pgd-20", "latent-100")  # of rows behind a purifier, whatever the others are attacked by
 COLUMNS = {  # of Table II beside the paper's
     "paper": (),
     "extended": ("pgd-100x10", "multitargeted", "apgd-ce", "apgd-t", "fab-t", "square", "cw-l2-100", "autoattack"),

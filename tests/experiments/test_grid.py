@@ -328,19 +328,46 @@ def test_a_row_that_shares_the_trainings_of_another(configure):
     assert settings(config, "direct_batch") == settings(config, "direct") | {"test_batch_norm": "frozen"}
 
 
+def test_a_row_behind_a_purifier(configure):
+    """Natural training's network, and attacks of its own; for those who name it."""
+    assert "defense_gan" not in configure("--dataset=cifar10")["rows"]["table2"]
+    given = ("--dataset=cifar10", "--defenses=rvs,defense_gan", "--columns=extended")
+    config = configure(*given, "--gan_width=4", "--purify_steps=9", parts=["table2", "table3"])
+    assert config["rows"]["table2"] == ["rvs", "defense_gan"]
+    assert config["rows"]["table3"] == ["rvs"]
+    runs = {run["row"]: run for run in config["runs"]}
+    assert runs["defense_gan"]["copy_of"] == runs["natural"]["id"]
+    assert layout.attacks_on(config, runs["defense_gan"], "table2") == ["natural", "bpda-pgd-20", "latent-100"]
+    assert all("defense_gan" not in file for file in layout.diagnoses(config))
+    assert "--width=4" in config["gan_flags"]
+    assert {"--purify_steps=9", "--max_images=1000"} <= set(config["purified_flags"])
+    other = {run["row"]: run for run in configure(*given)["runs"]}  # with another GAN
+    assert other["natural"]["id"] == runs["natural"]["id"]
+    assert other["defense_gan"]["id"] != runs["defense_gan"]["id"]
+    config = configure("--dataset=cifar10", "--defenses=defense_gan")  # alone: the network is trained all the same
+    assert [run["row"] for run in config["runs"]] == ["natural", "defense_gan"]
+    with pytest.raises(UsageError, match="--defense=defense_gan: unknown"):
+        configure("--dataset=cifar10", "--defense=defense_gan")
+
+
 def test_trainings_that_start_from_others_or_share_them(configure, tmp_path):
-    """By Snakemake: natural training before L2L-DA's, Direct's before a row that shows its checkpoints otherwise."""
+    """By Snakemake: natural training before L2L-DA's, Direct's before a row that shows its checkpoints otherwise, a GAN
+    before the row that it purifies the images of."""
     config = configure(
-        *("--work_dir=unused", "--profile=smoke", "--defenses=l2l_da,direct", "--steps=2", "--batch_size=8"),
-        *("--learning_rate_boundaries=1", "--generator_width=2", "--attacker_steps=1", "--checkpoints=1"),
+        *("--work_dir=unused", "--profile=smoke", "--defenses=l2l_da,direct,defense_gan", "--steps=2"),
+        *("--batch_size=8", "--learning_rate_boundaries=1", "--generator_width=2", "--attacker_steps=1"),
+        *("--checkpoints=1", "--gan_width=2", "--gan_iterations=2", "--purify_restarts=1", "--purify_steps=2"),
+        "--purified_images=2",
         parts=["table2"],
     )
     (tmp_path / "config.json").write_text(json.dumps(config))
     runs = {run["row"]: tmp_path / "runs" / run["id"] for run in config["runs"]}
-    assert runs.keys() == {"natural", "l2l_da", "direct", "direct_batch"}
+    assert runs.keys() == {"natural", "l2l_da", "direct", "direct_batch", "defense_gan"}
     command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "experiments" / "Snakefile", "--cores", "2"]
     command += ["--directory", tmp_path, "--configfile", tmp_path / "config.json", "--"]
     marks = [str((runs[row] / "trained").relative_to(tmp_path)) for row in ("l2l_da", "direct_batch")]
+    identity = runs["defense_gan"].relative_to(tmp_path / "runs")
+    marks.append(f"results/{identity}/white-box-table2.json")
     done = subprocess.run([*command, *marks], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (runs["natural"] / "trained").exists()
@@ -351,6 +378,11 @@ def test_trainings_that_start_from_others_or_share_them(configure, tmp_path):
         np.testing.assert_array_equal(value, states[1][name], err_msg=name)
     fingerprints = [load_predictor(runs[row]).fingerprint() for row in ("direct", "direct_batch")]
     assert fingerprints[0] != fingerprints[1]
+    [purified] = json.loads((tmp_path / marks[-1]).read_text())
+    assert purified["attacks"].keys() == {"natural", "bpda-pgd-20", "latent-100"}
+    assert purified["images"] == 2
+    assert purified["purification"]["gan"] == f"gan/{identity}"
+    assert purified["purification"]["steps"] == 2
 
 
 def test_a_row_with_random_outputs_is_attacked_by_what_averages_them(configure):
