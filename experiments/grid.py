@@ -29,6 +29,7 @@ from rvs_tf.defense_gan.purification import Purification
 HERE = pathlib.Path(__file__).parent
 PROFILES = sorted(path.stem for path in (HERE / "profiles").glob("*.flags"))
 DIAGNOSED = 1000  # images at most: then two standard errors are some two points
+BEHIND_A_PURIFIER = [row.name for row in ROWS.values() if row.purified]
 PURIFIED_AT_ONCE = 20  # images: each is as many as there are starts of its search
 
 
@@ -46,7 +47,9 @@ class GridSettings(Settings):
         f"settings of experiments/profiles that flags override: {', '.join(['full', *PROFILES])}",
         choices=("full", *PROFILES),
     )
-    defenses: tuple[str, ...] = option((), f"rows of Table II that are trained [{','.join(defenses())}]")
+    defenses: tuple[str, ...] = option(
+        (), f"rows of Table II that are trained; also {', '.join(BEHIND_A_PURIFIER)} [{','.join(defenses())}]"
+    )
     columns: str = option(
         "paper",
         "of Table II: paper, or extended by AutoAttack and other strong attacks, with a diagnosis of masked gradients "
@@ -65,11 +68,13 @@ class GridSettings(Settings):
     advgan_epochs: int = option(50, "of training each AdvGAN", minimum=1)
     gan_width: int = like(GANOptions, "width", help="of the GAN of a row behind a purifier (--defenses=…,defense_gan)")
     gan_iterations: int = like(GANOptions, "iterations", help="of its training")
-    purify_restarts: int = like(Purification, "purify_restarts")
+    purify_restarts: int = like(
+        Purification, "purify_restarts", help="random starts of the search for a purified image"
+    )
     purify_steps: int = like(Purification, "purify_steps")
     purified_images: int = option(
         1000,
-        "test images of such a row, of each of which a step takes a search; 0 is as many as of the others",
+        "test images of such a row, each step of whose attacks takes a search; 0 is as many as of the others",
         minimum=0,
     )
     draws: int = option(100, "perturbations of each image in Figures 3 and 4", minimum=2)
@@ -205,10 +210,9 @@ def _gan_flags(request):
 def _check(request, given):
     """Raises UsageError for a defence that there is not, and for settings in which rows must not differ."""
     trained = list(defenses())
-    named = [*trained, *(row.name for row in ROWS.values() if row.purified)]
     for flag, names, known in (
         ("defense", [request.defense] if request.defense else [], trained),
-        ("defenses", request.defenses, named),
+        ("defenses", request.defenses, [*trained, *BEHIND_A_PURIFIER]),
     ):
         for name in names:
             if name not in known:
@@ -224,12 +228,17 @@ def _runs(parts, rows, datasets, request, given):
     trained = [row for part in parts for row in [*rows[part], *(SURROGATES if part == "table3" else ())]]
     trained = list(dict.fromkeys(trained))
     runs = [run for dataset in datasets for row in trained for run in runs_of(dataset, row, request, given)]
-    runs = list({run["id"]: run for run in itertools.chain(*([*run.pop("starts"), run] for run in runs))}.values())
+    runs = list({run["id"]: run for run in itertools.chain(*map(_after_its_starts, runs))}.values())
     used = set().union(*(_settable(row_of(row).defense, request.defense) for row in trained))
     unused = given.keys() - used - _profile(request.profile).keys()
     if unused:
         raise UsageError(min(unused), given[min(unused)], f"applies to none of {', '.join(trained)}")
     return runs
+
+
+def _after_its_starts(run):
+    """The runs that must be there before, and the run."""
+    return [*itertools.chain(*map(_after_its_starts, run.pop("starts"))), run]
 
 
 def _settable(defense, preset_of):
@@ -273,8 +282,7 @@ def runs_of(dataset: str, row: str, request: Request, given: Mapping[str, str], 
         run |= {"copy_of": bases[seed]["id"]} if bases else {}
         run |= {"stochastic": True} if stochastic else {}
         run |= {"purified": True} if row_of(row).purified else {}
-        before = [{name: value for name, value in base.items() if name != "starts"} for base in bases[seed : seed + 1]]
-        runs.append(run | {"starts": [*starts[seed : seed + 1], *before]})
+        runs.append(run | {"starts": [*starts[seed : seed + 1], *bases[seed : seed + 1]]})
     return runs
 
 

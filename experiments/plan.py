@@ -18,11 +18,12 @@ from rich.table import Table
 
 from experiments import layout
 from experiments.duration import duration
-from experiments.rows import DATASETS, ROWS
+from experiments.rows import DATASETS, PURIFIED, ROWS
 from madry_cifar import attacks
 from madry_cifar.cli.errors import RunError
 from madry_cifar.cli.progress import progress_bar
 from madry_cifar.data.datasets import NUM_CLASSES
+from madry_cifar.evaluation.evaluator import REDRAWN
 from madry_cifar.networks.architectures import name_of
 from madry_cifar.networks.wide_resnet import WideResNet
 from madry_cifar.randomness import uniform
@@ -105,6 +106,8 @@ class Clock:
         self.tell: Callable[[str], None] = lambda what: None
         self._training_step = functools.cache(self._time_training)
         self._attack_step = functools.cache(self._time_attack)
+        self._gan_step = functools.cache(self._time_gan)
+        self._search_step = functools.cache(self._time_search)
 
     def _time_training(self, kind, options, *network):
         self.tell(f"timing training of {kind.name}, {_name(network)}")
@@ -113,6 +116,14 @@ class Clock:
     def _time_attack(self, *network):
         self.tell(f"timing an attack, {_name(network)}")
         return _attack_step(*network)
+
+    def _time_gan(self, options):
+        self.tell(f"timing training of a GAN, width {options.width}")
+        return _gan_step(options)
+
+    def _time_search(self, width):
+        self.tell(f"timing the search of a purifier, width {width}")
+        return _search_step(width)
 
     def seconds(self, kind: str, output: str) -> float:
         """The time of a job that makes the file `output`, without its start."""
@@ -151,22 +162,19 @@ class Clock:
     def _train_gan(self, run, output):
         flags = _parse(self.config["gan_flags"])
         options = GANOptions(width=int(flags["width"]), iterations=int(flags["iterations"]))
-        self.tell(f"timing training of a GAN, width {options.width}")
-        return options.iterations * _gan_step(options)
+        return options.iterations * self._gan_step(options)
 
     def _evaluate(self, run, output):
         names = layout.attacks_on(self.config, run, output.stem.removeprefix("white-box-"))
         return self._purified(run, names) if run.get("purified") else self._attacks(run, names)
 
     def _purified(self, run, names):
-        """Attacks on a row behind a purifier: each look at an image is a search."""
+        """Attacks on a row behind a purifier: what a search takes for an image, which is judged by some of its own."""
         flags = _parse(self.config["purified_flags"])
         images = min(int(flags["max_images"]) or 10**9, DATASETS[run["dataset"]].test)
-        width = int(_parse(self.config["gan_flags"])["width"])
-        self.tell(f"timing a search, width {width}")
-        search = _search_step(width) * int(flags["purify_restarts"]) * int(flags["purify_steps"])
-        looks = {"natural": 1, "bpda-pgd-20": 21, "latent-100": 2}
-        return images * search * sum(looks[name] for name in names)
+        step = self._search_step(int(_parse(self.config["gan_flags"])["width"]))
+        search = step * int(flags["purify_restarts"]) * int(flags["purify_steps"])
+        return images * search * sum(PURIFIED[name] + 1 + len(REDRAWN) for name in names)
 
     def _transfer(self, run, output):
         return self._attacks(run, self.config["attacks"]["table3"])

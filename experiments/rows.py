@@ -182,7 +182,8 @@ FAMILIES = {
         Family("autoattack", "AutoAttack", note="AutoAttack: APGD-CE, APGD-T, FAB-T and Square, one after another."),
     )
 }
-PURIFIED = ("natural", "bpda-pgd-20", "latent-100")  # of rows behind a purifier, whatever the others are attacked by
+# The attacks on rows behind a purifier, whatever the others are attacked by; for how many steps an image is purified
+PURIFIED = {"natural": 0, "bpda-pgd-20": 20, "latent-100": 1}
 COLUMNS = {  # of Table II beside the paper's
     "paper": (),
     "extended": ("pgd-100x10", "multitargeted", "apgd-ce", "apgd-t", "fab-t", "square", "cw-l2-100", "autoattack"),

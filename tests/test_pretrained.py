@@ -29,7 +29,7 @@ def test_they_classify_and_are_attacked():
 
 
 def test_what_is_shipped():
-    files = [path for path in RUN.rglob("*") if path.is_file()]
+    files = [RUN / "flags.json", *(RUN / "checkpoints").iterdir()]  # evaluations leave more
     assert sum(path.stat().st_size for path in files) < 6e6
     about = json.loads((RUN / "flags.json").read_text())
     assert about["flags"]["data_dir"] == "~/tensorflow_datasets"

@@ -23,7 +23,6 @@ ROWS = {  # of the page, and of the files
     "Learn2Perturb": "learn2perturb",
     "noReg + OT": "noreg_ot",
     "OT-Reg + Xent": "otreg_xent",
-    "GAT": "gat",
 }
 
 

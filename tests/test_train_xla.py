@@ -321,17 +321,29 @@ def test_how_long_a_step_takes(runner, exported, tmp_path, capsys):
     assert not (folder / "run").exists()
 
 
-def test_a_schedule_in_a_given_time(runner, exported, tmp_path, monkeypatch):
+@pytest.fixture
+def clock(runner, monkeypatch):
+    """clock(seconds) makes each update take seconds(update), of the runner's time alone; returns [the time]."""
+    advance = runner.Training.advance
+
+    def clock(seconds):
+        now = [0.0]
+
+        def ticking(training, *arguments):
+            now[0] += seconds(training.update)
+            return advance(training, *arguments)
+
+        monkeypatch.setattr(runner.Training, "advance", ticking)
+        monkeypatch.setattr(runner, "time", types.SimpleNamespace(monotonic=lambda: now[0], time=time.time))
+        monkeypatch.setattr(runner, "TIMED", 5)
+        return now
+
+    return clock
+
+
+def test_a_schedule_in_a_given_time(runner, exported, tmp_path, clock):
     """All of a long schedule, its steps left out evenly; a second process goes on with what was decided."""
-    now, advance, out = [0.0], runner.Training.advance, tmp_path / "out"
-
-    def ticking(training, *arguments):
-        now[0] += 1  # second
-        return advance(training, *arguments)
-
-    monkeypatch.setattr(runner.Training, "advance", ticking)
-    monkeypatch.setattr(runner, "time", types.SimpleNamespace(monotonic=lambda: now[0], time=time.time))
-    monkeypatch.setattr(runner, "TIMED", 5)
+    now, out = clock(lambda update: 1), tmp_path / "out"
     runner.main([str(exported), f"--output={out}", "--seconds=30", "--steps=100000", "--snapshots=1"])
     assert 20 < now[0] < 27
     plan = json.loads((out / "plan.json").read_text())
@@ -345,17 +357,9 @@ def test_a_schedule_in_a_given_time(runner, exported, tmp_path, monkeypatch):
     assert runner.Plan(out / "plan.json", 7).updates == plan["updates"]
 
 
-def test_a_schedule_whose_updates_get_slower(runner, exported, tmp_path, monkeypatch):
+def test_a_schedule_whose_updates_get_slower(runner, exported, tmp_path, clock):
     """It ends in the time all the same; one that is killed on the way goes on by what was decided."""
-    now, advance, out = [0.0], runner.Training.advance, tmp_path / "out"
-
-    def ticking(training, *arguments):
-        now[0] += min(1 + training.update / 20, 3)
-        return advance(training, *arguments)
-
-    monkeypatch.setattr(runner.Training, "advance", ticking)
-    monkeypatch.setattr(runner, "time", types.SimpleNamespace(monotonic=lambda: now[0], time=time.time))
-    monkeypatch.setattr(runner, "TIMED", 5)
+    now, out = clock(lambda update: min(1 + update / 20, 3)), tmp_path / "out"
     runner.main([str(exported), f"--output={out}", "--seconds=100", "--steps=100000", "--snapshots=4"])
     assert 70 < now[0] < 97
     plan, kept = (out / "plan.json").read_text(), runner.Plan(out / "plan.json", 0)

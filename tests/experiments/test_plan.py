@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from experiments import plan
+from experiments import plan, rows
 from experiments.parts import PARTS
 from experiments.rows import COLUMNS
 from madry_cifar import attacks
 from madry_cifar.evaluation.diagnosis import CHECKS
+from rvs_tf.defense_gan.gan import GANOptions
 from rvs_tf.defenses import Learn2Perturb
 
 FLAGS = [
@@ -24,9 +25,10 @@ FLAGS = [
     "--ot=paired",
 ]
 RUN = {"id": "digits/rvs-0/seed-0", "dataset": "digits", "row": "rvs", "seed": 0, "flags": FLAGS}
+PURIFIED = RUN | {"id": "digits/defense_gan-0/seed-0", "row": "defense_gan", "purified": True}
 CONFIG = {
-    "runs": [RUN],
-    "attacks": {name: part.attacks for name, part in PARTS.items()},
+    "runs": [RUN, PURIFIED],
+    "attacks": {name: part.attacks for name, part in PARTS.items()} | {"purified": list(rows.PURIFIED)},
     "images": 0,
     "epsilons": [0, 8, 16],
     "draws": 10,
@@ -34,14 +36,18 @@ CONFIG = {
     "diversity_images": 50,
     "diagnosis_flags": ["--max_images=50"],
     "advgan_flags": ["--epochs=3", "--max_train_images=1000"],
+    "gan_flags": ["--width=4", "--iterations=70"],
+    "purified_flags": ["--purify_restarts=2", "--purify_steps=5", "--max_images=30"],
 }
 
 
 @pytest.fixture
 def clock(monkeypatch, tmp_path):
-    """A clock for which a training step takes 2 s an image and one of an attack 0.3 s."""
+    """A clock for which a training step takes 2 s an image, one of an attack 0.3, of a GAN 0.4 and of a search 0.04."""
     monkeypatch.setattr(plan, "_training_step", lambda *_: 2.0)
     monkeypatch.setattr(plan, "_attack_step", lambda *_: 0.3)
+    monkeypatch.setattr(plan, "_gan_step", lambda options: 0.1 * options.width)
+    monkeypatch.setattr(plan, "_search_step", lambda width: 0.01 * width)
     return plan.Clock(CONFIG, tmp_path)
 
 
@@ -61,6 +67,13 @@ def clock(monkeypatch, tmp_path):
 )
 def test_work_of_a_job(clock, kind, file, seconds):
     assert clock.seconds(kind, file.format(RUN["id"])) == pytest.approx(seconds)
+
+
+def test_work_behind_a_purifier(clock):
+    """Attacks that need 0, 20 and 1 searches, and after each an image is judged by eleven."""
+    assert clock.seconds("train_gan", f"gan/{PURIFIED['id']}/trained") == pytest.approx(70 * 0.4)
+    seconds = 30 * (2 * 5 * 0.04) * (11 + 31 + 12)
+    assert clock.seconds("evaluate", f"results/{PURIFIED['id']}/white-box-table2.json") == pytest.approx(seconds)
 
 
 def test_what_is_trained_already_is_not_counted(clock, tmp_path):
@@ -108,6 +121,8 @@ def test_the_diagnosis_is_counted_as_it_counts_itself():
 
 def test_steps_are_measured():
     assert 0 < plan._attack_step(10, 1, 10) < 10
+    assert 0 < plan._gan_step(GANOptions(width=2, batch_size=4)) < 10
+    assert 0 < plan._search_step(2) < 1
 
 
 def test_a_late_step_is_timed(monkeypatch):
