@@ -65,7 +65,7 @@ def main(evaluate: str = "madry_cifar.eval", shorter: str = "") -> None:
     chief = strategies.is_chief(strategy)
     with run_folder.trained_alone(settings.train_dir) if chief else contextlib.nullcontext():
         if chief:
-            run_folder.create(settings.train_dir, run_flags, dataset.provenance)
+            run_folder.check(settings.train_dir, run_flags, dataset.provenance)
         trainer = Trainer(
             subject,
             dataset,
@@ -78,6 +78,7 @@ def main(evaluate: str = "madry_cifar.eval", shorter: str = "") -> None:
             profile_steps=profile_steps,
         )
         if chief:
+            run_folder.create(settings.train_dir, run_flags, dataset.provenance)  # now that it can be gone on with
             _announce(trainer, dataset, run_flags)
             given = flags.given(TrainSettings) | flags.given(type(trainer.method.options))
             if shorter and not trainer.step and given.keys() == {"train_dir"}:

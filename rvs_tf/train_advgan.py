@@ -75,7 +75,8 @@ def main() -> None:
     }
     del run_flags["train_dir"]
     with run_folder.trained_alone(settings.train_dir):
-        folder = run_folder.create(settings.train_dir, run_flags, dataset.provenance)
+        run_folder.check(settings.train_dir, run_flags, dataset.provenance)
+        folder = pathlib.Path(settings.train_dir)
         advgan = AdvGAN(target, options, settings.seed)
         accuracies = Accuracies(advgan, dataset, folder)
         accuracies.catch_up(steps_per_epoch)
@@ -88,6 +89,7 @@ def main() -> None:
             evaluator=lambda split, *, seed: accuracies.measure(trainer.step),
             jit_compile=bool(tf.config.list_physical_devices("GPU")),
         )
+        run_folder.create(settings.train_dir, run_flags, dataset.provenance)
         print(
             f"AdvGAN against {target_flags['defense']}, {name_of(target_flags)}, step {target_step}, on "
             f"{dataset.provenance}: {len(dataset.train)} training images, {options.epochs} epochs of {steps_per_epoch} "

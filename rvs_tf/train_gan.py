@@ -59,16 +59,17 @@ def main() -> None:
     del run_flags["train_dir"]
     data.Batches(len(dataset.train), options.batch_size, settings.seed)  # refuses one larger than the data
     with run_folder.trained_alone(settings.train_dir):
-        folder = run_folder.create(settings.train_dir, run_flags, dataset.provenance)
+        run_folder.check(settings.train_dir, run_flags, dataset.provenance)
         gan = GAN(options, settings.seed)
         trainer = Trainer(
             gan,
             dataset,
-            folder,
+            settings.train_dir,
             Schedule(**settings.pick("checkpoint_every", "keep", "log_every", "image_every"), eval_every=0),
             jit_compile=bool(tf.config.list_physical_devices("GPU")),
             steps_per_call=settings.steps_per_call,
         )
+        folder = run_folder.create(settings.train_dir, run_flags, dataset.provenance)
         print(
             f"GAN on {dataset.provenance}: {len(dataset.train)} training images, {options.iterations} iterations, "
             f"{gan.steps(0)} steps of {options.batch_size}, into {folder}",

@@ -492,3 +492,22 @@ def test_help_whose_reader_is_gone(start):
     process.stdout = None  # for the fixture, which reads what there is
     assert "Traceback" not in process.stderr.read()
     assert process.wait() == 141
+
+
+@pytest.mark.parametrize("harm", ["weights alone", "damaged"])
+def test_a_training_that_cannot_go_on_leaves_the_folder_as_it_was(invoke, copied_run, rvs_flags, harm):
+    run = copied_run
+    for path in run.glob("checkpoints/ckpt-*.index"):
+        if harm == "damaged":
+            path.write_bytes(b"")
+        elif not path.name.endswith("-40.index"):
+            path.unlink()
+        else:
+            kept = {name: tf.Variable(value) for name, value in checkpoints.read(str(path.with_suffix(""))).items()}
+            slots = (".momentum", ".m", ".v", ".count")
+            checkpoints.write(path.with_suffix(""), {n: v for n, v in kept.items() if not n.endswith(slots)})
+    before = (run / "flags.json").read_bytes()
+    status, _, err = invoke(rvs_tf.train.command, *rvs_flags, "--steps=50", f"--train_dir={run}")
+    assert status == 1
+    assert harm in err.splitlines()[-1]
+    assert (run / "flags.json").read_bytes() == before

@@ -85,17 +85,11 @@ def create(
     `elsewhere` says where and how it was trained if not by this package: see `import_xla`.
 
     Raises:
-      UsageError: when it cannot be written, or holds a run with other settings (all are named) or on other data.
+      UsageError: when it cannot be written; as `check`.
     """
     folder = pathlib.Path(train_dir)
     content = {"schema_version": SCHEMA_VERSION, "flags": flags, "provenance": provenance, **environment()}
-    if (folder / "flags.json").exists() and any(folder.glob("checkpoints/ckpt-*.index")):  # else nothing was trained
-        before = read(folder)
-        _check_same(folder, flags, before["flags"])
-        if None not in (provenance, before.get("provenance")) and provenance != before["provenance"]:
-            raise UsageError(
-                "train_dir", folder, f"was trained on other data: there {before['provenance']}, now {provenance}"
-            )
+    if before := check(train_dir, flags, provenance):
         content["provenance"] = provenance or before.get("provenance")
         earlier = {name: before.get(name) for name in ("versions", "git_revision")}
         same = all(content[name] == value for name, value in earlier.items())
@@ -108,6 +102,24 @@ def create(
     except OSError as error:
         raise UsageError("train_dir", train_dir, f"cannot be written ({error.strerror})") from None
     return folder
+
+
+def check(train_dir: str, flags: dict[str, Any], provenance: str | None = None) -> dict[str, Any] | None:
+    """What `flags.json` says of the run in a folder, if one was trained there: this one, or it is refused.
+
+    Raises:
+      UsageError: when it has other settings (all are named), or other data.
+    """
+    folder = pathlib.Path(train_dir)
+    if not (folder / "flags.json").exists() or not any(folder.glob("checkpoints/ckpt-*.index")):
+        return None  # nothing was trained
+    before = read(folder)
+    _check_same(folder, flags, before["flags"])
+    if None not in (provenance, before.get("provenance")) and provenance != before["provenance"]:
+        raise UsageError(
+            "train_dir", folder, f"was trained on other data: there {before['provenance']}, now {provenance}"
+        )
+    return before
 
 
 def _check_same(folder, flags, before):
