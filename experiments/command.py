@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from experiments import grid, plan
 from experiments.measured import Work
+from experiments.parts import PARTS
 from experiments.report import GridReport, require
 from madry_cifar import data, train
 from madry_cifar.cli import flags
@@ -50,7 +51,7 @@ def main(parts: list[str]) -> None:
     before = _read_config(work)
     for line in _changes(work, before, config):
         print(f"note: {line}", flush=True)
-    config |= _earlier(before, config)
+    config |= _with_earlier(work, before, config)
     if request.plan:
         plan.show(plan.due(work, config, snakemake_command), work, config)
         return
@@ -94,13 +95,29 @@ def _changes(work, before, config):
             )
 
 
-def _earlier(before, config):
-    """What the report shows of former calls: their rows that this call does not have, and their parts."""
-    rows = {(run["dataset"], run["row"]) for run in config["runs"]}
-    runs = [*before.get("runs", ()), *before.get("earlier_runs", ())]
-    kept = [run for run in runs if (run["dataset"], run["row"]) not in rows]
+def _with_earlier(work, before, config):
+    """What the report shows of former calls too: the parts, the rows of each, and the runs with the same settings as
+    this call's, or of other rows, that something was measured of."""
+    now = {(run["dataset"], run["row"]): run["id"].split("/")[1] for run in config["runs"]}
+    runs = {run["id"]: run for run in [*before.get("runs", ()), *before.get("earlier_runs", ())]}
+    for run in config["runs"]:
+        runs.pop(run["id"], None)
+    kept = [
+        run
+        for run in runs.values()
+        if run["id"].split("/")[1] == now.get((run["dataset"], run["row"]), run["id"].split("/")[1])
+        and (work / "results" / run["id"]).exists()
+    ]
     parts = {*config["parts"], *before.get("parts", ()), *before.get("earlier_parts", ())} - {*config["parts"]}
-    return {"earlier_runs": kept, "earlier_parts": sorted(parts)}
+    shown = {
+        part: list(dict.fromkeys([*_shown(before).get(part, ()), *_shown(config).get(part, ())])) for part in PARTS
+    }
+    return {"earlier_runs": kept, "earlier_parts": sorted(parts), "shown": shown}
+
+
+def _shown(config):
+    """The rows of each part that a configuration asked for."""
+    return config.get("shown") or {part: config["rows"][part] for part in config.get("parts", ())}
 
 
 def snakemake_command(work: pathlib.Path, config: pathlib.Path, *arguments: str, jobs: int = 1) -> list[str]:

@@ -122,8 +122,8 @@ class Work:
             raise RunError(f"{path}: damaged ({error!r})") from None
 
     def rows(self, part: str) -> list[str]:
-        """The rows that the grid was asked to measure for a part of the report."""
-        return list(self.config.get("rows", {}).get(part, ()))
+        """The rows that the grid was asked to measure for a part of the report, in former calls too."""
+        return list((self.config.get("shown") or self.config.get("rows", {})).get(part, ()))
 
     def runs_of(self, dataset: str, row: str) -> list[Run]:
         """The runs of a row, by seed."""

@@ -200,6 +200,7 @@ def _group(work, part, dataset, surrogate):
     setting = transfer_from(surrogate) if surrogate else WHITE_BOX
     number = PARTS[part].number
     seeds = {row: work.runs_of(dataset, row) for row in work.rows(part) if row != surrogate}
+    seeds = {row: runs for row, runs in seeds.items() if runs}
     measured = {
         row: [m for run in runs for m in work.at_epsilon(run, surrogate).values()] for row, runs in seeds.items()
     }

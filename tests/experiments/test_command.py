@@ -6,9 +6,11 @@ import socket
 import sys
 
 import pytest
+from work_folder import WorkFolder
 
 from experiments import all as everything
-from experiments import command, table2
+from experiments import command, statement, table2, table4, tables
+from experiments.measured import Work
 
 SMALL = ("--depth=10", "--width=1", "--steps=4", "--learning_rate_boundaries=2,3")
 
@@ -120,3 +122,60 @@ def test_missing_data_are_told_before_anything_is_timed_or_trained(invoke, tmp_p
     flags = ("--dataset=cifar10", f"--data_dir={tmp_path}", f"--work_dir={work}", "--defenses=natural")
     assert refused(invoke(table2.command, *SMALL, *flags, *plan), message)
     assert not work.exists()
+
+
+@pytest.fixture
+def measured(invoke, tmp_path, monkeypatch):
+    """measured(command, *flags) calls a command, whose jobs only write a result for each run; the table's rows, each
+    with its line of measured numbers, as the report shows them then."""
+    work = tmp_path / "work"
+
+    def jobs(folder, *_):
+        results = WorkFolder(tmp_path / "elsewhere", dataset="digits")
+        config = json.loads((folder / "config.json").read_text())
+        results.folder, results.runs = folder, {(run["row"], run["seed"]): run for run in config["runs"]}
+        for row, seed in results.runs:
+            results.white_box(row, {"natural": 50 + seed}, seed, part=config["parts"][0])
+
+    def measured(command, *flags):
+        status, _, err = invoke(command, *SMALL, f"--work_dir={work}", *flags)
+        assert status == 0, err
+        read = Work(work)
+        (group,) = tables.build(read, "table2", statement.build(read)).groups
+        return {row.name: row.kind_label("measured") for row in group.rows if row.planned}
+
+    monkeypatch.setattr(command, "_snakemake", jobs)
+    return measured
+
+
+def test_a_table_keeps_the_rows_and_seeds_of_former_calls(measured):
+    assert measured(table2.command, "--defenses=natural,at", "--seeds=2") == {
+        "natural": "measured, 2 seeds",
+        "at": "measured, 2 seeds",
+    }
+    assert measured(table2.command, "--defenses=rvs") == {
+        "natural": "measured, 2 seeds",
+        "at": "measured, 2 seeds",
+        "rvs": "measured",
+    }
+    everything = measured(table2.command, "--defenses=natural")
+    assert everything == measured(table4.command) | {"rvs": "measured"}
+    assert everything["natural"] == "measured, 2 seeds"
+
+
+def test_a_row_with_other_settings_takes_the_place_of_the_former(measured):
+    assert measured(table2.command, "--defenses=natural,at", "--seeds=2")["at"] == "measured, 2 seeds"
+    assert measured(table2.command, "--defenses=at", "--attack_steps=3") == {
+        "natural": "measured, 2 seeds",
+        "at": "measured",
+    }
+
+
+def test_a_row_that_nothing_was_measured_of_is_not_kept(measured, monkeypatch):
+    with monkeypatch.context() as nothing:
+        nothing.setattr(command, "_snakemake", lambda *_: None)
+        assert measured(table2.command, "--defenses=natural,at") == {
+            "natural": "measured: not yet",
+            "at": "measured: not yet",
+        }
+    assert measured(table2.command, "--defenses=rvs") == {"rvs": "measured"}
