@@ -75,7 +75,7 @@ def _content(work, statement, contents, folder) -> dict[str, Any]:
         "training_time": f"{duration(sum(seconds))} in {len(seconds)} runs" if seconds else "",
         "tables": tables,
         "counts": _counts(tables),
-        "figures": [(figure, *inline(folder / f"{figure.part}.png")) for figure in figures],
+        "figures": [(figure, *inline((folder / f"{figure.part}.png").read_bytes())) for figure in figures],
         "missing": [part for part in work.parts if part not in contents],
         "galleries": gallery.entries(work, folder / "gallery"),
         "attacks": _attacks(measured),
@@ -108,9 +108,8 @@ def _counts(tables):
     return {"planned": len(cells), "measured": sum(bool(cell.measured) for cell in cells)}
 
 
-def inline(path: pathlib.Path) -> tuple[str, int]:
+def inline(content: bytes) -> tuple[str, int]:
     """A PNG as a URL that holds it, and the width in CSS pixels at which its letters are as large as the page's."""
-    content = path.read_bytes()
     return "data:image/png;base64," + base64.b64encode(content).decode(), int.from_bytes(content[16:20], "big") // 2
 
 
@@ -166,7 +165,7 @@ def _diagnosis(work, run):
         "label": row_of(run.row).label,
         "run": f"{row_of(run.row).label}, {dataset_of(run.dataset).label}, seed {run.seed}",
         "surrogate": row_of(surrogate).label if surrogate else "none",
-        "plot": inline(plot) if plot and plot.exists() else None,
+        "plot": inline(plot.read_bytes()) if plot and plot.exists() else None,
     }
 
 

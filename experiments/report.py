@@ -56,7 +56,7 @@ def main() -> None:
     """Writes what the flags say."""
     settings = flags.read(ReportSettings)
     if settings.runs:
-        require("jinja2", what="--runs needs")
+        require("jinja2", "matplotlib", what="--runs needs")
         of_runs = RunReport(settings.runs)
         written = of_runs.write(pathlib.Path(settings.output))
         of_runs.show()

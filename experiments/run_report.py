@@ -101,10 +101,15 @@ class RunReport:
         return sorted(contents, key=lambda content: content.get("checkpoint", 0))
 
     def write(self, folder: pathlib.Path) -> list[pathlib.Path]:
-        """Writes runs.html and runs.csv into a folder; returns their paths."""
-        from experiments import run_page
+        """Writes runs.html, runs.csv and, for tables with several sizes, plots into a folder; returns their paths."""
+        from experiments import run_page, run_plot
 
-        files = {"runs.html": run_page.render(self), "runs.csv": self.csv()}
+        plots = {
+            f"steps-{number}.png": run_plot.png(table)
+            for number, table in enumerate(self.tables, start=1)
+            if run_plot.has_sizes(table)
+        }
+        files = {"runs.html": run_page.render(self, plots), "runs.csv": self.csv(), **plots}
         for name, content in files.items():
             write_file(folder / name, content)
         return [folder / name for name in files]

@@ -8,7 +8,7 @@ import pytest
 from parsed_page import Page
 from work_folder import png
 
-from experiments import report
+from experiments import report, run_plot
 from experiments.run_report import RunReport
 from madry_cifar.attacks.registry import attack
 from madry_cifar.evaluation import results
@@ -136,3 +136,57 @@ def test_what_cannot_be_reported_on(make_run, invoke, tmp_path):
         assert (status, out, err.count("\n")) == (2, "", 1)
         assert words in err
         assert not (tmp_path / "out").exists()
+
+
+def sized(make_run, name, step, right, **changes):
+    """A run of this length, by the name of its folder, with a results file."""
+    flags = {"epsilon": 8.0, "steps": step, "seed": 0, "keep": 3} | changes.pop("training_flags", {})
+    return make_run(name, right, checkpoint=step, training_flags=flags, classifier_sha256=name, **changes)
+
+
+def test_runs_of_several_sizes_are_curves_over_steps(make_run, reported, tmp_path):
+    rvs = {"defense": "rvs"}
+    folders = [
+        sized(make_run, "long", 400, {"natural": 18, "pgd-20": 8}, **rvs, training_flags={"keep": 1}),
+        sized(make_run, "short", 100, {"natural": 12, "pgd-20": 3}, **rvs),
+        sized(make_run, "again", 400, {"natural": 16}, **rvs, training_flags={"seed": 1}),
+        sized(make_run, "wide", 400, {"pgd-20": 9}, **rvs, network="WRN-10-2"),
+        sized(make_run, "once", 400, {"pgd-20": 5}, defense="at"),
+    ]
+    shown = run_plot.curves(RunReport(map(str, folders)).tables[0])
+    assert {label: list(curve.points("natural")) for label, curve in shown.items() if "WRN-10-1" in label} == {
+        "RvS, WRN-10-1": [
+            (100, 60.0, pytest.approx(100 * (0.6 * 0.4 / 20) ** 0.5)),
+            (400, 85.0, pytest.approx(50**0.5)),
+        ],
+        "AT, WRN-10-1": [],
+    }
+    assert [step for step, *_ in shown["RvS, WRN-10-1"].points("pgd-20")] == [100, 400]
+    assert [accuracy for _, accuracy, _ in shown["RvS, WRN-10-2"].points("pgd-20")] == [45.0]
+    _, err, page, _ = reported(*folders)
+    assert not err
+    assert "Accuracy over the steps of training" in page.sections["table-1"]
+    assert (tmp_path / "out" / "steps-1.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_runs_with_other_settings_are_no_point_of_the_same_curve(make_run):
+    """Their mean would be a number of neither."""
+    folders = [
+        sized(make_run, "short", 100, {"pgd-20": 3}, defense="rvs"),
+        sized(make_run, "ot", 400, {"pgd-20": 8}, defense="rvs", training_flags={"generator_loss": "ot"}),
+        sized(make_run, "xent", 400, {"pgd-20": 2}, defense="rvs", training_flags={"generator_loss": "xent"}),
+        sized(make_run, "larger", 400, {"pgd-20": 2}, defense="rvs", training_flags={"epsilon": 16.0}),
+    ]
+    shown = run_plot.curves(RunReport(map(str, folders)).tables[0])
+    assert {label: [accuracy for _, accuracy, _ in curve.points("pgd-20")] for label, curve in shown.items()} == {
+        "RvS, WRN-10-1, epsilon=8.0": [15.0],
+        "RvS, WRN-10-1, epsilon=8.0, generator_loss=ot": [40.0],
+        "RvS, WRN-10-1, epsilon=8.0, generator_loss=xent": [10.0],
+        "RvS, WRN-10-1, epsilon=16.0": [10.0],
+    }
+
+
+def test_runs_of_one_size_have_no_plot(make_run, reported, tmp_path):
+    page = reported(make_run("rvs", {"pgd-20": 7}), make_run("at", {"pgd-20": 7}))[2]
+    assert "steps of training" not in page.sections["table-1"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["runs.csv", "runs.html"]
