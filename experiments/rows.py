@@ -186,6 +186,7 @@ FAMILIES = {
 PURIFIED = {"natural": 0, "bpda-pgd-20": 20, "latent-100": 1}
 COLUMNS = {  # of Table II beside the paper's
     "paper": (),
+    "autoattack": ("autoattack",),
     "extended": ("pgd-100x10", "multitargeted", "apgd-ce", "apgd-t", "fab-t", "square", "cw-l2-100", "autoattack"),
 }
 

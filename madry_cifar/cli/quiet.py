@@ -45,8 +45,8 @@ def hold_back_stderr():
 
 @contextlib.contextmanager
 def ended_by_interrupt(stderr: int):
-    """SIGINT ends the process meanwhile, unless it is ignored, with a line to this file descriptor: code that is imported
-    may catch a KeyboardInterrupt and go on."""
+    """Unless it is ignored, SIGINT ends the process meanwhile, with a line to this file descriptor: a KeyboardInterrupt
+    may be caught by what is imported."""
 
     def end(number, _):
         with contextlib.suppress(OSError):

@@ -181,6 +181,9 @@ def test_columns_of_table_2(configure):
     added = [name for name in extended["attacks"]["table2"] if name not in paper["attacks"]["table2"]]
     assert added == ["pgd-100x10", "multitargeted", "apgd-ce", "apgd-t", "fab-t", "square", "cw-l2-100", "autoattack"]
     assert {**extended["attacks"], "table2": paper["attacks"]["table2"]} == paper["attacks"]
+    strongest = configure(*SMALL, "--columns=autoattack", parts=["table2", "table3"])
+    assert strongest == {**paper, "attacks": {**paper["attacks"], "table2": strongest["attacks"]["table2"]}}
+    assert strongest["attacks"]["table2"] == [*paper["attacks"]["table2"], "autoattack"]
 
 
 @pytest.mark.parametrize(("images", "diagnosed"), [(0, 1000), (300, 300), (5000, 1000)])
