@@ -52,8 +52,8 @@ class GridSettings(Settings):
     )
     columns: str = option(
         "paper",
-        "of Table II: paper; autoattack, which adds that; or extended, by it and other strong attacks, with a diagnosis "
-        "of masked gradients for each run",
+        "of Table II: paper; autoattack, which adds that; or extended, by that and other strong attacks, with a "
+        "diagnosis of masked gradients for each run",
         choices=COLUMNS,
     )
     seeds: int = option(1, "trainings of each row, with seeds from 0; tables show mean ± std", minimum=1)
