@@ -72,3 +72,29 @@ def test_every_number_has_its_origin(cells):
     for cell in measured:
         for name in ("measured_seeds", "measured_runs", "measured_images", "measured_git_revision"):
             assert cell[name] != "", f"{cell['row']}, {cell['attack']}: no {name}"
+
+
+CLAIMS = {  # how each begins: the cells that it tells, in this order, as published and as measured here
+    "RvS keeps the natural accuracy": 2 * [[("rvs", "natural"), ("at", "natural"), ("natural", "natural")]],
+    "under PGD-20 RvS holds better": 2 * [[("rvs", "pgd-20"), ("at", "pgd-20")]],
+    "so it is robust": [[], [("rvs", "autoattack"), ("at", "pgd-20"), ("at", "autoattack")]],
+    "the classifier has to pay for D": [[("noreg_ot", "pgd-20")], [("noreg_ot", "pgd-20"), ("rvs", "pgd-20")]],
+    "D is a better reward": 2 * [[("rvs", "pgd-20"), ("otreg_xent", "pgd-20")]],
+    "AdvGAN takes more": 2 * [[("rvs", "natural", "advgan"), ("at", "natural", "advgan")]],  # differences
+}
+
+
+def test_the_claims(cells):
+    """The first table: its numbers are in its claims and its evidence, in their order."""
+    text = (RESULTS / "README.md").read_text()
+    (table,) = re.findall(r"^\| claim of the paper.*?(?=^$)", text, re.M | re.S)
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+    assert len(lines) == len(CLAIMS)
+    for (claim, _, evidence), (start, told) in zip(lines, CLAIMS.items(), strict=True):
+        assert claim.startswith(start)
+        for said, kind, places in ((claim, "published", told[0]), (evidence, "measured", told[1])):
+            numbers = iter(re.findall(r"\d+(?:\.\d+)?", said))
+            for row, *attacks in places:
+                first, *then = (float(cells[row, attack][kind]) for attack in attacks)
+                number = f"{first - then[0]:.0f}" if then else f"{first:.1f}"
+                assert number in numbers, f"{start}: {number}, {row} under {attacks[-1]}, is not in its place: {said}"
