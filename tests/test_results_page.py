@@ -3,6 +3,7 @@
 import csv
 import pathlib
 import re
+from decimal import ROUND_HALF_UP, Decimal
 
 import pytest
 
@@ -95,6 +96,7 @@ def test_the_claims(cells):
         for said, kind, places in ((claim, "published", told[0]), (evidence, "measured", told[1])):
             numbers = iter(re.findall(r"\d+(?:\.\d+)?", said))
             for row, *attacks in places:
-                first, *then = (float(cells[row, attack][kind]) for attack in attacks)
-                number = f"{first - then[0]:.0f}" if then else f"{first:.1f}"
+                first, *then = (Decimal(cells[row, attack][kind]) for attack in attacks)
+                value, places_after = (first - then[0], "1") if then else (first, "0.1")
+                number = str(value.quantize(Decimal(places_after), ROUND_HALF_UP))
                 assert number in numbers, f"{start}: {number}, {row} under {attacks[-1]}, is not in its place: {said}"
