@@ -2,7 +2,8 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from experiments import published
@@ -10,6 +11,8 @@ from experiments.measured import Measurement, Run, Work, binomial_error
 from experiments.rows import WHITE_BOX, column_of, dataset_of, row_of, setting_label
 from madry_cifar.runs.run_folder import MAY_CHANGE
 
+# of a protocol: what differs from run to run
+OF_A_RUN = ("accuracy_by_checkpoint", "accuracy_after", "checkpoint", "train_dir", "selection")
 TOLERANCE = 0.3  # points by which accuracy may rise with steps or ε
 NOISE = 2  # standard errors
 ROUNDING = 1e-6  # of accuracies that are shares of whole images
@@ -45,7 +48,7 @@ def check_table(work: Work, part: str, groups: Sequence) -> list[Remark]:
     """What the numbers of a table, its `tables.Group`s, show."""
     checks = {
         "table2": (_steps_measured, _steps_published, _ladder),
-        "table3": (_black_box_measured, _black_box_published),
+        "table3": (_black_box_measured, _black_box_published, _surrogates),
     }
     remarks = [remark for group in groups for cell in group.cells() for remark in _unlike(group, cell)]
     for check in checks.get(part, ()):
@@ -63,6 +66,15 @@ def check_epsilons(run: Run, measured: Sequence[Measurement], natural: Measureme
             text = f"{m.accuracy:.2f} % at ε = 0, but {natural.accuracy:.2f} % without an attack: they must be the same"
             remarks.append(Remark("warning", "measured", _name(run), text))
     return remarks
+
+
+def check_diversity(subject: str, contents: Sequence[Mapping]) -> list[Remark]:
+    """Seeds averaged in Figure 3, the contents of their `diversity.json`, that differ in more than the seed."""
+    return [
+        Remark("warning", "measured", subject, f"the mean is over runs that differ in {name}: {', '.join(values)}")
+        for name in ("network", "provenance", "split", "images", "draws")
+        if len(values := dict.fromkeys(str(content[name]) for content in contents)) > 1
+    ]
 
 
 def check_work(work: Work) -> list[Remark]:
@@ -213,7 +225,23 @@ def _unlike(group, cell):
 def _settings(m):
     about = {name: m.about[name] for name in ("network", "checkpoint", "provenance", "split")}
     flags = {f"--{name}": value for name, value in m.about["training_flags"].items()}
-    return about | {"images": m.images} | {f: v for f, v in flags.items() if f[2:] not in {"seed", *MAY_CHANGE}}
+    flags = {f: v for f, v in flags.items() if f[2:] not in {"seed", "starts_from", *MAY_CHANGE}}
+    attack = {f"the attack's {name}": value for name, value in m.protocol.items() if name not in OF_A_RUN}
+    purifier = {f"the purifier's {name}": v for name, v in (m.about.get("purification") or {}).items() if name != "gan"}
+    return about | {"images": m.images, "surrogate": _surrogate(m)} | flags | attack | purifier
+
+
+def _surrogate(m):
+    """The training that an attack was made on, but for its seed."""
+    return pathlib.PurePath(m.surrogate["train_dir"]).parent.name if m.surrogate else None
+
+
+def _surrogates(work, group):
+    """Rows of a table that were attacked by images made on different trainings of its surrogate."""
+    made_on = sorted({_surrogate(m) for cell in group.cells() for m in cell.measured if m.surrogate})
+    if len(made_on) > 1:
+        text = f"its rows are attacked on networks that differ in more than the seed: {', '.join(made_on)}"
+        yield Remark("warning", "measured", group.title, text)
 
 
 def _name(run):

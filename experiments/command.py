@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 
 from experiments import grid, plan
 from experiments.measured import Work
-from experiments.parts import PARTS
 from experiments.report import GridReport, require
 from madry_cifar import data, train
 from madry_cifar.cli import flags
@@ -84,7 +83,8 @@ def _changes(work, before, config):
     if before.get("profile", config["profile"]) != config["profile"]:
         reason = f"holds the results of --profile={before['profile']}, which are not mixed with those of "
         raise UsageError("work_dir", work, f"{reason}--profile={config['profile']}; choose another folder")
-    earlier = {(run["dataset"], run["row"]): run for run in before.get("runs", ())}
+    earlier = [*before.get("runs", ()), *before.get("earlier_runs", ())]
+    earlier = {(run["dataset"], run["row"]): run for run in reversed(earlier)}
     for run in config["runs"]:
         other = earlier.pop((run["dataset"], run["row"]), run)
         if other["id"].split("/")[1] != run["id"].split("/")[1]:
@@ -96,28 +96,25 @@ def _changes(work, before, config):
 
 
 def _with_earlier(work, before, config):
-    """What the report shows of former calls too: the parts, the rows of each, and the runs with the same settings as
-    this call's, or of other rows, that something was measured of."""
-    now = {(run["dataset"], run["row"]): run["id"].split("/")[1] for run in config["runs"]}
-    runs = {run["id"]: run for run in [*before.get("runs", ()), *before.get("earlier_runs", ())]}
-    for run in config["runs"]:
-        runs.pop(run["id"], None)
-    kept = [
-        run
-        for run in runs.values()
-        if run["id"].split("/")[1] == now.get((run["dataset"], run["row"]), run["id"].split("/")[1])
-        and (work / "results" / run["id"]).exists()
-    ]
+    """What the report shows of former calls too: parts, the rows of each, and runs that something was measured of, the
+    latest first."""
+    ids = {run["id"] for run in config["runs"]}
+    runs = [*before.get("runs", ()), *before.get("earlier_runs", ())]
+    kept = [run for run in runs if run["id"] not in ids and _is_measured(work / "results" / run["id"])]
     parts = {*config["parts"], *before.get("parts", ()), *before.get("earlier_parts", ())} - {*config["parts"]}
-    shown = {
-        part: list(dict.fromkeys([*_shown(before).get(part, ()), *_shown(config).get(part, ())])) for part in PARTS
-    }
+    then, now = _shown(before), _shown(config)
+    shown = {part: list(dict.fromkeys([*then.get(part, ()), *now.get(part, ())])) for part in then | now}
     return {"earlier_runs": kept, "earlier_parts": sorted(parts), "shown": shown}
 
 
+def _is_measured(folder):
+    return any(folder.glob("*.json")) or any(folder.glob("*.npz"))
+
+
 def _shown(config):
-    """The rows of each part that a configuration asked for."""
-    return config.get("shown") or {part: config["rows"][part] for part in config.get("parts", ())}
+    """The rows of each part that a configuration, or one before it, asked for."""
+    parts = [*config.get("parts", ()), *config.get("earlier_parts", ())]
+    return config.get("shown") or {part: config["rows"][part] for part in parts if part in config.get("rows", {})}
 
 
 def snakemake_command(work: pathlib.Path, config: pathlib.Path, *arguments: str, jobs: int = 1) -> list[str]:

@@ -125,7 +125,7 @@ def _origin(measured):
 
 
 def _diversity(work, dataset, name):
-    series, lines = [], []
+    series, lines, remarks = [], [], []
     for row in work.rows("figure3"):
         runs = [run for run in work.runs_of(dataset, row) if work.diversity(run)]
         if not runs:
@@ -141,7 +141,8 @@ def _diversity(work, dataset, name):
         curves = [_distance_curve(row, variant, contents, origin) for variant in NOISE]
         series += curves
         lines.append(_distances_in_words(curves[0], contents, row))
-    return [Panel(dataset, name, series)], "; ".join(lines) or about([]), []
+        remarks += checks.check_diversity(f"{name}, {row_of(row).label}", contents)
+    return [Panel(dataset, name, series)], "; ".join(lines) or about([]), remarks
 
 
 def _distance_curve(row, variant, contents, origin):

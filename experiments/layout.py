@@ -56,6 +56,12 @@ def measured(config: dict, part: str) -> list[str]:
     return files
 
 
+def shown(config: dict, part: str) -> list:
+    """The rows that a table or figure shows, and the runs of former calls among what it is made of."""
+    rows = config.get("shown", {}).get(part) or config["rows"][part]
+    return [rows, *sorted(run["id"] for run in config.get("earlier_runs", ()) if run["row"] in rows)]
+
+
 def diagnoses(config: dict) -> list[str]:
     """The files of the diagnoses of masked gradients that the report shows; none but with the extended columns."""
     if "diagnosis_flags" not in config or "table2" not in config["parts"]:

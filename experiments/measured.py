@@ -29,6 +29,11 @@ class Run:
     seed: int
     flags: tuple[str, ...]
 
+    @property
+    def settings(self) -> str:
+        """What the runs of a row share that differ in their seed alone: the row, and the hash of its settings."""
+        return self.id.rpartition("/")[0]
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -89,7 +94,7 @@ class Work:
     Attributes:
       folder: where it is.
       config: the content of `config.json`.
-      runs: the trainings of the grid, those of former calls too.
+      runs: the trainings of the grid, those of former calls too: of each row those with the settings given last.
       parts: the tables and figures that it was asked for.
       problems: files that could not be used, a line each.
 
@@ -108,10 +113,12 @@ class Work:
             if self.config["schema_version"] != SCHEMA_VERSION:
                 raise ValueError(f"schema version {self.config['schema_version']}, this program knows {SCHEMA_VERSION}")
             self.profile = str(self.config["profile"])
-            self.runs = [
+            runs = [
                 Run(run["id"], run["dataset"], run["row"], int(run["seed"]), tuple(run.get("flags", ())))
                 for run in [*self.config["runs"], *self.config.get("earlier_runs", ())]
             ]
+            settings = {(run.dataset, run.row): run.settings for run in reversed(runs)}
+            self.runs = [run for run in runs if run.settings == settings[run.dataset, run.row]]
             self.datasets = list(dict.fromkeys([*self.config["datasets"], *(run.dataset for run in self.runs)]))
             self.parts = [*self.config.get("parts", ()), *self.config.get("earlier_parts", ())]
         except (FileNotFoundError, NotADirectoryError):
@@ -123,7 +130,7 @@ class Work:
 
     def rows(self, part: str) -> list[str]:
         """The rows that the grid was asked to measure for a part of the report, in former calls too."""
-        return list((self.config.get("shown") or self.config.get("rows", {})).get(part, ()))
+        return list(self.config.get("shown", {}).get(part) or self.config.get("rows", {}).get(part, ()))
 
     def runs_of(self, dataset: str, row: str) -> list[Run]:
         """The runs of a row, by seed."""

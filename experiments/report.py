@@ -2,7 +2,7 @@
 
   python -m experiments.report --work_dir=WORK                       every part that the grid was asked for, and html
   python -m experiments.report --work_dir=WORK --parts=table2,figure2
-  python -m experiments.report --runs=runs/rvs,runs/at               runs made by hand: runs.html, runs.csv in --output
+  python -m experiments.report --runs=runs/rvs,runs/at               runs made by hand: runs.html, runs.csv, plots
 
 The tables (.md, .csv, .tex, .json), figures (.png, .pdf, .csv) and report.html go into WORK/report; nothing is
 trained or measured. The part html gathers the parts that are there, writes each run's RobustBench model_info, and

@@ -1,7 +1,7 @@
 """A plot of runs by their folders: accuracy over the steps of training, a curve for each network of each defence.
 
-It shows how an answer changes with the size of network and training, from runs that differ in these, or from
-checkpoints of one run. Runs that differ in anything else are curves of their own.
+It shows how an answer changes with the size of network and training, from runs that differ in these. What differs in
+anything else is a curve of its own, the checkpoints on a run's way too, before the end of its training.
 """
 
 import io
@@ -20,35 +20,38 @@ from experiments.plots import COLOURS, LINES, MARKERS, SIZE, STYLE
 from experiments.rows import column_of, row_of
 from experiments.run_report import RunRow, RunTable
 from madry_cifar.evaluation.results import purified_by
-from madry_cifar.runs.run_folder import MAY_CHANGE
+from madry_cifar.runs.run_folder import ADDED, MAY_CHANGE
 
-LENGTH = MAY_CHANGE | {"seed", "learning_rate_boundaries", "learning_rate_epochs"}  # of a training, and its seed
+LENGTH = ("steps", "epochs", "learning_rate_boundaries", "learning_rate_epochs")
 COLUMNS = 3
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Checkpoints of runs that differ in their length and seed alone: what was measured of them, by step.
+    """Checkpoints of runs that differ in the length of their training and in their seed alone.
 
     Attributes:
       settings: the other flags of their training.
+      rows: by step, and there by the flags that make the length.
     """
 
     defense: str
     network: str
     settings: dict[str, Any]
-    rows: dict[int, list[RunRow]]
+    rows: dict[tuple[int, str], list[RunRow]]
 
     def points(self, attack: str) -> Iterator[tuple[int, float, float]]:
         """Step, accuracy in percent, and what it is uncertain by: the standard error from the number of images of one
-        run, the standard deviation between several."""
-        for step, rows in sorted(self.rows.items()):
-            entries = [row.entries[attack] for row in rows if attack in row.entries]
-            accuracies = [entry["accuracy"] for entry in entries]
-            if len(accuracies) > 1:
+        run, the standard deviation between several that differ in their seed alone."""
+        for (step, _), rows in sorted(self.rows.items()):
+            measured = [row for row in rows if attack in row.entries]
+            seeds = {row.about["training_flags"].get("seed") for row in measured}
+            accuracies = [row.entries[attack]["accuracy"] for row in measured]
+            if len(accuracies) == len(seeds) > 1:
                 yield step, statistics.mean(accuracies), statistics.stdev(accuracies)
-            elif accuracies:
-                yield step, accuracies[0], binomial_error(accuracies[0], entries[0]["images"])
+            else:
+                for row, accuracy in zip(measured, accuracies, strict=True):
+                    yield step, accuracy, binomial_error(accuracy, row.entries[attack]["images"])
 
 
 def curves(table: RunTable) -> dict[str, Curve]:
@@ -58,11 +61,14 @@ def curves(table: RunTable) -> dict[str, Curve]:
     for row in table.rows:
         if "checkpoint" not in row.about:  # a model from elsewhere
             continue
-        settings = {name: v for name, v in row.about["training_flags"].items() if name not in LENGTH}
+        step, flags = row.about["checkpoint"], ADDED | row.about["training_flags"]
+        settings = {n: v for n, v in flags.items() if n not in {"seed", "starts_from", *LENGTH, *MAY_CHANGE}}
         settings |= {"purified_by": purified_by(row.about)} if purified_by(row.about) else {}
+        settings |= {"run": row.folder} if step < flags.get("steps", step) else {}
         curve = Curve(row.about["defense"], row.about["network"], settings, {})
         curve = alike.setdefault(json.dumps(vars(curve), sort_keys=True), curve)
-        curve.rows.setdefault(row.about["checkpoint"], []).append(row)
+        length = json.dumps([flags.get(name) for name in LENGTH])
+        curve.rows.setdefault((step, length), []).append(row)
     return {_label(curve, alike.values()): curve for curve in alike.values()}
 
 
@@ -73,25 +79,27 @@ def _label(curve, others):
     return ", ".join([row_of(curve.defense).label, curve.network, *own])
 
 
-def has_sizes(table: RunTable) -> bool:
-    """Whether a defence of the table is there with several networks or lengths of training."""
-    sizes = {(c.defense, c.network, step) for c in curves(table).values() for step in c.rows}
-    return len(sizes) > len({defense for defense, *_ in sizes})
+def panels(table: RunTable) -> list[str]:
+    """The attacks that a defence of the table was measured under with several networks or lengths of training."""
+    shown = []
+    for attack in table.attacks:
+        sizes = {(c.defense, c.network, step) for c in curves(table).values() for step, *_ in c.points(attack)}
+        if len(sizes) > len({defense for defense, *_ in sizes}):
+            shown.append(attack)
+    return shown
 
 
 def png(table: RunTable) -> bytes:
-    """The plot: a panel for each attack that was measured at more than one point."""
-    shown = curves(table)
-    panels = [a for a in table.attacks if sum(len(list(curve.points(a))) for curve in shown.values()) > 1]
-    defenses, networks = (
-        list(dict.fromkeys(getattr(c, name) for c in shown.values())) for name in ("defense", "network")
-    )
-    columns = min(COLUMNS, len(panels))
-    rows = -(-len(panels) // columns)
+    """The plot: a panel for each of `panels`, of which there must be one."""
+    shown, attacks = curves(table), panels(table)
+    columns = min(COLUMNS, len(attacks))
+    rows = -(-len(attacks) // columns)
+    defenses = list(dict.fromkeys(curve.defense for curve in shown.values()))
+    networks = list(dict.fromkeys(curve.network for curve in shown.values()))
     with matplotlib.rc_context(STYLE):
         sheet = Sheet(figsize=(SIZE[0] * columns * 0.8, SIZE[1] * rows * 0.8 + 0.9), layout="constrained")
         handles = {}
-        for place, attack in enumerate(panels, start=1):
+        for place, attack in enumerate(attacks, start=1):
             axes = sheet.add_subplot(rows, columns, place)
             axes.set_title("no attack" if attack == "natural" else column_of(attack).label)
             for number, (label, curve) in enumerate(shown.items()):
@@ -101,7 +109,7 @@ def png(table: RunTable) -> bytes:
                     style |= {"marker": MARKERS[networks.index(curve.network) % len(MARKERS)], "capsize": 2}
                     style |= {"linestyle": LINES[number % len(LINES)], "linewidth": 1.2}
                     handles[label] = axes.errorbar(*zip(*points, strict=True), **style)
-            _scale(axes, sorted({step for curve in shown.values() for step in curve.rows}))
+            _scale(axes, sorted({step for curve in shown.values() for step, *_ in curve.points(attack)}))
             axes.set(xlabel="training step", ylabel="accuracy %" if place % columns == 1 or columns == 1 else None)
             axes.set_ylim(bottom=0)
         sheet.legend(handles.values(), handles, loc="outside lower center", ncols=min(3, len(handles)))
@@ -112,7 +120,7 @@ def png(table: RunTable) -> bytes:
 
 def _scale(axes, steps):
     """The axis of steps: in multiples where they lie far apart, with a mark at each if they are few."""
-    if steps[-1] > 5 * max(1, steps[0]):
+    if 0 < 5 * steps[0] < steps[-1]:
         axes.set_xscale("log")
     if len(steps) <= 5:
         axes.set_xticks(steps)

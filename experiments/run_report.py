@@ -107,8 +107,10 @@ class RunReport:
         plots = {
             f"steps-{number}.png": run_plot.png(table)
             for number, table in enumerate(self.tables, start=1)
-            if run_plot.has_sizes(table)
+            if run_plot.panels(table)
         }
+        for path in folder.glob("steps-*.png"):  # of a report before, whose tables may be others
+            path.unlink()
         files = {"runs.html": run_page.render(self, plots), "runs.csv": self.csv(), **plots}
         for name, content in files.items():
             write_file(folder / name, content)

@@ -5,7 +5,7 @@ import math
 import pytest
 from work_folder import WorkFolder
 
-from experiments import checks, statement, tables
+from experiments import checks, figures, statement, tables
 from experiments.measured import Work
 
 
@@ -172,3 +172,35 @@ def test_one_checkpoint_for_all_numbers_of_a_run(grid):
     grid.diagnosis("rvs", {"square": "ok"}, checkpoint=6000)
     (remark,) = checks.check_work(Work(grid.folder))
     assert "4000, 6000" in remark.text
+
+
+def test_seeds_under_unlike_attacks_are_told(grid):
+    for seed, steps in enumerate((20, 10)):
+        grid.white_box("rvs", {"pgd-20": 50.0}, seed=seed)
+        path = grid.path("rvs", "white-box-table2.json", seed)
+        path.write_text(path.read_text().replace('"steps": 20', f'"steps": {steps}'))
+    (remark,) = remarks(grid, "table2")
+    assert remark.text == "the mean is over runs that differ in the attack's steps: 20, 10"
+
+
+def test_images_made_on_unlike_surrogates_are_told(grid):
+    grid.transfer("rvs", "at", {"pgd-20": 50.0}, seed=0)
+    grid.transfer("rvs", "at", {"pgd-20": 50.0}, seed=1)
+    assert remarks(grid, "table3") == []
+    path = grid.path("rvs", "from-at.json", 1)
+    path.write_text(path.read_text().replace("at-0a1b2c3d", "at-ffffffff"))
+    told = {remark.text for remark in remarks(grid, "table3")}
+    assert told == {
+        "the mean is over runs that differ in surrogate: at-0a1b2c3d, at-ffffffff",
+        "its rows are attacked on networks that differ in more than the seed: at-0a1b2c3d, at-ffffffff",
+    }
+
+
+def test_seeds_of_figure_3_that_are_unlike_are_told(grid):
+    for seed in (0, 1):
+        grid.diversity("rvs", {400: (0.2, 0.1)}, seed)
+    path = grid.path("rvs", "diversity.json", 1)
+    path.write_text(path.read_text().replace('"draws": 100', '"draws": 10'))
+    work = Work(grid.folder)
+    (remark,) = figures.build(work, "figure3", statement.build(work)).remarks
+    assert (remark.level, remark.text) == ("warning", "the mean is over runs that differ in draws: 100, 10")

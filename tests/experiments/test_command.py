@@ -141,8 +141,8 @@ def measured(invoke, tmp_path, monkeypatch):
         status, _, err = invoke(command, *SMALL, f"--work_dir={work}", *flags)
         assert status == 0, err
         read = Work(work)
-        (group,) = tables.build(read, "table2", statement.build(read)).groups
-        return {row.name: row.kind_label("measured") for row in group.rows if row.planned}
+        groups = {group.dataset: group for group in tables.build(read, "table2", statement.build(read)).groups}
+        return {row.name: row.kind_label("measured") for row in groups["digits"].rows if row.planned}
 
     monkeypatch.setattr(command, "_snakemake", jobs)
     return measured
@@ -158,9 +158,8 @@ def test_a_table_keeps_the_rows_and_seeds_of_former_calls(measured):
         "at": "measured, 2 seeds",
         "rvs": "measured",
     }
-    everything = measured(table2.command, "--defenses=natural")
-    assert everything == measured(table4.command) | {"rvs": "measured"}
-    assert everything["natural"] == "measured, 2 seeds"
+    for further in (table2.command, "--defenses=natural"), (table4.command,):
+        assert measured(*further) == {"natural": "measured, 2 seeds", "at": "measured, 2 seeds", "rvs": "measured"}
 
 
 def test_a_row_with_other_settings_takes_the_place_of_the_former(measured):
@@ -169,11 +168,58 @@ def test_a_row_with_other_settings_takes_the_place_of_the_former(measured):
         "natural": "measured, 2 seeds",
         "at": "measured",
     }
+    assert measured(table2.command, "--defenses=at") == {"natural": "measured, 2 seeds", "at": "measured, 2 seeds"}
+
+
+def test_a_row_whose_other_settings_were_never_measured_is_still_shown(measured, monkeypatch):
+    assert measured(table2.command, "--defenses=at") == {"at": "measured"}
+    with monkeypatch.context() as killed:
+        killed.setattr(command, "_snakemake", lambda *_: None)
+        assert measured(table2.command, "--defenses=at", "--attack_steps=3") == {"at": "measured: not yet"}
+    assert measured(table2.command, "--defenses=natural") == {"natural": "measured", "at": "measured"}
+
+
+def test_a_folder_of_an_earlier_version(measured, tmp_path):
+    """Which named no rows of former calls, and here shows those of its parts."""
+    measured(table2.command, "--defenses=natural,at")
+    path = tmp_path / "work" / "config.json"
+    config = json.loads(path.read_text())
+    del config["shown"]
+    path.write_text(json.dumps(config))
+    assert measured(table4.command) == {"natural": "measured", "at": "measured"}
+    config = json.loads(path.read_text())
+    assert (config["parts"], config["earlier_parts"]) == (["table4"], ["table2"])
+    del config["shown"]
+    path.write_text(json.dumps(config))
+    assert measured(table4.command)["at"] == "measured"
+
+
+def test_the_rows_of_another_data_set(measured, tmp_path):
+    """Each data set has those that were measured on it."""
+    measured(table2.command, "--defenses=natural,at")
+    config = json.loads((tmp_path / "work" / "config.json").read_text())
+    of_another = [run | {"dataset": "svhn_cropped", "id": f"svhn_cropped/{run['row']}-1/s-0"} for run in config["runs"]]
+    results = tmp_path / "work" / "results" / of_another[1]["id"]
+    results.mkdir(parents=True)
+    (results / "white-box-table2.json").write_text("[]")
+    (tmp_path / "work" / "config.json").write_text(json.dumps(config | {"earlier_runs": of_another}))
+    measured(table2.command, "--defenses=rvs")
+    read = Work(tmp_path / "work")
+    groups = tables.build(read, "table2", statement.build(read)).groups
+    assert {group.dataset: [row.name for row in group.rows if row.planned] for group in groups} == {
+        "digits": ["natural", "at", "rvs"],
+        "svhn_cropped": ["at"],
+    }
 
 
 def test_a_row_that_nothing_was_measured_of_is_not_kept(measured, monkeypatch):
+    def folders(work, _):
+        """As Snakemake makes them when a job begins."""
+        for run in json.loads((work / "config.json").read_text())["runs"]:
+            (work / "results" / run["id"]).mkdir(parents=True)
+
     with monkeypatch.context() as nothing:
-        nothing.setattr(command, "_snakemake", lambda *_: None)
+        nothing.setattr(command, "_snakemake", folders)
         assert measured(table2.command, "--defenses=natural,at") == {
             "natural": "measured: not yet",
             "at": "measured: not yet",

@@ -90,3 +90,10 @@ def test_a_flipped_bit_in_the_arrays_is_seen(work):
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
     assert len(layout.mend(CONFIG)) == 1
+
+
+def test_a_table_is_written_anew_when_it_shows_another_run_of_a_former_call():
+    before = layout.shown(CONFIG, "table2")
+    runs = [{"id": "digits/rvs-1/seed-1", "row": "rvs"}, {"id": "digits/gat-1/seed-1", "row": "gat"}]
+    assert layout.shown(CONFIG | {"earlier_runs": runs}, "table2") == [*before, "digits/rvs-1/seed-1"]
+    assert layout.shown(CONFIG | {"earlier_runs": runs[1:]}, "table2") == before

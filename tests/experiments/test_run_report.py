@@ -45,7 +45,7 @@ def make_run(tmp_path):
             predictions = np.where(np.arange(20) < number, LABELS, (LABELS + 1) % 10).astype(np.int16)
             outcomes[attack_name] = Outcome(attack(attack_name), predictions, LABELS)
         if outcomes:
-            results.write(folder / "results" / f"{results.file_name(about)}.json", outcomes, about)
+            results.write(results.path_of(folder / "results", about), outcomes, about)
         return folder
 
     return make_run
@@ -184,6 +184,48 @@ def test_runs_with_other_settings_are_no_point_of_the_same_curve(make_run):
         "RvS, WRN-10-1, epsilon=8.0, generator_loss=xent": [10.0],
         "RvS, WRN-10-1, epsilon=16.0": [10.0],
     }
+
+
+def test_checkpoints_on_the_way_are_no_end_of_a_training(make_run):
+    """Their rate has not dropped yet: a point at the same step of another run is something else."""
+    short, long = sized(make_run, "short", 100, {"pgd-20": 3}), sized(make_run, "long", 400, {"pgd-20": 8})
+    flags = {"epsilon": 8.0, "steps": 400, "seed": 0}
+    make_run("long", {"pgd-20": 5}, checkpoint=100, training_flags=flags, classifier_sha256="early")
+    for folder in short, long:
+        for path in folder.glob("results/*.json"):
+            path.write_text(path.read_text().replace('"short"', '"rvs"').replace('"long"', '"rvs"'))
+    shown = run_plot.curves(RunReport([str(short), str(long)]).tables[0])
+    assert {label: [point[:2] for point in curve.points("pgd-20")] for label, curve in shown.items()} == {
+        "RvS, WRN-10-1": [(100, 15.0), (400, 40.0)],
+        f"RvS, WRN-10-1, run={long}": [(100, 25.0)],
+    }
+
+
+def test_results_of_one_run_that_was_trained_anew_are_not_averaged(make_run):
+    for name, right in (("first", 3), ("again", 8)):
+        folder = make_run("rvs", {"pgd-20": right}, training_flags={"seed": 0, "steps": 1200}, classifier_sha256=name)
+    (curve,) = run_plot.curves(RunReport([str(folder)]).tables[0]).values()
+    assert sorted(accuracy for _, accuracy, _ in curve.points("pgd-20")) == [15.0, 40.0]
+
+
+def test_sizes_under_different_attacks_are_no_plot(make_run, reported, tmp_path):
+    """No attack was measured at two of them. What lies there of a report before goes."""
+    short, long = sized(make_run, "rvs", 100, {"pgd-20": 3}), sized(make_run, "rvs2", 400, {"pgd-20": 8}, defense="rvs")
+    reported(short, long)
+    assert (tmp_path / "out" / "steps-1.png").exists()
+    other = sized(make_run, "rvs3", 900, {"apgd-ce": 8}, defense="rvs")
+    assert "steps of training" not in reported(short, other)[2].sections["table-1"]
+    assert not (tmp_path / "out" / "steps-1.png").exists()
+
+
+def test_an_untrained_network_and_settings_that_came_later(make_run):
+    folders = [
+        sized(make_run, "rvs", 0, {"pgd-20": 1}),
+        sized(make_run, "rvs2", 400, {"pgd-20": 8}, defense="rvs", training_flags={"precision": "float32"}),
+    ]
+    (table,) = RunReport(map(str, folders)).tables
+    assert list(run_plot.curves(table)) == ["RvS, WRN-10-1"]
+    assert run_plot.png(table).startswith(b"\x89PNG")
 
 
 def test_runs_of_one_size_have_no_plot(make_run, reported, tmp_path):
