@@ -76,17 +76,51 @@ def test_every_number_has_its_origin(cells):
 
 
 CLAIMS = {  # how each begins: the cells that it tells, in this order, as published and as measured here
-    "RvS keeps the natural accuracy": 2 * [[("rvs", "natural"), ("at", "natural"), ("natural", "natural")]],
-    "under PGD-20 RvS holds better": 2 * [[("rvs", "pgd-20"), ("at", "pgd-20")]],
-    "so it is robust": [[], [("rvs", "autoattack"), ("at", "pgd-20"), ("at", "autoattack")]],
-    "the classifier has to pay for D": [[("noreg_ot", "pgd-20")], [("noreg_ot", "pgd-20"), ("rvs", "pgd-20")]],
-    "D is a better reward": 2 * [[("rvs", "pgd-20"), ("otreg_xent", "pgd-20")]],
-    "AdvGAN takes more": 2 * [[("rvs", "natural", "advgan"), ("at", "natural", "advgan")]],  # differences
+    "RvS keeps the natural accuracy": (
+        [("rvs", "natural"), ("at", "natural"), ("natural", "natural")],
+        [("rvs", "natural"), ("at", "natural"), ("natural", "natural"), ("WRN-16-4", "natural")],
+    ),
+    "under PGD-20 RvS holds better": (
+        [("rvs", "pgd-20"), ("at", "pgd-20")],
+        [("rvs", "pgd-20"), ("at", "pgd-20"), ("WRN-16-4", "pgd-20")],
+    ),
+    "so it is robust": (
+        [],
+        [
+            ("rvs", "autoattack"),
+            ("WRN-16-4", "pgd-20"),
+            ("WRN-16-4", "autoattack"),
+            ("at", "pgd-20"),
+            ("at", "autoattack"),
+        ],
+    ),
+    "the classifier has to pay for D": ([("noreg_ot", "pgd-20")], [("noreg_ot", "pgd-20"), ("rvs", "pgd-20")]),
+    "D is a better reward": 2 * ([("rvs", "pgd-20"), ("otreg_xent", "pgd-20")],),
+    "AdvGAN takes more": 2 * ([("rvs", "natural", "advgan"), ("at", "natural", "advgan")],),  # differences
 }
 
 
+def on_gpu():
+    """The last checkpoint of the network that was trained on a GPU, as lines of the other files are."""
+    with (RESULTS / "gpu.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    last = max(int(line["checkpoint"]) for line in lines)
+    names = {"measured": "accuracy", "measured_standard_error": "standard_error"}
+    return {
+        ("WRN-16-4", line["attack"]): {name: line[column] for name, column in names.items()}
+        for line in lines
+        if int(line["checkpoint"]) == last
+    }
+
+
+def rounded(value, places="0.1"):
+    """As a reader rounds."""
+    return str(Decimal(value).quantize(Decimal(places), ROUND_HALF_UP))
+
+
 def test_the_claims(cells):
-    """The first table: its numbers are in its claims and its evidence, in their order."""
+    """The numbers of the first table are these, each with the error that is told."""
+    cells = cells | on_gpu()
     text = (RESULTS / "README.md").read_text()
     (table,) = re.findall(r"^\| claim of the paper.*?(?=^$)", text, re.M | re.S)
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
@@ -94,9 +128,25 @@ def test_the_claims(cells):
     for (claim, _, evidence), (start, told) in zip(lines, CLAIMS.items(), strict=True):
         assert claim.startswith(start)
         for said, kind, places in ((claim, "published", told[0]), (evidence, "measured", told[1])):
-            numbers = iter(re.findall(r"\d+(?:\.\d+)?", said))
-            for row, *attacks in places:
-                first, *then = (Decimal(cells[row, attack][kind]) for attack in attacks)
-                value, places_after = (first - then[0], "1") if then else (first, "0.1")
-                number = str(value.quantize(Decimal(places_after), ROUND_HALF_UP))
-                assert number in numbers, f"{start}: {number}, {row} under {attacks[-1]}, is not in its place: {said}"
+            if places and len(places[0]) == 3:
+                number = r"(\d+) and (\d+) points"
+                values = ([cells[row, attack][kind] for attack in attacks] for row, *attacks in places)
+                wanted = [tuple(rounded(Decimal(first) - Decimal(then), "1") for first, then in values)]
+            else:
+                number = r"(?<!± )\b\d+\.\d\b"
+                wanted = [rounded(cells[place][kind]) for place in places]
+            assert re.findall(number, said) == wanted, said
+            for value, error in re.findall(r"(\d+\.\d) ± (\d+\.\d)", said):
+                errors = {rounded(cells[place]["measured_standard_error"]) for place in places}
+                assert error in errors, f"{value} ± {error}"
+
+
+def test_the_page_of_the_gpu():
+    """The line of its last checkpoint."""
+    text = (RESULTS / "gpu.md").read_text()
+    head, _, *lines = re.findall(r"^\|.*\|$", text, re.M)
+    attacks = [name.strip().lower() for name in head.strip("|").split("|")[2:]]
+    (line,) = (line for line in lines if line.startswith("| 67,399 |"))
+    shown = {name: cell.strip() for name, cell in zip(attacks, line.strip("|").split("|")[2:], strict=True)}
+    measured = {attack: rounded(cell["measured"]) for (_, attack), cell in on_gpu().items()}
+    assert {name: value for name, value in shown.items() if value} == {n: measured[n] for n in attacks if n in measured}
