@@ -1,4 +1,4 @@
-"""The tables of docs/results/README.md say what the files beside it say."""
+"""The tables of docs/results/ say what the files beside them say."""
 
 import csv
 import pathlib
@@ -8,7 +8,7 @@ from decimal import ROUND_HALF_UP, Decimal
 import pytest
 
 RESULTS = pathlib.Path(__file__).resolve().parent.parent / "docs" / "results"
-ROWS = {  # of the page, and of the files
+MAIN = {  # rows of the page's table of Table II, and of the files
     "natural training": "natural",
     "AT": "at",
     "Bilateral": "bilateral",
@@ -22,16 +22,22 @@ ROWS = {  # of the page, and of the files
     "Direct": "direct",
     "Direct with its batch statistics": "direct_batch",
     "Learn2Perturb": "learn2perturb",
+    "ADT-EXP-AM": "adt_expam",
+    "ADT-IMP-AM": "adt_impam",
+    "GAT": "gat",
+}
+ABLATIONS = {
     "noReg + OT": "noreg_ot",
     "OT-Reg + Xent": "otreg_xent",
+    "OT-Reg + OT (RvS)": "rvs",
+    "OT-Reg + paired distance": "paired",
 }
 
 
-@pytest.fixture(scope="module")
-def cells():
-    """Every cell of the CSV files, by row and attack."""
+def read(*patterns):
+    """Every cell of the files, by row and attack."""
     found = {}
-    for path in sorted(RESULTS.glob("table*.csv")):
+    for path in sorted(path for pattern in patterns for path in RESULTS.glob(pattern)):
         with path.open(newline="") as file:
             for line in csv.DictReader(file):
                 known = found.get((line["row"], line["attack"]))
@@ -42,64 +48,16 @@ def cells():
 
 
 @pytest.fixture(scope="module")
-def lines():
-    """The lines of the page's main table: row, measured or published, and the numbers by attack."""
-    text = (RESULTS / "README.md").read_text()
-    (table,) = re.findall(r"^\| \| natural \|.*?(?=^$)", text, re.M | re.S)
-    head, _, *body = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
-    attacks = [name.lower() for name in head[1:]]
-    found = []
-    for first, *values in body:
-        label, published = re.fullmatch(r"(?:(.*), measured.*|(— published))", first).groups()
-        row = found[-1][0] if published else ROWS[label]
-        found.append((row, "published" if published else "measured", dict(zip(attacks, values, strict=True))))
-    return found
+def table2():
+    return read("table2*.csv")
 
 
-def test_the_main_table(cells, lines):
-    assert len(lines) >= 20
-    for row, kind, values in lines:
-        for attack, shown in values.items():
-            cell = cells.get((row, attack), {}).get(kind, "")
-            if kind == "published":
-                cell = cell or ("–" if shown else "")
-            wanted = f"{float(cell):.1f}" if cell and kind == "measured" else cell
-            assert shown == wanted, f"{row}, {kind}, {attack}: {shown} on the page, {cell or 'nothing'} in the files"
+@pytest.fixture(scope="module")
+def table4():
+    return read("table4.csv")
 
 
-def test_every_number_has_its_origin(cells):
-    measured = [cell for cell in cells.values() if cell["measured"]]
-    assert len(measured) > 100
-    for cell in measured:
-        for name in ("measured_seeds", "measured_runs", "measured_images", "measured_git_revision"):
-            assert cell[name] != "", f"{cell['row']}, {cell['attack']}: no {name}"
-
-
-CLAIMS = {  # how each begins: the cells that it tells, in this order, as published and as measured here
-    "RvS keeps the natural accuracy": (
-        [("rvs", "natural"), ("at", "natural"), ("natural", "natural")],
-        [("rvs", "natural"), ("at", "natural"), ("natural", "natural"), ("WRN-16-4", "natural")],
-    ),
-    "under PGD-20 RvS holds better": (
-        [("rvs", "pgd-20"), ("at", "pgd-20")],
-        [("rvs", "pgd-20"), ("at", "pgd-20"), ("WRN-16-4", "pgd-20")],
-    ),
-    "so it is robust": (
-        [],
-        [
-            ("rvs", "autoattack"),
-            ("WRN-16-4", "pgd-20"),
-            ("WRN-16-4", "autoattack"),
-            ("at", "pgd-20"),
-            ("at", "autoattack"),
-        ],
-    ),
-    "the classifier has to pay for D": ([("noreg_ot", "pgd-20")], [("noreg_ot", "pgd-20"), ("rvs", "pgd-20")]),
-    "D is a better reward": 2 * ([("rvs", "pgd-20"), ("otreg_xent", "pgd-20")],),
-    "AdvGAN takes more": 2 * ([("rvs", "natural", "advgan"), ("at", "natural", "advgan")],),  # differences
-}
-
-
+@pytest.fixture(scope="module")
 def on_gpu():
     """The last checkpoint of the network that was trained on a GPU, as lines of the other files are."""
     with (RESULTS / "gpu.csv").open(newline="") as file:
@@ -113,20 +71,91 @@ def on_gpu():
     }
 
 
+def cells_of(line):
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def table(page, start):
+    """The table of a page whose head starts so: the head, and the lines below."""
+    (found,) = re.findall(rf"^{re.escape(start)}.*?(?=^$|\Z)", (RESULTS / page).read_text(), re.M | re.S)
+    head, _, *body = map(cells_of, found.splitlines())
+    return head, body
+
+
 def rounded(value, places="0.1"):
     """As a reader rounds."""
     return str(Decimal(value).quantize(Decimal(places), ROUND_HALF_UP))
 
 
-def test_the_claims(cells):
-    """The numbers of the first table are these, each with the error that is told."""
-    cells = cells | on_gpu()
-    text = (RESULTS / "README.md").read_text()
-    (table,) = re.findall(r"^\| claim of the paper.*?(?=^$)", text, re.M | re.S)
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+@pytest.mark.parametrize(
+    ("start", "rows", "fixture", "least"),
+    [("| | natural | FGSM |", MAIN, "table2", 20), ("| Table IV |", ABLATIONS, "table4", 7)],
+)
+def test_measured_and_published(request, start, rows, fixture, least):
+    cells = request.getfixturevalue(fixture)
+    head, lines = table("README.md", start)
+    attacks = [name.lower() for name in head[1:]]
+    assert len(lines) >= least
+    row = None
+    for first, *values in lines:
+        label, published = re.fullmatch(r"(?:(.*), measured.*|(— published))", first).groups()
+        row, kind = (row, "published") if published else (rows[label], "measured")
+        for attack, shown in zip(attacks, values, strict=True):
+            cell = cells.get((row, attack), {}).get(kind, "")
+            if kind == "published":
+                cell = cell or ("–" if shown else "")
+            wanted = rounded(cell) if cell and kind == "measured" else cell
+            assert shown == wanted, f"{row}, {kind}, {attack}: {shown} on the page, {cell or 'nothing'} in the files"
+
+
+def test_every_number_has_its_origin(table2, table4):
+    measured = [cell for cell in [*table2.values(), *table4.values()] if cell["measured"]]
+    assert len(measured) > 100
+    for cell in measured:
+        for name in ("measured_seeds", "measured_runs", "measured_images", "measured_git_revision"):
+            assert cell[name] != "", f"{cell['row']}, {cell['attack']}: no {name}"
+
+
+NATURALS = [("rvs", "natural"), ("at", "natural"), ("natural", "natural")]
+CLAIMS = {  # how each begins: the file, and the cells that it tells, in this order, as published and as measured here
+    "RvS keeps the natural accuracy": ("table2", NATURALS, [*NATURALS, ("WRN-16-4", "natural")]),
+    "under PGD-20 RvS holds better": (
+        "table2",
+        [("rvs", "pgd-20"), ("at", "pgd-20")],
+        [("rvs", "pgd-20"), ("at", "pgd-20"), ("WRN-16-4", "pgd-20")],
+    ),
+    "so it is robust": (
+        "table2",
+        [],
+        [
+            ("rvs", "autoattack"),
+            ("WRN-16-4", "pgd-20"),
+            ("WRN-16-4", "autoattack"),
+            ("at", "pgd-20"),
+            ("at", "autoattack"),
+        ],
+    ),
+    "the classifier has to pay for D": (
+        "table4",
+        [("noreg_ot", "pgd-20")],
+        [("noreg_ot", "pgd-20"), ("rvs", "pgd-20")],
+    ),
+    "D is a better reward": ("table4", *2 * ([("rvs", "pgd-20"), ("otreg_xent", "pgd-20")],)),
+    "D is a distance of optimal transport": ("table4", [], [("rvs", "pgd-20"), ("paired", "pgd-20")]),
+    "AdvGAN takes more": (  # differences
+        "table2",
+        *2 * ([("rvs", "natural", "advgan"), ("at", "natural", "advgan")],),
+    ),
+}
+
+
+def test_the_claims(request, on_gpu):
+    """The numbers of the first table are these, each with an error that is theirs."""
+    _, lines = table("README.md", "| claim of the paper")
     assert len(lines) == len(CLAIMS)
-    for (claim, _, evidence), (start, told) in zip(lines, CLAIMS.items(), strict=True):
+    for (claim, _, evidence), (start, (fixture, *told)) in zip(lines, CLAIMS.items(), strict=True):
         assert claim.startswith(start)
+        cells = request.getfixturevalue(fixture) | on_gpu
         for said, kind, places in ((claim, "published", told[0]), (evidence, "measured", told[1])):
             if places and len(places[0]) == 3:
                 number = r"(\d+) and (\d+) points"
@@ -141,12 +170,10 @@ def test_the_claims(cells):
                 assert error in errors, f"{value} ± {error}"
 
 
-def test_the_page_of_the_gpu():
+def test_the_page_of_the_gpu(on_gpu):
     """The line of its last checkpoint."""
-    text = (RESULTS / "gpu.md").read_text()
-    head, _, *lines = re.findall(r"^\|.*\|$", text, re.M)
-    attacks = [name.strip().lower() for name in head.strip("|").split("|")[2:]]
-    (line,) = (line for line in lines if line.startswith("| 67,399 |"))
-    shown = {name: cell.strip() for name, cell in zip(attacks, line.strip("|").split("|")[2:], strict=True)}
-    measured = {attack: rounded(cell["measured"]) for (_, attack), cell in on_gpu().items()}
-    assert {name: value for name, value in shown.items() if value} == {n: measured[n] for n in attacks if n in measured}
+    head, lines = table("gpu.md", "| step of the schedule")
+    (line,) = (line for line in lines if line[0] == "67,399")
+    shown = {name.lower(): cell for name, cell in zip(head[2:], line[2:], strict=True) if cell}
+    assert shown == {attack: rounded(cell["measured"]) for (_, attack), cell in on_gpu.items() if attack in shown}
+    assert len(shown) == 7
