@@ -179,7 +179,7 @@ def _about(folder):
         "defense": flags.get("defense", "–"),
         "network": name_of(flags) if "depth" in flags else "–",
         "data": content.get("provenance") or flags.get("dataset") or "–",
-        "trained": ", ".join(filter(None, (content.get("date"), content.get("machine")))),
+        "trained": ", ".join(filter(None, map(run_folder.trained(content).get, ("date", "machine")))),
         "training_time": "" if seconds is None else duration(seconds),
         "flags": flags,
         "pictures": pictures,

@@ -85,7 +85,7 @@ class EvaluatedRun:
             "checkpoint": step,
             "classifier_sha256": self.predictor.fingerprint(),
             "training_flags": self.flags,
-            "trained": {name: content.get(name) for name in ("git_revision", "machine", "date")},
+            "trained": run_folder.trained(content),
             **chosen,
         }
 

@@ -182,6 +182,14 @@ def read(train_dir: str | os.PathLike) -> dict[str, Any]:
     return content
 
 
+def trained(content: dict[str, Any]) -> dict[str, str | None]:
+    """By which revision, on what and when a run was trained, by the `content` of its flags.json; of one imported from
+    elsewhere the machine is that there, and the date that of the import."""
+    device = (content.get("elsewhere") or {}).get("device")
+    told = {name: content.get(name) for name in ("git_revision", "machine", "date")}
+    return told | ({"machine": device} if device else {})
+
+
 def environment() -> dict[str, Any]:
     """Versions of what the numbers depend on, the git revision of a source that is a checkout, machine and date."""
     versions = {"python": platform.python_version()}

@@ -232,3 +232,12 @@ def test_runs_of_one_size_have_no_plot(make_run, reported, tmp_path):
     page = reported(make_run("rvs", {"pgd-20": 7}), make_run("at", {"pgd-20": 7}))[2]
     assert "steps of training" not in page.sections["table-1"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["runs.csv", "runs.html"]
+
+
+def test_what_a_run_from_elsewhere_was_trained_on(make_run, reported):
+    """Not on the machine that imported it."""
+    folder = make_run("rvs", {"natural": 18})
+    path = folder / "flags.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"elsewhere": {"device": "a graphics card"}}))
+    assert f"{run_folder.environment()['date']}, a graphics card" in reported(folder)[2].sections["runs"]
+    assert run_folder.trained(run_folder.read(folder))["machine"] == "a graphics card"
