@@ -27,6 +27,9 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 TINY = ("--depth=10", "--width=1", "--batch_size=8")
 PATIENCE = 3600  # seconds after which a process hangs: far beyond what any takes on a slow and busy machine
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell: commands would ignore it too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 gc.freeze()  # of the million objects of the imports none is garbage; looking for it takes a while, again and again
 
 settings.register_profile("tests", deadline=None, print_blob=True)
