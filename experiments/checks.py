@@ -50,7 +50,7 @@ def check_table(work: Work, part: str, groups: Sequence) -> list[Remark]:
         "table2": (_steps_measured, _steps_published, _ladder),
         "table3": (_black_box_measured, _black_box_published, _surrogates),
     }
-    remarks = [remark for group in groups for cell in group.cells() for remark in _unlike(group, cell)]
+    remarks = [remark for group in groups for cell in group.cells() for remark in _seeds_unlike(group, cell)]
     for check in checks.get(part, ()):
         remarks += [remark for group in groups for remark in check(work, group)]
     return remarks
@@ -70,11 +70,8 @@ def check_epsilons(run: Run, measured: Sequence[Measurement], natural: Measureme
 
 def check_diversity(subject: str, contents: Sequence[Mapping]) -> list[Remark]:
     """Seeds averaged in Figure 3, the contents of their `diversity.json`, that differ in more than the seed."""
-    return [
-        Remark("warning", "measured", subject, f"the mean is over runs that differ in {name}: {', '.join(values)}")
-        for name in ("network", "provenance", "split", "images", "draws")
-        if len(values := dict.fromkeys(str(content[name]) for content in contents)) > 1
-    ]
+    names = ("network", "provenance", "split", "images", "draws")
+    return list(_unlike(subject, [{name: content[name] for name in names} for content in contents]))
 
 
 def check_work(work: Work) -> list[Remark]:
@@ -211,14 +208,18 @@ def _noise(one, other):
     return NOISE * math.hypot(*(binomial_error(p.accuracy, p.images) for p in (one, other)))
 
 
-def _unlike(group, cell):
+def _seeds_unlike(group, cell):
     """Seeds of a cell that differ in more than the seed."""
-    settings = [_settings(m) for m in cell.measured]
+    subject = f"{group.title}, {row_of(cell.row).label}, {column_of(cell.attack).label}"
+    yield from _unlike(subject, [_settings(m) for m in cell.measured])
+
+
+def _unlike(subject, settings):
+    """What differs between the settings that a mean is over."""
     for name in dict.fromkeys(itertools.chain(*settings)):
         values = dict.fromkeys(str(of_seed.get(name)) for of_seed in settings)
         if len(values) > 1:
             text = f"the mean is over runs that differ in {name}: {', '.join(values)}"
-            subject = f"{group.title}, {row_of(cell.row).label}, {column_of(cell.attack).label}"
             yield Remark("warning", "measured", subject, text)
 
 

@@ -81,9 +81,9 @@ def _label(curve, others):
 
 def panels(table: RunTable) -> list[str]:
     """The attacks that a defence of the table was measured under with several networks or lengths of training."""
-    shown = []
+    shown, found = [], curves(table).values()
     for attack in table.attacks:
-        sizes = {(c.defense, c.network, step) for c in curves(table).values() for step, *_ in c.points(attack)}
+        sizes = {(c.defense, c.network, step) for c in found for step, *_ in c.points(attack)}
         if len(sizes) > len({defense for defense, *_ in sizes}):
             shown.append(attack)
     return shown

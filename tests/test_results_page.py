@@ -177,3 +177,12 @@ def test_the_page_of_the_gpu(on_gpu):
     shown = {name.lower(): cell for name, cell in zip(head[2:], line[2:], strict=True) if cell}
     assert shown == {attack: rounded(cell["measured"]) for (_, attack), cell in on_gpu.items() if attack in shown}
     assert len(shown) == 7
+
+
+def test_the_page_of_defense_gan(table2):
+    """The line of the images that the grid attacked; what stands in brackets is in no file."""
+    head, lines = table("defense_gan.md", "| test images, from the first")
+    (line,) = (line for line in lines if line[0] == table2["defense_gan", "natural"]["measured_images"])
+    for column, attack in (("natural", "natural"), ("latent-100", "latent-100"), ("BPDA-PGD-20", "bpda-pgd-20")):
+        shown = line[head.index(f"purified, {column}")]
+        assert shown.split(" (")[0] == rounded(table2["defense_gan", attack]["measured"]), column

@@ -14,26 +14,24 @@ the million objects that the import makes, of which none is: here while it loads
 import contextlib
 import gc
 import os
-import signal
 import sys
 import tempfile
-from contextlib import nullcontext
 
 from madry_cifar.cli import absent
 
 
 @contextlib.contextmanager
 def hold_back_stderr():
-    """Keeps what is written to file descriptor 2, and shows it only if the block raises; yields what 2 was."""
+    """Keeps what is written to file descriptor 2; shows it only if the block raises."""
     try:
         saved = os.dup(2)
     except OSError:  # no stderr at all (a daemon, some notebooks): nothing to hold back
-        yield 2
+        yield
         return
     with tempfile.TemporaryFile() as kept:
         os.dup2(kept.fileno(), 2)
         try:
-            yield saved
+            yield
         except Exception:
             kept.seek(0)
             os.write(saved, kept.read())
@@ -41,27 +39,6 @@ def hold_back_stderr():
         finally:
             os.dup2(saved, 2)
             os.close(saved)
-
-
-@contextlib.contextmanager
-def ended_by_interrupt(stderr: int):
-    """Unless it is ignored, SIGINT ends the process meanwhile, with a line to this file descriptor: a KeyboardInterrupt
-    may be caught by what is imported."""
-
-    def end(number, _):
-        with contextlib.suppress(OSError):
-            os.write(stderr, INTERRUPTED.encode() + b"\n")
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
-
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield
-        return
-    signal.signal(signal.SIGINT, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextlib.contextmanager
@@ -76,7 +53,6 @@ def without_garbage():
             gc.enable()
 
 
-INTERRUPTED = "error: interrupted"
 PACKAGES, SCRIPTS = ("madry_cifar", "rvs_tf", "experiments"), ("madry-", "rvs-")
 HELP = ("--help", "-h", "-help", "--helpfull", "--helpshort")
 
@@ -93,7 +69,7 @@ def is_command() -> bool:
 def _end(kind, error, trace):
     """What a command does with an error that nothing has caught."""
     if issubclass(kind, KeyboardInterrupt):
-        print(INTERRUPTED, file=sys.stderr)
+        print("error: interrupted", file=sys.stderr)
     elif absent.installed():
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {absent.NEVER: "1"})
     else:
@@ -127,7 +103,6 @@ else:
     if "tensorflow" not in sys.modules:
         os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # so that an evaluation fits beside a training
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what matters comes as an exception too
-        with hold_back_stderr() as stderr, ended_by_interrupt(stderr) if COMMAND else nullcontext(), without_garbage():
+        with hold_back_stderr(), without_garbage():
             import tensorflow  # noqa: F401
-    with ended_by_interrupt(2) if COMMAND else nullcontext():
-        _import_keras()
+    _import_keras()

@@ -210,6 +210,20 @@ def test_the_rows_of_another_data_set(measured, tmp_path):
         "digits": ["natural", "at", "rvs"],
         "svhn_cropped": ["at"],
     }
+    assert [row.name for group in groups for row in group.rows if row.heading] == []
+
+
+def test_no_heading_stands_above_nothing(measured, tmp_path):
+    """That of the rows that are not in the paper, for a data set on which none was measured."""
+    measured(table2.command, "--defenses=trades")
+    path = tmp_path / "work" / "config.json"
+    config = json.loads(path.read_text())
+    config["runs"][0] |= {"dataset": "cifar10", "row": "natural", "id": "cifar10/natural-1/seed-0"}
+    path.write_text(json.dumps(config))
+    read = Work(tmp_path / "work")
+    groups = {group.dataset: group for group in tables.build(read, "table2", statement.build(read)).groups}
+    assert "natural" in {row.name for row in groups["cifar10"].rows}
+    assert not [line for line in groups["cifar10"].lines() if line[0] == tables.ALSO]
 
 
 def test_a_row_that_nothing_was_measured_of_is_not_kept(measured, monkeypatch):

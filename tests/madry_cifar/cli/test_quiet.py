@@ -49,19 +49,6 @@ def test_who_interrupts_the_imports_is_told_in_a_line(start, tiny, tmp_path):
     assert (process.returncode, err) == (-signal.SIGINT, "error: interrupted\n")
 
 
-@pytest.mark.parametrize("module", ["tensorflow", "keras"])
-def test_an_interrupt_that_what_is_imported_catches_ends_the_command_all_the_same(start, tmp_path, module):
-    (tmp_path / "tensorflow.py").touch()
-    (tmp_path / f"{module}.py").write_text(
-        "import os, signal, time\n"
-        "try:\n    os.kill(os.getpid(), signal.SIGINT)\n    time.sleep(60)\n"
-        "except BaseException:\n    raise SystemExit('caught')\n"
-    )
-    process = start("rvs_tf.train", PYTHONPATH=str(tmp_path))
-    _, err = process.communicate()
-    assert (process.returncode, err) == (-signal.SIGINT, "error: interrupted\n")
-
-
 @pytest.mark.parametrize(
     ("program", "given", "command"),
     [
