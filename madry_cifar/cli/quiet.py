@@ -8,7 +8,8 @@ A command whose --help is asked for does without (see `absent`); one that is int
 Keras has settings of the user's own (keras.json, KERAS_BACKEND); what this package needs of them is seen to here.
 
 Of the five seconds that a command takes to load TensorFlow and to end, Python spends two on looking for garbage among
-the million objects that the import makes, of which none is: here while it loads, and in `flags.run` afterwards.
+the million objects that the import makes, of which none is: here while it loads, and in `flags.run` afterwards. Keras
+spends another on scikit-learn and Matplotlib, where it finds them, for wrappers and galleries that no command uses.
 """
 
 import contextlib
@@ -53,6 +54,18 @@ def without_garbage():
             gc.enable()
 
 
+@contextlib.contextmanager
+def hidden(*names: str):
+    """Packages that are not loaded yet cannot be imported meanwhile, as if they were not installed."""
+    names = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(names))  # None: ModuleNotFoundError, which is an ImportError
+    try:
+        yield
+    finally:
+        for name in names:
+            del sys.modules[name]
+
+
 PACKAGES, SCRIPTS = ("madry_cifar", "rvs_tf", "experiments"), ("madry-", "rvs-")
 HELP = ("--help", "-h", "-help", "--helpfull", "--helpshort")
 
@@ -94,6 +107,7 @@ def _import_keras():
 
 
 WANTED = "needed are backend=tensorflow, floatx=float32 and image_data_format=channels_last"
+OPTIONAL = ("sklearn", "matplotlib")  # that Keras imports where they are installed, and does without
 COMMAND = is_command()
 if COMMAND:
     sys.excepthook = _end
@@ -103,6 +117,6 @@ else:
     if "tensorflow" not in sys.modules:
         os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # so that an evaluation fits beside a training
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what matters comes as an exception too
-        with hold_back_stderr(), without_garbage():
+        with hold_back_stderr(), without_garbage(), hidden(*(OPTIONAL if COMMAND else ())):
             import tensorflow  # noqa: F401
     _import_keras()

@@ -5,13 +5,14 @@ import importlib
 import os
 import pathlib
 import signal
+import subprocess
 import sys
 
 import keras
 import pytest
 
 from madry_cifar.cli import quiet
-from madry_cifar.cli.quiet import without_garbage
+from madry_cifar.cli.quiet import hidden, without_garbage
 
 
 @pytest.mark.parametrize("module", ["rvs_tf.train", "experiments.table2"])
@@ -100,3 +101,31 @@ def test_garbage_is_not_looked_for_and_then_as_before(enabled):
         assert gc.isenabled() == enabled
     finally:
         gc.enable()
+
+
+def test_what_is_hidden_is_there_again_afterwards(monkeypatch, tmp_path):
+    (tmp_path / "hidden_here.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    with hidden("hidden_here", "keras"):  # Keras is loaded already
+        import keras as loaded
+
+        assert loaded is keras
+        with pytest.raises(ImportError):
+            import hidden_here
+    import hidden_here  # noqa: F811
+
+    assert hidden_here is sys.modules.pop("hidden_here")
+
+
+def test_a_command_starts_without_what_keras_imports_and_nobody_uses():
+    """A program of somebody's own has all of Keras."""
+    program = (
+        "import sys; sys.argv, sys.orig_argv = ['-m'], ['python', '-m', '{}']; import madry_cifar; print(*sys.modules)"
+    )
+    loaded = {}
+    for module in ("rvs_tf.train", "theirs"):
+        command = [sys.executable, "-c", program.format(module)]
+        loaded[module] = set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+        assert {"tensorflow", "keras"} <= loaded[module]
+    assert {"sklearn", "matplotlib"} <= loaded["theirs"]
+    assert not {"sklearn", "matplotlib"} & loaded["rvs_tf.train"]
