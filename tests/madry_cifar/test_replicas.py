@@ -55,7 +55,7 @@ def test_with_synchronized_batch_norm_replicas_train_as_one_device(compared, tra
 
 def test_without_it_replicas_stay_together(compared):
     """Each normalises by its own images: another training, but one, in running statistics too."""
-    alone = compared["rvs, statistics of each replica"]
+    alone = compared["at, statistics of each replica"]
     assert 1e-3 < alone["losses"] < 1
     assert alone["between replicas"] == 0
 
