@@ -112,7 +112,7 @@ def test_what_is_hidden_is_there_again_afterwards(monkeypatch, tmp_path):
         assert loaded is keras
         with pytest.raises(ImportError):
             import hidden_here
-    import hidden_here  # noqa: F811
+    import hidden_here
 
     assert hidden_here is sys.modules.pop("hidden_here")
 
