@@ -101,7 +101,7 @@ def _with_earlier(work, before, config):
     ids = {run["id"] for run in config["runs"]}
     runs = [*before.get("runs", ()), *before.get("earlier_runs", ())]
     kept = [run for run in runs if run["id"] not in ids and _is_measured(work / "results" / run["id"])]
-    parts = {*config["parts"], *before.get("parts", ()), *before.get("earlier_parts", ())} - {*config["parts"]}
+    parts = {*before.get("parts", ()), *before.get("earlier_parts", ())} - {*config["parts"]}
     then, now = _shown(before), _shown(config)
     shown = {part: list(dict.fromkeys([*then.get(part, ()), *now.get(part, ())])) for part in then | now}
     return {"earlier_runs": kept, "earlier_parts": sorted(parts), "shown": shown}
