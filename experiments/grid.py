@@ -24,13 +24,13 @@ from madry_cifar.training.options import Options
 from madry_cifar.training.settings import SECTIONS, DataSettings, LoopSettings, NetworkSettings
 from rvs_tf import DEFENSES, RobustnessViaSynthesis
 from rvs_tf.defense_gan.gan import GANOptions
-from rvs_tf.defense_gan.purification import Purification
+from rvs_tf.defense_gan.purification import AT_ONCE, Purification
+from rvs_tf.defense_gan.purified import RESTARTS, STEPS
 
 HERE = pathlib.Path(__file__).parent
 PROFILES = sorted(path.stem for path in (HERE / "profiles").glob("*.flags"))
 DIAGNOSED = 1000  # images at most: then two standard errors are some two points
 BEHIND_A_PURIFIER = [row.name for row in ROWS.values() if row.purified]
-PURIFIED_AT_ONCE = 20  # images: each is as many as there are starts of its search
 
 
 def defenses() -> dict[str, type[Defense]]:
@@ -69,9 +69,14 @@ class GridSettings(Settings):
     gan_width: int = like(GANOptions, "width", help="of the GAN of a row behind a purifier (--defenses=…,defense_gan)")
     gan_iterations: int = like(GANOptions, "iterations", help="of its training")
     purify_restarts: int = like(
-        Purification, "purify_restarts", help="random starts of the search for a purified image"
+        Purification, "purify_restarts", default=RESTARTS, help="random starts of the search for a purified image"
     )
-    purify_steps: int = like(Purification, "purify_steps")
+    purify_steps: int = like(
+        Purification,
+        "purify_steps",
+        default=STEPS,
+        help="of each search; an image costs starts times steps passes of the generator, each time",
+    )
     purified_images: int = option(
         1000,
         "test images of such a row, each step of whose attacks takes a search; 0 is as many as of the others",
@@ -188,7 +193,7 @@ def configuration(parts: list[str], request: Request, given: Mapping[str, str]) 
         "purified_flags": [
             *(f"--{name}={getattr(request, name)}" for name in ("purify_restarts", "purify_steps")),
             f"--max_images={request.purified_images or request.images}",
-            f"--batch_size={min(request.attack_batch_size, PURIFIED_AT_ONCE)}",
+            f"--batch_size={min(request.attack_batch_size, AT_ONCE)}",
         ],
         **request.pick("draws", "checkpoints", "diversity_images"),
         "mem_mb": request.memory_mb,

@@ -22,6 +22,17 @@ class Outputs(NamedTuple):
     logits: tf.Tensor
 
 
+class PurifiedOutputs(NamedTuple):
+    """The same of a predictor that classifies another image in place of the one that it is given.
+
+    `reconstruction_error` [B] says how far that is from the image: by it, some detect attacked ones.
+    """
+
+    features: tf.Tensor | None
+    logits: tf.Tensor
+    reconstruction_error: tf.Tensor
+
+
 class Predictor(abc.ABC):
     """A classifier as it is used: what an attack asks, and what its images are judged by.
 
@@ -65,6 +76,14 @@ class Predictor(abc.ABC):
     def unwrapped(self) -> "Predictor":
         """The predictor itself, without what only passes its outputs on."""
         return self
+
+    def wrapping(self, predictor: "Predictor") -> "Predictor":
+        """Another predictor, with what wraps this one around it: nothing, if this is `unwrapped` itself."""
+        return predictor
+
+    def purification(self) -> dict | None:
+        """What results are to tell of how images are replaced before they are classified; None: they are not."""
+        return None
 
     def noiseless(self) -> "Predictor":
         """The predictor without the noise inside, where it can do without; else itself."""
@@ -149,18 +168,28 @@ class Wrapped(Predictor):
     def unwrapped(self):
         return self.predictor.unwrapped()
 
+    def wrapping(self, predictor):
+        return self.around(self.predictor.wrapping(predictor))
+
+    def purification(self):
+        return self.predictor.purification()
+
 
 class WithXLA(Wrapped):
     """A predictor whose passes, and the gradients of its logits, are compiled by XLA, for each size of batch."""
 
     def __init__(self, predictor: Predictor):
         super().__init__(predictor)
-        self._logits = tf.function(
-            lambda images, draw: predictor(images, draw).logits, autograph=False, jit_compile=True
-        )
+
+        def compiled(images, draw):
+            outputs = predictor(images, draw)
+            return outputs.logits, getattr(outputs, "reconstruction_error", None)
+
+        self._compiled = tf.function(compiled, autograph=False, jit_compile=True)
 
     def __call__(self, images, draw=0):
-        return Outputs(None, self._logits(images, tf.convert_to_tensor(draw)))
+        logits, error = self._compiled(images, tf.convert_to_tensor(draw))
+        return Outputs(None, logits) if error is None else PurifiedOutputs(None, logits, error)
 
 
 OUTPUTS = ("logits", "probabilities")

@@ -6,6 +6,7 @@ The file holds an adversarial image for each test image, in order: [N, 32, 32, 3
 --epsilon of the image. The predictions are saved in --output. `rvs_tf.evaluate --save_adversarial` writes such files.
 """
 
+import os
 import pathlib
 import zipfile
 
@@ -16,6 +17,7 @@ from madry_cifar.cli import flags
 from madry_cifar.cli.errors import RunError, UsageError
 from madry_cifar.cli.settings import Checkpoint, Download, Settings, like, option, required
 from madry_cifar.data.datasets import Split
+from madry_cifar.evaluation import results
 from madry_cifar.evaluation.evaluator import Evaluator
 from madry_cifar.evaluation.outcome import check_adversarial
 from madry_cifar.evaluation.settings import Images
@@ -43,6 +45,11 @@ def main() -> None:
     output = pathlib.Path(settings.output)
     if output.is_dir() or not output.parent.is_dir():
         raise UsageError("output", output, "cannot be a file there")
+    if results.PURIFIED in os.path.basename(settings.attack):
+        reason = (
+            "was made behind a purifier, without which its images say nothing; their accuracy is in the results beside"
+        )
+        raise UsageError("attack", settings.attack, reason)
     adversarial = load(settings.attack)
     dataset = data.load(run_flags["dataset"], data_dir=settings.data_dir or run_flags["data_dir"])
     split = dataset.test.take(slice(settings.max_images or None))

@@ -21,16 +21,16 @@ from rich.console import Console
 
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError
-from madry_cifar.cli.settings import option
+from madry_cifar.cli.settings import like, option
 from madry_cifar.evaluation.evaluator import Task, telling
 from madry_cifar.evaluation.results import adversarial_path
 from madry_cifar.evaluation.run_evaluation import Evaluation, accuracies
-from madry_cifar.evaluation.settings import EvaluationSettings, Target
+from madry_cifar.evaluation.settings import EvaluationSettings, Images, Target
 from madry_cifar.evaluation.table import table
 from madry_cifar.runs.files import write_json
 from madry_cifar.training.summaries import record_evaluation
 from rvs_tf.advgan.advgan import TrainedAdvGAN
-from rvs_tf.defense_gan.purification import Purification, purify
+from rvs_tf.defense_gan.purification import AT_ONCE, Purification, purify
 
 
 class EvaluateSettings(Purification, EvaluationSettings, Target):
@@ -44,7 +44,15 @@ class EvaluateSettings(Purification, EvaluationSettings, Target):
     )
     reuse: bool = option(False, "take what results/ has of the same weights, data and protocol")
     save_adversarial: bool = option(
-        False, "keep the adversarial images in results/, a .npy an attack (for madry_cifar.run_attack)"
+        False,
+        "keep the adversarial images in results/, a .npy an attack (for madry_cifar.run_attack, but for those made "
+        "behind a purifier, of which it knows nothing)",
+    )
+    batch_size: int | None = like(
+        Images,
+        "batch_size",
+        default=None,
+        help=f"images attacked at once; {AT_ONCE} behind a purifier [200]",
     )
     output: str | None = option(
         None, "JSON file for these results beside results/: an array with one entry per ε", kind="path"
@@ -52,6 +60,9 @@ class EvaluateSettings(Purification, EvaluationSettings, Target):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.batch_size is None:
+            usual = Images.__dataclass_fields__["batch_size"].default
+            object.__setattr__(self, "batch_size", AT_ONCE if self.purify_with else usual)  # a frozen dataclass
         if self.reuse and self.save_adversarial:
             raise UsageError("reuse", True, "of attacks that are not run again, --save_adversarial has no images")
 
@@ -60,7 +71,7 @@ def main() -> None:
     """Evaluates as the flags say, and prints the table."""
     settings = flags.read(EvaluateSettings)
     output = _output(settings.output)
-    purify_target = functools.partial(purify, settings) if settings.purify_with else None
+    purify_target = functools.partial(purify, settings, split=settings.split) if settings.purify_with else None
     evaluation = Evaluation(settings, settings.save_adversarial, advgans(settings.advgan_dir), purify_target)
     contents = evaluation.of(settings.checkpoint, settings.reuse)
     if settings.train_dir:

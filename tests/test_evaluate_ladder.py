@@ -159,7 +159,7 @@ def test_restarts(evaluate, folder):
         ("--attacks=natural,fgsm --restarts=2", "--restarts=2: none of --attacks=natural,fgsm has random starts"),
         ("--attacks=pgd-20x2 --restarts=2", "--restarts=2: none of --attacks=pgd-20x2"),
         ("--attacks=pgd-20 --restarts=0", "--restarts"),
-        ("--attacks=squarex2", "--attacks=squarex2: square has no random start to repeat"),
+        ("--attacks=squarex2", "--attacks=squarex2: square cannot be repeated from other starts"),
         ("--attacks=autoatack", "--attacks=autoatack: unknown; did you mean 'autoattack'?"),
         ("--attacks=apgd-c", "--attacks=apgd-c: unknown; did you mean 'apgd-ce'?"),
         (

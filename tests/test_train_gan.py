@@ -11,8 +11,11 @@ import pytest
 import tensorflow as tf
 
 import rvs_tf.evaluate
-from madry_cifar import WideResNet, load_classifier
+from madry_cifar import WideResNet, load_classifier, run_attack
 from madry_cifar.cli.errors import UsageError
+from madry_cifar.evaluation.evaluator import JUDGED
+from madry_cifar.evaluation.results import purified_by
+from madry_cifar.randomness import Draws
 from madry_cifar.runs import checkpoints, run_folder
 from madry_cifar.runs.checkpoints import Checkpoints, saved_steps
 from rvs_tf import Purified, load_gan, train_gan
@@ -32,6 +35,14 @@ def gan(run, tmp_path_factory):
     assert status == 0, err
     assert "50 training images, 6 iterations, 12 steps of 8" in out
     assert f"--purify_with={folder}" in out.splitlines()[-1]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def untrained(run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gans") / "untrained"
+    status, _, err = run("rvs_tf.train_gan", f"--train_dir={folder}", *FLAGS, "--iterations=0")
+    assert status == 0, err
     return folder
 
 
@@ -133,7 +144,7 @@ def test_results_behind_the_purifier_are_kept_apart(invoke, gan, target, network
     behind = (f"--train_dir={target}", f"--purify_with={gan}", *SEARCH)
     status, out, err = invoke(rvs_tf.evaluate.command, *behind, "--attacks=natural,bpda-pgd-1,latent-2")
     assert status == 0, err
-    assert f"purified by {gan}, step 12, 2 × 3 steps" in " ".join(out.split()).replace("- ", "-")
+    assert f"purified by {gan}, step 12, 2 × 3 steps at rate 10" in " ".join(out.split()).replace("- ", "-")
     status, _, err = invoke(rvs_tf.evaluate.command, *behind, "--attacks=pgd-2", f"--surrogate_dir={target}")
     assert status == 0, err
     assert plain.read_bytes() == before
@@ -160,6 +171,11 @@ def test_results_behind_the_purifier_are_kept_apart(invoke, gan, target, network
         ("--purify_with={gan} --purify_restarts=0", "--purify_restarts=0: must be at least 1"),
         ("--purify_with={gan} --purify_steps=0", "--purify_steps=0: must be at least 1"),
         ("--purify_steps=5", "--purify_steps=5: needs --purify_with"),
+        ("--purify_restarts=10", "--purify_restarts=10: needs --purify_with"),  # its default, typed all the same
+        (
+            "--purify_with={untrained}",
+            "--purify_with={untrained}: was not trained: its checkpoint 0 is as it was drawn",
+        ),
         ("--purify_with={tmp}", "--purify_with={tmp}: was trained on other data (cifar10) than --train_dir={target}"),
         ("--train_dir={gan}", "--train_dir={gan}: holds a GAN that was trained, and no classifier"),
         (
@@ -167,21 +183,108 @@ def test_results_behind_the_purifier_are_kept_apart(invoke, gan, target, network
             "--attacks=latent-3: searches the latent space of a purifier, and what is attacked has none",
         ),
         ("--attacks=bpda-pgd-3", "--attacks=bpda-pgd-3: the model has a gradient of its own"),
+        (
+            "--attacks=bpda-pgd-3x2",
+            "--attacks=bpda-pgd-3x2: bpda-pgd-3 cannot be repeated from other starts, as pgd-N can",
+        ),
         ("--attacks=latent-0", "--attacks=latent-0: N in latent-N is a whole number of steps from 1 on"),
     ],
 )
-def test_an_evaluation_that_is_typed_wrong(invoke, gan, target, tmp_path, arguments, named):
+def test_an_evaluation_that_is_typed_wrong(invoke, gan, target, untrained, tmp_path, arguments, named):
     if "{tmp}" in arguments:
         shutil.copytree(gan, tmp_path, dirs_exist_ok=True)
         content = json.loads((tmp_path / "flags.json").read_text())
         content["flags"]["dataset"] = "cifar10"
         (tmp_path / "flags.json").write_text(json.dumps(content))
-    places = {"gan": gan, "target": target, "tmp": tmp_path}
+    places = {"gan": gan, "target": target, "tmp": tmp_path, "untrained": untrained}
     given = (f"--train_dir={target}", "--attacks=natural", f"--results_dir={tmp_path}/results")
     status, out, err = invoke(rvs_tf.evaluate.command, *given, *SEARCH[2:], *arguments.format(**places).split())
     assert (status, out, len(err.splitlines())) == (2, "", 1)
     assert named.format(**places) in error_line(err)
     assert not (tmp_path / "results").exists()
+
+
+def test_what_is_typed_with_a_surrogate_is_told_the_way_out(invoke, gan, target, tmp_path):
+    """PGD in place of BPDA would be the optimistic column."""
+    given = (f"--train_dir={target}", f"--purify_with={gan}", f"--surrogate_dir={target}", "--attacks=bpda-pgd-3")
+    status, _, err = invoke(rvs_tf.evaluate.command, *given, *SEARCH, f"--results_dir={tmp_path}")
+    assert status == 2
+    assert "where images are purified, attack what purifies them, without --surrogate_dir" in error_line(err)
+
+
+def test_images_made_behind_a_purifier_are_not_scored_without_it(invoke, gan, target, tmp_path):
+    given = (f"--train_dir={target}", f"--purify_with={gan}", "--attacks=bpda-pgd-1", f"--results_dir={tmp_path}")
+    status, _, err = invoke(rvs_tf.evaluate.command, *given, *SEARCH, "--save_adversarial")
+    assert status == 0, err
+    (kept,) = tmp_path.glob("*.npy")
+    scored = (f"--train_dir={target}", f"--attack={kept}", "--max_images=8", f"--output={tmp_path}/pred.npy")
+    status, out, err = invoke(run_attack.command, *scored)
+    assert (status, out) == (2, "")
+    assert f"error: --attack={kept}: was made behind a purifier" in err
+    assert not (tmp_path / "pred.npy").exists()
+
+
+def test_each_image_has_its_reconstruction_error(invoke, gan, target, network, digits, tmp_path):
+    """Kept for detection, for each attack, whatever the batches; its mean is in the table."""
+    given = (f"--train_dir={target}", f"--purify_with={gan}", "--attacks=natural,pgd-1", f"--results_dir={tmp_path}")
+    status, out, err = invoke(rvs_tf.evaluate.command, *given, *SEARCH[:2], "--max_images=24")
+    assert status == 0, err
+    assert f"warning: --purify_with={gan}" not in err  # it was trained to its end
+    (file,) = tmp_path.glob("*.json")
+    content = json.loads(file.read_text())
+    assert content["batch_size"] == 20  # of its own accord
+    with np.load(file.with_suffix(".npz")) as stored:
+        errors = {name: stored[f"{name}.reconstruction_errors"] for name in ("natural", "pgd-1")}
+    purified, draws = Purified(network, load_gan(gan), restarts=2, steps=3), Draws((0, 0), np.arange(24))
+    expected = purified.reconstruct(digits.test.images[:24].astype(np.float32), draws.query(JUDGED)).errors
+    np.testing.assert_allclose(errors["natural"], expected, rtol=1e-5)
+    assert np.all(errors["natural"] != errors["pgd-1"])
+    for name, told in content["attacks"].items():
+        assert told["reconstruction_error"]["mean"] == pytest.approx(errors[name].mean(dtype=float))
+        assert f"reconstruction: mean, std {told['reconstruction_error']['mean']:.4f}" in " ".join(out.split())
+
+
+def test_a_gan_that_is_not_at_its_end_is_told_of(invoke, gan, target, tmp_path):
+    given = (f"--train_dir={target}", f"--purify_with={gan}", "--purify_checkpoint=5", f"--results_dir={tmp_path}")
+    status, _, err = invoke(rvs_tf.evaluate.command, *given, "--attacks=natural", *SEARCH)
+    assert status == 0
+    assert err.splitlines()[0] == f"warning: --purify_with={gan}: what is evaluated is step 5 of the 12 of its training"
+
+
+def test_a_gan_that_knows_the_images_held_out_is_refused(invoke, gan, target, tmp_path):
+    shutil.copytree(target, tmp_path / "run", ignore=shutil.ignore_patterns("results", "evaluation"))
+    content = json.loads((tmp_path / "run" / "flags.json").read_text())
+    content["flags"]["validation_size"] = 30
+    (tmp_path / "run" / "flags.json").write_text(json.dumps(content))
+    given = (f"--train_dir={tmp_path}/run", "--split=validation", f"--purify_with={gan}", "--attacks=natural")
+    status, out, err = invoke(rvs_tf.evaluate.command, *given)
+    assert (status, out) == (2, "")
+    expected = "was trained on the images that --split=validation is of; train it with --validation_size=30"
+    assert error_line(err) == f"error: --purify_with={gan}: {expected}"
+
+
+def test_a_gan_of_other_data_than_a_models_is_refused(invoke, gan, tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("import tensorflow as tf\nmodel = lambda images: images[:, 0, :10, 0]\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    shutil.copytree(gan, tmp_path / "gan")
+    content = json.loads((tmp_path / "gan" / "flags.json").read_text())
+    content["flags"]["dataset"] = "cifar10"
+    (tmp_path / "gan" / "flags.json").write_text(json.dumps(content))
+    given = ("--model=mine:model", "--dataset=digits", f"--purify_with={tmp_path}/gan", "--attacks=natural")
+    status, out, err = invoke(rvs_tf.evaluate.command, *given, *SEARCH, f"--results_dir={tmp_path}/results")
+    assert (status, out) == (2, "")
+    assert "was trained on other data (cifar10) than --model=mine:model (digits)" in error_line(err)
+
+
+def test_two_searches_are_called_differently():
+    search = {"restarts": 2, "steps": 3, "rate": 10.0, "rate_drop": False}
+    told = [search, search | {"rate": 3.0}, search | {"rate_drop": True}, search | {"gan": "g", "checkpoint": 4}]
+    assert [purified_by({"purification": each}) for each in told] == [
+        "a GAN, 2 × 3 steps at rate 10",
+        "a GAN, 2 × 3 steps at rate 3",
+        "a GAN, 2 × 3 steps at rate 10, which drops",
+        "g, step 4, 2 × 3 steps at rate 10",
+    ]
 
 
 def test_a_model_of_other_images_is_refused(invoke, gan, tmp_path, monkeypatch):

@@ -185,7 +185,10 @@ def run_bpda(predictor, images, labels, draws, eot, **settings):
 def _has_no_stand_in(predictor):
     if predictor.differentiable() is not predictor:
         return None
-    return "the model has a gradient of its own, and no stand-in for it: use pgd-N, or eot-pgd-N if it is random"
+    return (
+        "the model has a gradient of its own, and no stand-in for it: use pgd-N, or eot-pgd-N if it is random; where "
+        "images are purified, attack what purifies them, without --surrogate_dir"
+    )
 
 
 @register(r"bpda-(pgd|cw)-([1-9]\d*)", "bpda-pgd-20")

@@ -88,7 +88,7 @@ def attack(name: str, *, epsilon: float = 8.0, step_size: float = 2.0, restarts:
         if match is None:
             continue
         if repeats and not family.restarts:
-            raise UsageError("attacks", name, f"{stem} has no random start to repeat")
+            raise UsageError("attacks", name, f"{stem} cannot be repeated from other starts, as pgd-N can")
         times = int(repeats or restarts) if family.restarts else 1
         made = family.make(match, Sizes(epsilon, step_size, times))
         return made._replace(name=f"{stem}x{times}" if times > 1 else stem)

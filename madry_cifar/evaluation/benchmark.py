@@ -142,7 +142,8 @@ def _name(model):
 
 def _about(evaluator, name, split, seed):
     digest = hashlib.sha256(split.images.tobytes() + split.labels.tobytes()).hexdigest()[:8]
-    return {
+    told = evaluator.predictor.purification()
+    return ({"purification": told} if told else {}) | {
         "model": name,
         "classifier_sha256": evaluator.predictor.fingerprint(split.images.shape[1:]),
         "dataset": "given",

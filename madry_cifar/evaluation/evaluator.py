@@ -65,6 +65,7 @@ class Evaluator:
         self.attacked = self.predictor if attacked is None else as_predictor(attacked)
         self.batch_size, self.max_images, self.progress = batch_size, max_images, progress
         self.keep_adversarial = keep_adversarial
+        self._purifies = self.predictor.purification() is not None
         self._compiled = {}  # by the function that an attack runs
         self._is_known, self._look, self.notes = False, look, ()
         self._count = tf.Variable(0, trainable=False, dtype=tf.int64)
@@ -124,10 +125,12 @@ class Evaluator:
                 started, rows, later = time.monotonic(), *np.split(left[first:], [self.batch_size])
                 most = passes(attack.protocol, self.attacked.stochastic)
                 with moving(bar, self._count, len(rows), most):
-                    moved, judged, compiled = self._run_batch(attack, split, rows, seed)
+                    moved, judged, errors, compiled = self._run_batch(attack, split, rows, seed)
                 so_far.predictions[rows] = judged[:, 0]
                 if self.predictor.stochastic:
                     so_far.redrawn[rows] = judged[:, 1:]
+                if self._purifies:
+                    (so_far.reconstruction_errors[rows],) = errors
                 if self.keep_adversarial:
                     so_far.adversarial[rows] = moved
                 linf = float(np.abs(moved - split.images[rows]).max())
@@ -171,6 +174,7 @@ class Evaluator:
         predictions = np.empty(len(split), np.int16)
         adversarial = np.empty(split.images.shape, np.float32) if self.keep_adversarial else None
         redrawn = np.empty((len(split), len(REDRAWN)), np.int16) if self.predictor.stochastic else None
+        errors = np.empty(len(split), np.float32) if self._purifies else None
         left = np.arange(len(split)) if earlier is None else np.flatnonzero(earlier.predictions == split.labels)
         for known in filter(None, (earlier, before)):
             predictions[: len(known.labels)] = known.predictions
@@ -178,16 +182,19 @@ class Evaluator:
                 adversarial[: len(known.labels)] = known.adversarial
             if self.predictor.stochastic:
                 redrawn[: len(known.labels)] = known.redrawn
+            if self._purifies:
+                errors[: len(known.labels)] = known.reconstruction_errors
         if before is not None:
             left = left[left >= len(before.labels)]
         outcome = before or Outcome(attack, predictions, split.labels)
         arrays = {"predictions": predictions, "labels": split.labels, "adversarial": adversarial, "redrawn": redrawn}
-        return dataclasses.replace(outcome, attack=attack, **arrays), left
+        return dataclasses.replace(outcome, attack=attack, **arrays, reconstruction_errors=errors), left
 
     def _run_batch(self, attack, split, rows, seed):
-        """Of some rows of the split the adversarial images and predictions, and whether a function was compiled.
+        """Of some rows of the split the adversarial images, predictions, errors, and whether something was compiled.
 
-        The predictions [R, 1 + D] are that which counts, then those of `REDRAWN` if the predictor is stochastic.
+        The predictions [R, 1 + D] are that which counts, then those of `REDRAWN` if the predictor is stochastic. If it
+        purifies, there is one array of errors [R].
         """
         padded = np.pad(rows, (0, self.batch_size - len(rows)), mode="edge")
         labels = split.labels[padded]
@@ -195,7 +202,7 @@ class Evaluator:
             labels[len(rows) :] = -1  # never right: so no work is done on the copies
         function = self._function(attack.run)
         traced = function.experimental_get_tracing_count()
-        adversarial, predictions, finite = (
+        adversarial, predictions, finite, *errors = (
             output.numpy()[: len(rows)]
             for output in function(split.images[padded], labels, *_draws(seed, padded), **_as_tensors(attack.settings))
         )
@@ -204,8 +211,10 @@ class Evaluator:
             raise RunError(
                 f"{attack.name}: logits that are not finite at image {rows[np.argmin(finite)]}: the network has "
                 "diverged; evaluate an older checkpoint"
+                + " (or the purifier's search has; lower its rate)"
+                * self._purifies
             )
-        return adversarial, predictions, function.experimental_get_tracing_count() > traced
+        return adversarial, predictions, errors, function.experimental_get_tracing_count() > traced
 
     def _function(self, run):
         """The compiled function for an attack's `run`."""
@@ -218,8 +227,10 @@ class Evaluator:
         attacked, predictor = self._compile(self.attacked), self._compile(self.predictor)
         adversarial = run(Counting(attacked, self._count), images, labels, draws, **settings)
         numbers = (JUDGED, *REDRAWN) if predictor.stochastic else (JUDGED,)
-        logits = tf.stack([predictor(adversarial, draws.query(number)).logits for number in numbers], axis=1)
-        return adversarial, tf.argmax(logits, axis=2), tf.reduce_all(tf.math.is_finite(logits), axis=[1, 2])
+        judged = [predictor(adversarial, draws.query(number)) for number in numbers]
+        logits = tf.stack([outputs.logits for outputs in judged], axis=1)
+        errors = [judged[0].reconstruction_error] if self._purifies else []
+        return adversarial, tf.argmax(logits, axis=2), tf.reduce_all(tf.math.is_finite(logits), axis=[1, 2]), *errors
 
 
 def _draws(seed, place):

@@ -9,6 +9,8 @@ import numpy as np
 from madry_cifar.attacks.registry import Attack
 from madry_cifar.cli.errors import RunError
 
+# Arrays of an outcome beside its predictions, where there are such, and what of its `as_dict` tells of them
+BESIDE = {"redrawn": "draws", "reconstruction_errors": "reconstruction_error"}
 TOLERANCE = 1e-3  # grey levels by which float32 may round a pixel out of the ball
 
 
@@ -26,6 +28,7 @@ class Outcome:
       compiled_images, compiled_seconds: what of it was in batches for which a function was compiled first.
       adversarial: [N, 32, 32, 3] float32, if they were to be kept.
       redrawn: [N, D] int16, of a stochastic predictor: the classes predicted on the same images with other draws.
+      reconstruction_errors: [N] float32, of one that purifies: how far what it classifies is from what it is given.
     """
 
     attack: Attack
@@ -38,6 +41,7 @@ class Outcome:
     compiled_seconds: float = 0.0
     adversarial: np.ndarray | None = None
     redrawn: np.ndarray | None = None
+    reconstruction_errors: np.ndarray | None = None
 
     @property
     def accuracy(self) -> float:
@@ -53,14 +57,17 @@ class Outcome:
     def after(self, earlier: "Outcome") -> "Outcome":
         """As if only the images that were still classified correctly in `earlier` had been attacked."""
         is_left = earlier.predictions == earlier.labels
-        known = {"predictions": np.where(is_left, self.predictions, earlier.predictions)}
-        if self.redrawn is not None:
-            known["redrawn"] = np.where(is_left[:, np.newaxis], self.redrawn, earlier.redrawn)
+        arrays = {name: getattr(self, name) for name in ("predictions", *BESIDE)}
+        known = {
+            name: np.where(is_left[(..., *[np.newaxis] * (array.ndim - 1))], array, getattr(earlier, name))
+            for name, array in arrays.items()
+            if array is not None
+        }
         return dataclasses.replace(self, **known)
 
     def first(self, images: int) -> "Outcome":
         """Of the first so many images alone; the numbers are kept."""
-        names = ("predictions", "labels", "adversarial", "redrawn")
+        names = ("predictions", "labels", "adversarial", *BESIDE)
         arrays = {name: array[:images] for name in names if (array := getattr(self, name)) is not None}
         return dataclasses.replace(self, **arrays)
 
@@ -77,10 +84,13 @@ class Outcome:
 
     def as_dict(self) -> dict:
         """For the results file."""
-        rate, spread = self.images_per_second, {}
+        rate, told = self.images_per_second, {}
         if self.redrawn is not None:
             each = [accuracy(predictions, self.labels) for predictions in self.redrawn.T]
-            spread = {"draws": {"number": len(each), "mean": float(np.mean(each)), "std": float(np.std(each, ddof=1))}}
+            told["draws"] = {"number": len(each), "mean": float(np.mean(each)), "std": float(np.std(each, ddof=1))}
+        if self.reconstruction_errors is not None:
+            errors = self.reconstruction_errors.astype(np.float64)
+            told["reconstruction_error"] = {"mean": float(np.mean(errors)), "std": float(np.std(errors))}
         return {
             "accuracy": self.accuracy,
             "images": len(self.labels),
@@ -90,7 +100,7 @@ class Outcome:
             "seconds": round(self.seconds, 3),
             "compiled_seconds": round(self.compiled_seconds, 3),
             "images_per_second": rate and round(rate, 3),
-            **spread,
+            **told,
         }
 
 

@@ -23,9 +23,11 @@ import numpy as np
 
 from madry_cifar.attacks.registry import Attack
 from madry_cifar.data.datasets import Split
-from madry_cifar.evaluation.outcome import Outcome, accuracy
+from madry_cifar.evaluation.outcome import BESIDE, Outcome, accuracy
 from madry_cifar.runs.files import naming, write_array, write_json
 from madry_cifar.runs.run_folder import SCHEMA_VERSION, environment
+
+PURIFIED = "_purified-"  # in the name of what is of images that are purified
 
 
 def file_name(about: Mapping) -> str:
@@ -33,7 +35,7 @@ def file_name(about: Mapping) -> str:
     name = f"ckpt-{about['checkpoint']}" if "checkpoint" in about else "model"
     name += "_{split}-{images}_eps-{epsilon:g}_step-{step_size:g}_seed-{seed}".format_map(about)
     if "purification" in about:
-        name += f"_purified-{about['classifier_sha256'][:8]}"
+        name += f"{PURIFIED}{about['classifier_sha256'][:8]}"
     if surrogate := about.get("surrogate"):
         name += f"_from-{surrogate['defense']}-{surrogate['classifier_sha256'][:8]}"
     return name
@@ -47,8 +49,11 @@ def subject(about: Mapping) -> str:
 
 def purified_by(about: Mapping) -> str:
     """The GAN, its checkpoint and the search before the classifier, in words; "" if images are not purified."""
-    told = about.get("purification")
-    return "{gan}, step {checkpoint}, {restarts} × {steps} steps".format_map(told) if told else ""
+    if not (told := about.get("purification")):
+        return ""
+    gan = "{gan}, step {checkpoint}".format_map(told) if "gan" in told else "a GAN"
+    drop = ", which drops" if told["rate_drop"] else ""
+    return "{gan}, {restarts} × {steps} steps at rate {rate:g}{drop}".format_map(told | {"gan": gan, "drop": drop})
 
 
 SAME = ("classifier_sha256", "provenance", "split", "images", "seed", "batch_size")
@@ -90,13 +95,8 @@ def outcome(path: pathlib.Path, about: Mapping, attack: Attack) -> Outcome | Non
     if entry is None or entry["protocol"] != attack.protocol:
         return None
     numbers = {name: entry[name] for name in NUMBERS if name in entry}
-    redrawn = arrays.get(_redrawn(attack.name)) if "draws" in entry else None
-    return Outcome(attack, arrays[attack.name], arrays["labels"], redrawn=redrawn, **numbers)
-
-
-def _redrawn(name):
-    """Under which name the predictions with other draws are kept."""
-    return f"{name}.redrawn"
+    beside = {kind: arrays[f"{attack.name}.{kind}"] for kind, told in BESIDE.items() if told in entry}
+    return Outcome(attack, arrays[attack.name], arrays["labels"], **beside, **numbers)
 
 
 def worst_case(path: pathlib.Path, about: Mapping, names: Iterable[str]) -> dict | None:
@@ -132,8 +132,9 @@ def _read(path, about):
 
 def _fault(name, entry, arrays):
     """What is wrong with an attack's entry; None if it is whole and that of its predictions."""
-    if name not in arrays or ("draws" in entry and _redrawn(name) not in arrays):
-        return f"no predictions of {name}"
+    needed = [name, *(f"{name}.{kind}" for kind, told in BESIDE.items() if told in entry)]
+    if missing := [each for each in needed if each not in arrays]:
+        return f"no predictions of {missing[0]}"
     if {"accuracy", "images", "protocol", "linf", "seconds"} - set(entry):
         return f"{name} is incomplete"
     if accuracy(arrays[name], arrays["labels"]) != entry["accuracy"]:
@@ -161,7 +162,8 @@ def write(path: pathlib.Path, outcomes: Mapping[str, Outcome], about: Mapping) -
     before, arrays, _ = _read(path, about)
     arrays |= {"labels": next(iter(outcomes.values())).labels}
     arrays |= {name: outcome.predictions for name, outcome in outcomes.items()}
-    arrays |= {_redrawn(name): outcome.redrawn for name, outcome in outcomes.items() if outcome.redrawn is not None}
+    beside = {f"{name}.{kind}": getattr(each, kind) for name, each in outcomes.items() for kind in BESIDE}
+    arrays |= {name: array for name, array in beside.items() if array is not None}
     content = {
         "schema_version": SCHEMA_VERSION,
         "numbers": "measured",
@@ -221,7 +223,7 @@ class Partial:
             done = slice(len(content["predictions"]))
             adversarial = self._read_images(split.images[done].shape) if self.images_path else None
             numbers = {name: content[name].item() for name in NUMBERS}
-            arrays = {"adversarial": adversarial, "redrawn": content.get("redrawn")}
+            arrays = {"adversarial": adversarial} | {kind: content.get(kind) for kind in BESIDE}
             return Outcome(self.attack, content["predictions"], split.labels[done], **arrays, **numbers)
         except Exception as error:  # as in `_read`
             warn(f"{self.path}: cannot be gone on from ({_reason(error)}); measured from the first image")
@@ -243,7 +245,7 @@ class Partial:
                     file.write(outcome.adversarial[self._images :].tobytes())
             self._images = len(outcome.adversarial)
         arrays = {name: getattr(outcome, name) for name in ("predictions", *NUMBERS)}
-        arrays |= {} if outcome.redrawn is None else {"redrawn": outcome.redrawn}
+        arrays |= {kind: array for kind in BESIDE if (array := getattr(outcome, kind)) is not None}
         write_array(self.path, np.savez, key=self._key, **arrays)
 
     def remove(self) -> None:

@@ -20,8 +20,7 @@ class Evaluation:
       settings: what is attacked, how, on which images.
       save_adversarial: whether to write the adversarial images too.
       extra: what is measured beside --attacks, at each ε.
-      purify: called with the target, the predictor that is evaluated in its place, which purifies its images, and what
-        results are to say of that. Surrogates purify nothing.
+      purify: of the target, the predictor that is evaluated in its place, which purifies images. Surrogates do not.
 
     Attributes:
       epsilons: the radii.
@@ -36,10 +35,10 @@ class Evaluation:
         settings: EvaluationSettings,
         save_adversarial: bool = False,
         extra: Sequence[Task] = (),
-        purify: Callable[[EvaluatedRun | EvaluatedModel], tuple[Predictor, dict]] | None = None,
+        purify: Callable[[EvaluatedRun | EvaluatedModel], Predictor] | None = None,
     ):
         self.settings, self.target = settings, target_of(settings)
-        predictor, self._purification = purify(self.target) if purify else (self.target.predictor, None)
+        predictor = purify(self.target) if purify else self.target.predictor
         self.epsilons = list(dict.fromkeys(settings.epsilon))
         if not self.epsilons:
             raise UsageError("epsilon", "", "must be a number of grey levels, or several with commas")
@@ -103,9 +102,9 @@ class Evaluation:
             "seed": self.settings.seed,
             "batch_size": self.evaluator.batch_size,
         }
-        if self._purification:
+        if told := self.evaluator.predictor.purification():
             sha256 = self.evaluator.predictor.fingerprint(self.split.images.shape[1:])
-            about |= {"purification": self._purification, "classifier_sha256": sha256}
+            about |= {"purification": told, "classifier_sha256": sha256}
         if self._surrogate is None:
             return about
         if self._surrogate["classifier_sha256"] == about["classifier_sha256"]:

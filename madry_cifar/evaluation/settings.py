@@ -59,7 +59,10 @@ class Attacks(Settings):
     )
     step_size: float = option(2.0, "size of a step of PGD and CW, in grey levels", kind="step")
     restarts: int = option(
-        1, "random starts of attacks that have one and do not say how many, as pgd-20x5 does", minimum=1
+        1,
+        "random starts of pgd-N, cw-N, apgd-… and multitargeted where they do not say how many, as pgd-20x5 does; "
+        "others have one",
+        minimum=1,
     )
 
 

@@ -37,6 +37,9 @@ def table(contents: Sequence[Mapping]) -> Table:
             if draws := entry.get("draws"):
                 mean, deviation = f"{draws['mean']:.2f}", f"{draws['std']:.2f}"
                 result.add_row(f"  {draws['number']} other draws: mean, std", mean, deviation, style="dim")
+            if error := entry.get("reconstruction_error"):
+                mean, deviation = f"{error['mean']:.4f}", f"{error['std']:.4f}"
+                result.add_row("  reconstruction: mean, std", mean, deviation, style="dim")
             for stage, accuracy in entry["protocol"].get("accuracy_after", {}).items():
                 result.add_row(f"  after {stage}", f"{accuracy:.2f}", style="dim")
         if worst := content.get("worst_case"):

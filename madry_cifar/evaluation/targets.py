@@ -98,7 +98,8 @@ class EvaluatedModel:
     """
 
     def __init__(self, settings: Target):
-        self.flag, self.name, self.flags, self.provenance = "model", settings.model, {}, None
+        self.flag, self.name, self.provenance = "model", settings.model, None
+        self.flags = {"dataset": settings.dataset} if settings.dataset else {}
         self._settings, self._shape = settings, None
         scaling = {"mean": settings.mean or None, "std": settings.std or None, "outputs": settings.outputs}
         try:

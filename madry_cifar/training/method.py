@@ -106,6 +106,11 @@ class Method(abc.ABC):
         """
         return None
 
+    @property
+    def perturbation_bound(self) -> float | None:
+        """The radius in grey levels of the L∞ ball that `adversarial_images` stay in; None where they stay in none."""
+        return self.options.epsilon
+
     def adversarial_images(self, images: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> tf.Tensor | None:
         """What `train_step` would make of `images`, for showing; changes no state. None: it leaves them as they are."""
         return None

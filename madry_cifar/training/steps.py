@@ -165,11 +165,9 @@ def inspect(method: Method, images: tf.Tensor, labels: tf.Tensor, step: tf.Tenso
     if adversarial is None:
         return scalars, Shown(labels, natural)
     size = tf.abs(adversarial - images)
-    at_bound = tf.cast(size >= method.options.epsilon * (1 - 1e-4), tf.float32)
     perturbed = seen(adversarial)
-    scalars |= {
-        OWN: accuracy(perturbed),
-        "perturbation/mean_absolute": tf.reduce_mean(size),
-        "perturbation/percent_at_epsilon": 100 * tf.reduce_mean(at_bound),
-    }
+    scalars |= {OWN: accuracy(perturbed), "perturbation/mean_absolute": tf.reduce_mean(size)}
+    if method.perturbation_bound is not None:
+        at_bound = tf.cast(size >= method.perturbation_bound * (1 - 1e-4), tf.float32)
+        scalars["perturbation/percent_at_epsilon"] = 100 * tf.reduce_mean(at_bound)
     return scalars, Shown(labels, natural, perturbed)

@@ -40,8 +40,8 @@ class GANOptions(TrainingOptions):
         64, "channels of the critic's first layer; both networks have up to four times as many", minimum=1
     )
     learning_rate: float = option(1e-4, "of the Adam of both networks, constant", minimum=0)
-    beta1: float = option(0.5, "of both: how much of the mean gradient is kept", minimum=0, maximum=1)
-    beta2: float = option(0.9, "of both: how much of the mean squared gradient is kept", minimum=0, maximum=1)
+    beta1: float = option(0.5, "of both: how much of the mean gradient is kept", minimum=0, maximum=0.99999)
+    beta2: float = option(0.9, "of both: how much of the mean squared gradient is kept", minimum=0, maximum=0.99999)
     penalty_weight: float = option(10.0, "λ, factor of the gradient penalty", minimum=0)
     gradient_penalty: str = option(
         "released",
@@ -163,5 +163,7 @@ def load_gan(train_dir: str | os.PathLike, checkpoint: int | str | None = None) 
         options = GANOptions(**{field.name: settings[field.name] for field in dataclasses.fields(GANOptions)})
     except KeyError as error:
         raise RunError(f"{train_dir}/flags.json: damaged (no {error})") from None
+    step, _ = checkpoints.find(train_dir, checkpoint)
     generator = GANGenerator(options.latent_dim, options.width)
-    return checkpoints.load_network(generator, "generator", train_dir, checkpoint)
+    generator.origin = {"gan": str(train_dir), "checkpoint": step}
+    return checkpoints.load_network(generator, "generator", train_dir, step)

@@ -25,7 +25,7 @@ def run_latent(predictor, images, labels, draws, epsilon, steps, rate=RATE, weig
     what is returned is the image of least loss, moved into the ball of ε: [B, H, W, C].
     """
     purified = predictor.unwrapped()
-    classify, epsilon = purified.predictor.differentiable(), tf.cast(epsilon, images.dtype)
+    classify, epsilon = predictor.wrapping(purified.predictor).differentiable(), tf.cast(epsilon, images.dtype)
 
     def loss(latent, number):
         made = GREY * (purified.generator(latent) + 1)

@@ -24,11 +24,14 @@ class GANGenerator(keras.Model):
       latent_dim: length of z.
       width: d.
       seed: of the initial weights.
+
+    Attributes:
+      origin: where trained weights are from, for results: "gan" and "checkpoint", or nothing.
     """
 
     def __init__(self, latent_dim: int = 128, width: int = 64, *, seed: int = 0, name: str = "generator", **kwargs):
         super().__init__(name=name, **kwargs)
-        self.latent_dim, self.width, policy = latent_dim, width, self.dtype_policy
+        self.latent_dim, self.width, policy, self.origin = latent_dim, width, self.dtype_policy, {}
         self.dense = Dense(4 * 4 * 4 * width, name="dense", dtype=policy)
         self.deconvs = [
             Conv(filters, 5, 2, transposed=True, use_bias=True, name=f"deconv{k}", dtype=policy)

@@ -1,15 +1,18 @@
 """A predictor whose images are replaced by what a GAN can make, before they are classified (Defense-GAN)."""
 
 import hashlib
+import math
 
 import tensorflow as tf
 
 from madry_cifar import randomness
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.networks.layers import flat_variables
-from madry_cifar.predictor import Outputs, Predictor, as_predictor
+from madry_cifar.predictor import Outputs, Predictor, PurifiedOutputs, as_predictor
 from rvs_tf.defense_gan.networks import IMAGE_SHAPE, GANGenerator
 from rvs_tf.defense_gan.reconstruction import Reconstruction, reconstruct
+
+RESTARTS, STEPS, RATE = 10, 200, 10.0  # as released
 
 
 class Purified(Predictor):
@@ -38,7 +41,8 @@ class Purified(Predictor):
       rate_drop: whether the rate drops to a tenth after .8·L steps, which the released code means to do and does not.
 
     Raises:
-      UsageError: for less than one start or step, or a predictor of images that are not the generator's.
+      UsageError: for less than one start or step, a rate that is no number above 0, or a predictor of images that are
+        not the generator's.
     """
 
     stochastic = True
@@ -48,14 +52,16 @@ class Purified(Predictor):
         predictor,
         generator: GANGenerator,
         *,
-        restarts: int = 10,
-        steps: int = 200,
-        rate: float = 10.0,
+        restarts: int = RESTARTS,
+        steps: int = STEPS,
+        rate: float = RATE,
         rate_drop: bool = False,
     ):
         for name, value in (("restarts", restarts), ("steps", steps)):
             if value < 1:
                 raise UsageError(None, None, f"{name} must be at least 1. Received: {name}={value}")
+        if not 0 < rate < math.inf:
+            raise UsageError(None, None, f"rate must be a number above 0. Received: rate={rate}")
         self.predictor, self.generator = as_predictor(predictor), generator
         if self.predictor.image_shape not in (None, IMAGE_SHAPE):
             taken = list(self.predictor.image_shape)
@@ -66,7 +72,9 @@ class Purified(Predictor):
         self._search = tf.function(self._search, autograph=False, reduce_retracing=True)  # thousands of passes
 
     def __call__(self, images, draw=0):
-        return self.predictor(self.reconstruct(images, draw).images, draw)
+        made = self.reconstruct(images, draw)
+        outputs = self.predictor(made.images, draw)
+        return PurifiedOutputs(getattr(outputs, "features", None), outputs.logits, made.errors)
 
     def reconstruct(self, images: tf.Tensor, draw=0) -> Reconstruction:
         """What `images` [B, 32, 32, 3], pixels in [0, 255], are replaced by, and how far that is from them.
@@ -95,12 +103,14 @@ class Purified(Predictor):
     def variables(self):
         return self.predictor.variables() | flat_variables("purifier", self.generator)
 
-    def purification(self) -> dict:
-        """The settings of the search."""
+    def purification(self):
+        return self.generator.origin | self._settings()
+
+    def _settings(self):
         return {name: getattr(self, name) for name in ("restarts", "steps", "rate", "rate_drop")}
 
     def settings(self):
-        return self.predictor.settings() | {f"purify_{name}": value for name, value in self.purification().items()}
+        return self.predictor.settings() | {f"purify_{name}": value for name, value in self._settings().items()}
 
     def fingerprint(self, image_shape=None):
         inner = self.predictor.fingerprint(image_shape or self.image_shape)  # which may tell no variables

@@ -129,9 +129,13 @@ class GAT(Defense):
         others = tf.reduce_logsumexp(tf.where(mask, logits.dtype.min, logits), axis=1)
         return tf.reduce_sum(tf.where(mask, logits, 0), axis=1) - others
 
+    @property
+    def perturbation_bound(self):
+        return self.options.epsilon if self.options.perturbation == "bounded" else None
+
     def perturbation(self, gradient, batch_norm: str = "frozen"):
         """In grey levels, from Δ; `batch_norm` of the generator."""
-        size = self.options.epsilon if self.options.perturbation == "bounded" else 255
+        size = 255 if self.perturbation_bound is None else self.perturbation_bound
         return size * self.generator(gradient, batch_norm=batch_norm)
 
     def adversarial_images(self, images, labels, step):

@@ -11,8 +11,12 @@ from released import DATA, normal, probe_distance, probe_error
 from madry_cifar import attacks
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.data.datasets import Split
+from madry_cifar.evaluation import results
+from madry_cifar.evaluation.benchmark import benchmark
 from madry_cifar.evaluation.evaluator import Evaluator
-from madry_cifar.predictor import Outputs, Predictor
+from madry_cifar.evaluation.watching import Counting
+from madry_cifar.predictor import Outputs, Predictor, WithXLA
+from madry_cifar.randomness import Draws
 from madry_cifar.runs.checkpoints import flat_state
 from rvs_tf.defense_gan import GAN, Purified, reconstruct
 from rvs_tf.defense_gan.gan import GREY
@@ -212,6 +216,45 @@ def test_less_than_one_is_refused(settings):
     (name,) = settings
     with pytest.raises(UsageError, match=f"{name} must be at least 1"):
         Purified(Linear(), GANGenerator(8, 1), **settings)
+
+
+@pytest.mark.parametrize("rate", [0.0, -10.0, float("nan"), float("inf")])
+def test_a_rate_that_does_not_descend_is_refused(rate):
+    with pytest.raises(UsageError, match="rate must be a number above 0"):
+        Purified(Linear(), GANGenerator(8, 1), rate=rate)
+
+
+def test_results_from_python_say_that_images_are_purified(purified, pictures):
+    content = benchmark(purified, pictures, np.arange(8) % 3, "natural", progress=False).content
+    assert content["purification"] == {"restarts": 2, "steps": 4, "rate": 10.0, "rate_drop": False}
+    assert "purified by a GAN, 2 × 4 steps at rate 10" in results.subject(content)
+    assert content["attacks"]["natural"]["reconstruction_error"]["mean"] > 0
+
+
+def test_what_wraps_a_predictor_is_put_around_another(purified, pictures):
+    """XLA, and the count by which a bar moves: also around what the attack in latent space asks."""
+    count = tf.Variable(0, dtype=tf.int64)
+    wrapped = Counting(WithXLA(purified), count)
+    inner = wrapped.wrapping(purified.predictor)
+    assert (type(inner), type(inner.predictor), inner.predictor.predictor) == (Counting, WithXLA, purified.predictor)
+    labels, draws = np.zeros(8, np.int32), Draws((0, 0), np.arange(8))
+    attacks.attack("latent-5").run(wrapped, pictures, labels, draws, epsilon=8.0, steps=5)
+    assert count.numpy() == 5 * 8
+    there, here = wrapped(pictures), purified(pictures)
+    np.testing.assert_allclose(there.reconstruction_error, here.reconstruction_error, rtol=1e-3)
+    np.testing.assert_allclose(there.logits, here.logits, rtol=1e-3, atol=1e-3)
+
+
+def test_images_that_are_skipped_keep_their_errors(purified, pictures):
+    """Of natural images, as their predictions."""
+    labels = np.argmax(purified(pictures).logits, axis=1).astype(np.int32)
+    labels[::2] = (labels[::2] + 1) % 3
+    evaluator = Evaluator(purified, [attacks.attack("bpda-pgd-1")], batch_size=8)
+    natural = evaluator.run(attacks.attack("natural"), Split(pictures, labels))
+    (attacked,) = evaluator(Split(pictures, labels), skip_misclassified=True).values()
+    wrong = natural.predictions != labels
+    same = attacked.reconstruction_errors == natural.reconstruction_errors
+    assert (list(same[wrong]), any(same[~wrong])) == ([True] * wrong.sum(), False)
 
 
 def test_a_classifier_of_other_images_is_refused():

@@ -13,7 +13,7 @@ from madry_cifar.cli.errors import UsageError
 from madry_cifar.data.datasets import Split
 from madry_cifar.evaluation.evaluator import Evaluator
 from madry_cifar.evaluation.results import Partial
-from madry_cifar.predictor import Outputs, Predictor, as_predictor
+from madry_cifar.predictor import Predictor, as_predictor
 
 WHITE_BOX, SURROGATE, RESCALED = "white-box", "surrogate", "rescaled"  # the network whose gradients are followed
 
@@ -175,8 +175,8 @@ class Rescaled(Predictor):
         self.num_classes, self.stochastic = predictor.num_classes, predictor.stochastic
 
     def __call__(self, images, draw=0):
-        features, logits = self.predictor(images, draw)
-        return Outputs(features, logits / self.scale)
+        outputs = self.predictor(images, draw)
+        return outputs._replace(logits=outputs.logits / self.scale)
 
     def differentiable(self):
         smooth = self.predictor.differentiable()

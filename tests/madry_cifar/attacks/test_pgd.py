@@ -292,7 +292,7 @@ def test_natural_is_no_attack(linear):
         ("pgd-2.5", "--attacks=pgd-2.5: N in pgd-N"),
         ("xyz", "Known: .*cw-100, cw-20, .*fgsm, fgsm-rs, .*natural, pgd-100, pgd-100x10, pgd-20, pgd-7"),
         ("pgd-20x0", "--attacks=pgd-20x0: R in pgd-NxR is a whole number of starts from 1 on"),
-        ("fgsmx2", "--attacks=fgsmx2: fgsm has no random start to repeat"),
+        ("fgsmx2", "--attacks=fgsmx2: fgsm cannot be repeated from other starts"),
     ],
 )
 def test_unknown_attacks(name, message):

@@ -11,6 +11,7 @@ import rvs_tf.evaluate
 import rvs_tf.train
 from madry_cifar import WideResNet
 from madry_cifar.runs.events import event_files, events
+from madry_cifar.training.steps import inspect
 from rvs_tf.attackers import DistributionAttacker, LatentEncoder, PlainAttacker
 from rvs_tf.defenses import GAT, ADTExp, ADTExpAM, ADTImpAM, adt
 
@@ -188,6 +189,16 @@ def test_the_size_of_gats_perturbations(batch, perturbation, least, most):
     assert least < float(tf.reduce_max(tf.abs(moved - batch[0]))) <= most
     assert float(tf.reduce_min(moved)) >= 0
     assert float(tf.reduce_max(moved)) <= 255
+
+
+@pytest.mark.parametrize(("perturbation", "at_epsilon"), [("bounded", [100.0]), ("free", [])])
+def test_what_has_no_bound_is_not_said_to_be_at_it(batch, perturbation, at_epsilon):
+    subject = make(GAT, perturbation=perturbation)
+    subject.generator.last.bias.assign([9.0, -9.0, 9.0])
+    images = tf.fill(batch[0].shape, 128.0)  # of which nothing is clipped
+    scalars, _ = inspect(subject, images, batch[1], STEP)
+    assert [value for tag, value in scalars.items() if tag.endswith("percent_at_epsilon")] == at_epsilon
+    assert scalars["perturbation/mean_absolute"] > 7
 
 
 def test_the_updates_of_gats_generator_in_a_step(batch):
