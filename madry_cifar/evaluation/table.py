@@ -29,17 +29,18 @@ def table(contents: Sequence[Mapping]) -> Table:
         collapse_padding=True,
     )
     for column in ("attack", "accuracy %", "± std. error", "ε", "steps", "step size", "seconds", "images/s"):
-        result.add_column(column, justify="left" if column == "attack" else "right", no_wrap=column == "attack")
+        shape = {"justify": "left", "no_wrap": True} if column == "attack" else {"justify": "right"}
+        result.add_column(column, **shape, min_width=max(map(len, column.split())))
     for content in contents:
         for name, entry in content["attacks"].items():
             if content is first or "epsilon" in entry["protocol"]:  # what has no ε is told once
                 result.add_row(name, *_row(entry))
             if draws := entry.get("draws"):
                 mean, deviation = f"{draws['mean']:.2f}", f"{draws['std']:.2f}"
-                result.add_row(f"  {draws['number']} other draws: mean, std", mean, deviation, style="dim")
+                result.add_row(f"  {draws['number']} other draws, mean", mean, deviation, style="dim")
             if error := entry.get("reconstruction_error"):
                 mean, deviation = f"{error['mean']:.4f}", f"{error['std']:.4f}"
-                result.add_row("  reconstruction: mean, std", mean, deviation, style="dim")
+                result.add_row("  reconstruction error", mean, deviation, style="dim")
             for stage, accuracy in entry["protocol"].get("accuracy_after", {}).items():
                 result.add_row(f"  after {stage}", f"{accuracy:.2f}", style="dim")
         if worst := content.get("worst_case"):
