@@ -22,6 +22,7 @@ MAIN = {  # rows of the page's table of Table II, and of the files
     "Direct": "direct",
     "Direct with its batch statistics": "direct_batch",
     "Learn2Perturb": "learn2perturb",
+    "ADT-EXP": "adt_exp",
     "ADT-EXP-AM": "adt_expam",
     "ADT-IMP-AM": "adt_impam",
     "GAT": "gat",
