@@ -72,6 +72,16 @@ def on_gpu():
     }
 
 
+@pytest.fixture(scope="module")
+def seeds():
+    """What was measured over several seeds, its rows marked so; its error is the deviation between them."""
+    cells = read("seeds.csv").items()
+    return {
+        (f"{row}, seeds", attack): cell | {"measured_standard_error": cell["measured_std_over_seeds"]}
+        for (row, attack), cell in cells
+    }
+
+
 def cells_of(line):
     return [cell.strip() for cell in line.strip("|").split("|")]
 
@@ -117,13 +127,26 @@ def test_every_number_has_its_origin(table2, table4):
             assert cell[name] != "", f"{cell['row']}, {cell['attack']}: no {name}"
 
 
-NATURALS = [("rvs", "natural"), ("at", "natural"), ("natural", "natural")]
+def test_the_table_over_seeds(seeds):
+    head, lines = table("README.md", "| three seeds |")
+    assert {(line[0], len(line)) for line in lines} == {("natural training", 8), ("RvS", 8)}
+    for first, *values in lines:
+        for attack, shown in zip(head[1:], values, strict=True):
+            cell = seeds[f"{MAIN[first]}, seeds", attack.lower()]
+            assert cell["measured_seeds"] == "0; 1; 2"
+            assert shown == f"{rounded(cell['measured'])} ± {rounded(cell['measured_std_over_seeds'])}"
+
+
 CLAIMS = {  # how each begins: the file, and the cells that it tells, in this order, as published and as measured here
-    "RvS keeps the natural accuracy": ("table2", NATURALS, [*NATURALS, ("WRN-16-4", "natural")]),
+    "RvS keeps the natural accuracy": (
+        "table2",
+        [("rvs", "natural"), ("at", "natural"), ("natural", "natural")],
+        [("rvs, seeds", "natural"), ("at", "natural"), ("natural, seeds", "natural"), ("WRN-16-4", "natural")],
+    ),
     "under PGD-20 RvS holds better": (
         "table2",
         [("rvs", "pgd-20"), ("at", "pgd-20")],
-        [("rvs", "pgd-20"), ("at", "pgd-20"), ("WRN-16-4", "pgd-20")],
+        [("rvs, seeds", "pgd-20"), ("at", "pgd-20"), ("WRN-16-4", "pgd-20")],
     ),
     "so it is robust": (
         "table2",
@@ -150,13 +173,13 @@ CLAIMS = {  # how each begins: the file, and the cells that it tells, in this or
 }
 
 
-def test_the_claims(request, on_gpu):
+def test_the_claims(request, on_gpu, seeds):
     """The numbers of the first table are these, each with an error that is theirs."""
     _, lines = table("README.md", "| claim of the paper")
     assert len(lines) == len(CLAIMS)
     for (claim, _, evidence), (start, (fixture, *told)) in zip(lines, CLAIMS.items(), strict=True):
         assert claim.startswith(start)
-        cells = request.getfixturevalue(fixture) | on_gpu
+        cells = request.getfixturevalue(fixture) | on_gpu | seeds
         for said, kind, places in ((claim, "published", told[0]), (evidence, "measured", told[1])):
             if places and len(places[0]) == 3:
                 number = r"(\d+) and (\d+) points"
