@@ -82,7 +82,10 @@ class Predictor(abc.ABC):
         return predictor
 
     def purification(self) -> dict | None:
-        """What results are to tell of how images are replaced before they are classified; None: they are not."""
+        """What results are to tell of how images are replaced before they are classified; None: they are not.
+
+        At least "restarts", "steps", "rate" and "rate_drop" of a search; the outputs are then `PurifiedOutputs`.
+        """
         return None
 
     def noiseless(self) -> "Predictor":

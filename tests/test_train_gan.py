@@ -241,6 +241,7 @@ def test_each_image_has_its_reconstruction_error(invoke, gan, target, network, d
     assert np.all(errors["natural"] != errors["pgd-1"])
     for name, told in content["attacks"].items():
         assert told["reconstruction_error"]["mean"] == pytest.approx(errors[name].mean(dtype=float))
+        assert "below an attack: mean and standard deviation" in " ".join(out.split())
         assert f"reconstruction error {told['reconstruction_error']['mean']:.4f}" in " ".join(out.split())
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from rich import box
 from rich.table import Table
 
+from madry_cifar.evaluation.outcome import BESIDE
 from madry_cifar.evaluation.results import subject
 
 
@@ -19,6 +20,8 @@ def table(contents: Sequence[Mapping]) -> Table:
     if any(entry["protocol"].get("skip_misclassified") for entry in first["attacks"].values()):
         title += "; those misclassified without an attack are not attacked"
     caption = "seconds: with compilation; images/s: those attacked, without the batches that compiled"
+    if any(told in entry for entry in first["attacks"].values() for told in BESIDE.values()):
+        caption += "; below an attack: mean and standard deviation"
     result = Table(
         title=title,
         caption=caption,

@@ -7,10 +7,9 @@ from madry_cifar.evaluation.settings import Surrogate
 from madry_cifar.evaluation.targets import EvaluatedModel, EvaluatedRun, check_same_data
 from madry_cifar.runs import checkpoints, run_folder
 from rvs_tf.defense_gan.gan import load_gan
-from rvs_tf.defense_gan.purified import RATE, RESTARTS, STEPS, Purified
+from rvs_tf.defense_gan.purified import RATE, RESTARTS, SEARCH, STEPS, Purified
 
 AT_ONCE = 20  # images, unless it is told: each is as many as there are starts, and after each batch one can go on
-SEARCH = ("restarts", "steps", "rate", "rate_drop")  # settings of `Purified`
 
 
 class Purification(Settings):

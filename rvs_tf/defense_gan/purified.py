@@ -13,6 +13,7 @@ from rvs_tf.defense_gan.networks import IMAGE_SHAPE, GANGenerator
 from rvs_tf.defense_gan.reconstruction import Reconstruction, reconstruct
 
 RESTARTS, STEPS, RATE = 10, 200, 10.0  # as released
+SEARCH = ("restarts", "steps", "rate", "rate_drop")  # its settings
 
 
 class Purified(Predictor):
@@ -107,7 +108,7 @@ class Purified(Predictor):
         return self.generator.origin | self._settings()
 
     def _settings(self):
-        return {name: getattr(self, name) for name in ("restarts", "steps", "rate", "rate_drop")}
+        return {name: getattr(self, name) for name in SEARCH}
 
     def settings(self):
         return self.predictor.settings() | {f"purify_{name}": value for name, value in self._settings().items()}
