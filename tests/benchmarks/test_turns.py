@@ -40,7 +40,8 @@ def test_turns_and_memory(start):
         take_turns([contender], 3, lambda: rounds.append(len(contender.seconds)))
         assert rounds == [1, 2, 3]
         assert all(-1000 <= seconds < -900 for seconds in contender.seconds)  # what is taken off does not count
-        assert 300 / 1024 < contender.end()["memory_gib"] < 400 / 1024
+        # Linux counts a process's pages on each core and adds them up now and then: some dozens may be missing
+        assert 299 / 1024 < contender.end()["memory_gib"] < 400 / 1024
 
 
 def test_a_failure_ends_in_the_last_line_that_the_program_wrote(start):
