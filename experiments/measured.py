@@ -44,7 +44,7 @@ class Measurement:
       setting: `WHITE_BOX`, or what `transfer_from` gives.
       accuracy: in percent of `images`.
       protocol: of the attack, as its result file has it.
-      about: what else the result file says: checkpoint, fingerprint, provenance, versions, surrogate, ...
+      about: what else the result file says of it: checkpoint, fingerprint, provenance, versions, surrogate, ...
       file: the result file, relative to the work folder.
       linf: the largest change of a pixel in grey levels, if the file says so.
       not_finite: number of adversarial images that were not, if it says so.
@@ -196,11 +196,12 @@ class Work:
             for attack, entry in content["attacks"].items():
                 try:
                     checked = result_files.check_entry(entry)
+                    told = about | entry.get("environment", {})
                 except DAMAGE as error:
                     self._problem(f"{path}: {attack} left out ({error})")
                     continue
                 file = path.relative_to(self.folder).as_posix()
-                measurements.append(Measurement(run, setting, attack, about=about, file=file, **checked))
+                measurements.append(Measurement(run, setting, attack, about=told, file=file, **checked))
         return measurements
 
     def _once(self, path, read):

@@ -25,6 +25,7 @@ from madry_cifar.evaluation.results import purified_by, subject
 from madry_cifar.networks.architectures import name_of
 from madry_cifar.runs import run_folder
 
+ENVIRONMENT = ("date", "machine", "git_revision")
 SAME = ("provenance", "split", "images", "epsilon", "step_size", "seed")  # what the rows of a table share
 
 
@@ -94,7 +95,11 @@ class RunReport:
         for path in sorted([*place.glob("results/ckpt-*.json"), *place.glob("model_*.json")]):
             try:
                 content = result_files.read_results(path)
-                entries = {name: result_files.check_entry(entry) for name, entry in content["attacks"].items()}
+                where = {name: content.get(name, "") for name in ENVIRONMENT}
+                entries = {
+                    name: result_files.check_entry(entry) | {"environment": where | entry.get("environment", {})}
+                    for name, entry in content["attacks"].items()
+                }
                 contents.append(content | {"attacks": entries})
             except result_files.DAMAGE as error:
                 self.problems.append(f"{path}: cannot be used, taken as missing ({' '.join(str(error).split())[:200]})")
@@ -119,28 +124,20 @@ class RunReport:
     def csv(self) -> str:
         """A line for each accuracy, with where it comes from."""
         out = io.StringIO()
-        about = (
-            "model",
-            "defense",
-            "network",
-            "checkpoint",
-            "classifier_sha256",
-            *SAME,
-            "date",
-            "machine",
-            "git_revision",
-        )
+        about = ("model", "defense", "network", "checkpoint", "classifier_sha256", *SAME)
+        of_entry = ("made_on", "purified_by", "attack", "accuracy", "standard_error", "protocol")
         writer = csv.writer(out)
-        writer.writerow(["run", *about, "made_on", "purified_by", "attack", "accuracy", "standard_error", "protocol"])
+        writer.writerow(["run", *about, *ENVIRONMENT, *of_entry])
         for table in self.tables:
             for row in table.rows:
                 surrogate = (row.about.get("surrogate") or {}).get("train_dir", "")
                 purified = purified_by(row.about)
-                start = [row.folder, *(row.about.get(name, "") for name in about), surrogate, purified]
+                start = [row.folder, *(row.about.get(name, "") for name in about)]
                 for name, entry in row.entries.items():
+                    where = map(entry["environment"].get, ENVIRONMENT)
                     error = binomial_error(entry["accuracy"], entry["images"])
                     numbers = (f"{entry['accuracy']:.4f}", f"{error:.4f}", json.dumps(entry["protocol"]))
-                    writer.writerow([*start, name, *numbers])
+                    writer.writerow([*start, *where, surrogate, purified, name, *numbers])
         return out.getvalue()
 
     def show(self) -> None:

@@ -64,7 +64,7 @@ def tidy_csv(table: Table) -> str:
     return out.getvalue()
 
 
-_ABOUT_RUN = ("train_dir", "defense", "network", "training_flags", "trained", "versions", "git_revision")
+_ABOUT_RUN = ("train_dir", "defense", "network", "training_flags", "trained", "versions")
 _NO_CELL = Cell("", "", (), None)
 _WHEN_AND_WHERE = ("git_revision", "machine", "date")
 _PROTOCOL = ("epsilon", "step_size", "steps", "loss", "random_start", "restarts", "generator_width", "selection")
@@ -151,6 +151,7 @@ def _origin(m: Measurement) -> dict[str, Any]:
         "seed": m.run.seed,
         **{name: m.about[name] for name in names},
         "evaluation_seed": m.about.get("seed"),
+        **{name: m.about.get(name) for name in _WHEN_AND_WHERE},
         "protocol": dict(m.protocol),
         "surrogate": {name: value for name, value in m.surrogate.items() if name != "training_flags"} or None,
         "file": m.file,

@@ -137,6 +137,8 @@ def _fault(name, entry, arrays):
         return f"no predictions of {missing[0]}"
     if {"accuracy", "images", "protocol", "linf", "seconds"} - set(entry):
         return f"{name} is incomplete"
+    if not isinstance(entry.get("environment", {}), dict):
+        return f"the environment of {name} is not understood"
     if accuracy(arrays[name], arrays["labels"]) != entry["accuracy"]:
         return f"the accuracy of {name} is not that of its predictions"
     return None
@@ -149,7 +151,9 @@ def _reason(error):
 def write(path: pathlib.Path, outcomes: Mapping[str, Outcome], about: Mapping) -> dict:
     """Writes `path` (.json) and the per-image outcomes beside it (.npz); returns what the JSON holds.
 
-    Attacks that the file already has, of the same weights, data and batches, are kept beside the new ones.
+    Attacks that the file already has, of the same weights, data and batches, are kept beside the new ones. What of the
+    versions, revision, machine and date that they were measured with is not the file's, their entries tell
+    (`environment`).
 
     Args:
       path: of the JSON file.
@@ -164,17 +168,29 @@ def write(path: pathlib.Path, outcomes: Mapping[str, Outcome], about: Mapping) -
     arrays |= {name: outcome.predictions for name, outcome in outcomes.items()}
     beside = {f"{name}.{kind}": getattr(each, kind) for name, each in outcomes.items() for kind in BESIDE}
     arrays |= {name: array for name, array in beside.items() if array is not None}
+    now = environment()
     content = {
         "schema_version": SCHEMA_VERSION,
         "numbers": "measured",
         **about,
-        **environment(),
-        "attacks": before.get("attacks", {}) | {name: outcome.as_dict() for name, outcome in outcomes.items()},
+        **now,
+        "attacks": _kept(before, now) | {name: outcome.as_dict() for name, outcome in outcomes.items()},
         "predictions": path.with_suffix(".npz").name,
     }
     write_array(path.with_suffix(".npz"), np.savez_compressed, **arrays)
     write_json(path, content)
     return content
+
+
+def _kept(before, now):
+    """The entries of a results file as it was, each with what of its environment is not as `now`."""
+    kept = {}
+    for name, entry in before.get("attacks", {}).items():
+        then = {key: before.get(key) for key in now} | entry.get("environment", {})
+        other = {key: value for key, value in then.items() if value != now[key]}
+        plain = {key: value for key, value in entry.items() if key != "environment"}
+        kept[name] = plain | ({"environment": other} if other else {})
+    return kept
 
 
 def adversarial_path(path: str | os.PathLike, name: str) -> pathlib.Path:

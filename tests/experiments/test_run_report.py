@@ -96,6 +96,17 @@ def test_each_run_is_a_row_of_one_table(make_run, reported):
     assert "digits <of> a test" in page.sections["runs"]
 
 
+def test_each_line_tells_when_and_where_it_was_measured(make_run, reported):
+    """Also where a results file was written again, later and elsewhere, for another attack."""
+    folder = make_run("rvs", {"natural": 18, "pgd-20": 7})
+    path = next((folder / "results").glob("*.json"))
+    content = json.loads(path.read_text()) | {"date": "2026-02-01", "machine": "there", "git_revision": "later"}
+    content["attacks"]["natural"]["environment"] = {"date": "2026-01-01", "git_revision": "earlier"}
+    path.write_text(json.dumps(content))
+    told = {line["attack"]: (line["date"], line["machine"], line["git_revision"]) for line in reported(folder)[3]}
+    assert told == {"natural": ("2026-01-01", "there", "earlier"), "pgd-20": ("2026-02-01", "there", "later")}
+
+
 def test_results_that_cannot_be_compared_stand_in_tables_of_their_own(make_run, reported):
     make_run("rvs", {"pgd-20": 7})
     make_run("rvs", {"pgd-20": 3}, epsilon=16.0)

@@ -131,6 +131,24 @@ def test_the_csv_tells_who_measured_and_trained_when_and_where(grid):
     ]
 
 
+def test_an_attack_that_was_measured_earlier_than_the_file_says(grid):
+    grid.white_box("rvs", {"natural": 90.0, "pgd-20": 40.0})
+    path = grid.path("rvs", "white-box-table2.json")
+    (content,) = json.loads(path.read_text())
+    content["attacks"]["natural"]["environment"] = {"git_revision": "earlier", "date": "2025-12-31"}
+    path.write_text(json.dumps([content]))
+    table = build(grid)[0]
+    revisions = {cell["attack"]: cell["measured_git_revision"] for cell in records(table) if cell["row"] == "rvs"}
+    assert (revisions["natural"], revisions["pgd-20"]) == ("earlier", "0123abc")
+    said = json.loads(writers.as_json(table))
+    revisions = {
+        cell["attack"]: [run["git_revision"] for run in cell["measured"]["runs"]]
+        for cell in said["cells"]
+        if cell["row"] == "rvs" and cell.get("measured")
+    }
+    assert revisions == {"natural": ["earlier"], "pgd-20": ["0123abc"]}
+
+
 def test_latex_escapes_what_it_must():
     text = latex.escaped(r"50 % & svhn_cropped #1 {x} \y ~ ^ ± ε 8×8 − – † < L∞")
     assert text == (

@@ -80,6 +80,29 @@ def test_earlier_attacks_on_the_same_weights_stay(path):
     }
 
 
+def test_each_attack_keeps_the_environment_that_it_was_measured_in(path, monkeypatch):
+    environments = {
+        number: {"versions": {"numpy": "1"}, "git_revision": revision, "machine": machine, "date": f"2026-01-0{number}"}
+        for number, (revision, machine) in enumerate([("abc", "here"), ("abc", "there"), ("def", "there")], start=1)
+    }
+    for number, name in enumerate(("natural", "pgd-7", "cw-20"), start=1):
+        monkeypatch.setattr(results, "environment", lambda number=number: environments[number])
+        content = results.write(path, outcomes(name), ABOUT)
+    assert {name: content[name] for name in environments[3]} == environments[3]
+    assert {name: entry.get("environment") for name, entry in content["attacks"].items()} == {
+        "natural": {"git_revision": "abc", "machine": "here", "date": "2026-01-01"},
+        "pgd-7": {"git_revision": "abc", "date": "2026-01-02"},
+        "cw-20": None,
+    }
+    monkeypatch.setattr(results, "environment", lambda: environments[2])
+    content = results.write(path, outcomes("natural"), ABOUT)
+    assert {name: entry.get("environment") for name, entry in content["attacks"].items()} == {
+        "natural": None,
+        "pgd-7": None,
+        "cw-20": {"git_revision": "def", "date": "2026-01-03"},
+    }
+
+
 def test_results_of_other_weights_go(path):
     results.write(path, outcomes("natural", "pgd-7"), ABOUT)
     content = results.write(path, outcomes("cw-20"), ABOUT | {"classifier_sha256": "def"})
@@ -148,6 +171,7 @@ def lose(entry, name):
         (lambda path, _: path.with_suffix(".npz").write_bytes(b"PK"), set(), ""),
         (lambda path, entries: lose(entries["pgd-7"], "protocol"), {"natural"}, "pgd-7 is incomplete"),
         (lambda path, entries: entries["natural"].update(accuracy=70.0), {"pgd-7"}, "the accuracy of natural is not"),
+        (lambda path, entries: entries["pgd-7"].update(environment="abc"), {"natural"}, "the environment of pgd-7"),
         (lambda path, entries: entries.update({"cw-2": entries["natural"]}), {"natural", "pgd-7"}, "cw-2"),
     ],
 )
