@@ -41,7 +41,7 @@ COMMANDS = {  # of each part, by the name of its JSON; where it is all of a part
         "--nokeras",
         "--repeats=20",
     ],
-    "defenses": ["defenses"],
+    "defenses": ["defenses", "--defenses=natural,at,rvs,adv_interp,adv_vertex,bilateral,featscatter,trades"],
     "attacks-small": ["attacks"],
     "attacks-width2": ["attacks", "--width=2", "--repeats=3"],
     "attacks-width4": ["attacks", "--width=4", "--images=64", "--repeats=3"],
@@ -56,7 +56,7 @@ COMMANDS = {  # of each part, by the name of its JSON; where it is all of a part
     ],
     "autoattack-run": ["autoattack", "--images=500", "--peers=original,PyTorch"],
     "scaling": ["scaling", f"--plot={KEPT / 'scaling'}"],
-    "estimate": ["estimate"],
+    "estimate": ["estimate", "--defenses=natural,at,rvs"],
 }
 FOLDERS = {"step-large": "reference", "autoattack-run": "train_dir"}  # what is measured there, by the flag
 PARTS = tuple(dict.fromkeys(name.partition("-")[0] for name in COMMANDS))
@@ -70,7 +70,7 @@ def measure(name: str, folder: str | None) -> None:
     """
     benchmark, *arguments = COMMANDS[name]
     flag = [f"--{FOLDERS[name]}="] if folder else []
-    shown = " ".join([f"python -m benchmarks.{benchmark}", *arguments, *(f"{each}DIR" for each in flag)])
+    shown = " ".join([_shown(name), *(f"{each}DIR" for each in flag)])
     arguments += (f"{each}{pathlib.Path(folder).absolute()}" for each in flag)
     print(f"{name}: {shown}", file=sys.stderr, flush=True)
     command = [sys.executable, "-m", f"benchmarks.{benchmark}", *arguments, "--json"]
@@ -79,6 +79,11 @@ def measure(name: str, folder: str | None) -> None:
     if done.returncode:
         raise RunError(f"benchmarks.{benchmark} failed (status {done.returncode}); see above")
     write_json(ROOT / KEPT / f"{name}.json", {"command": shown} | json.loads(done.stdout.splitlines()[-1]))
+
+
+def _shown(name):
+    """A part's command, for people."""
+    return " ".join(["python -m", f"benchmarks.{COMMANDS[name][0]}", *COMMANDS[name][1:]])
 
 
 def render(page: str, kept: pathlib.Path) -> str:
@@ -103,7 +108,7 @@ def render(page: str, kept: pathlib.Path) -> str:
 def _section(file):
     """What the page shows of a JSON file."""
     if not file.exists():
-        return "*not measured: no GPU at hand*" if file.stem.endswith("-gpu") else "*not measured yet*"
+        return "*not measured: no GPU at hand*" if file.stem.endswith("-gpu") else f"*not measured: `{_shown(file.stem)}`*"
     result = json.loads(file.read_text())
     return f"{report.markdown(result)}\n\n`{result['command']}`"
 

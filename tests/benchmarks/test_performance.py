@@ -55,7 +55,7 @@ More | text.
 <!-- end -->
 <!-- attacks-small -->
 
-*not measured yet*
+*not measured: `python -m benchmarks.attacks`*
 
 <!-- end -->
 last line
