@@ -108,7 +108,8 @@ def render(page: str, kept: pathlib.Path) -> str:
 def _section(file):
     """What the page shows of a JSON file."""
     if not file.exists():
-        return "*not measured: no GPU at hand*" if file.stem.endswith("-gpu") else f"*not measured: `{_shown(file.stem)}`*"
+        reason = "no GPU at hand" if file.stem.endswith("-gpu") else f"`{_shown(file.stem)}`"
+        return f"*not measured: {reason}*"
     result = json.loads(file.read_text())
     return f"{report.markdown(result)}\n\n`{result['command']}`"
 
