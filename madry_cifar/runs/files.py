@@ -6,6 +6,7 @@ import glob
 import json
 import os
 import pathlib
+import sys
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -68,7 +69,7 @@ def no_pattern(path: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def alone(folder: pathlib.Path, lock: str = ".lock", *, wait: bool = True) -> Iterator[None]:
-    """Waits until no other process is in such a block for the same folder, which is made if it is missing.
+    """Waits, and says so, until no other process is in such a block for a folder, which is made if it is missing.
 
     Raises:
       BlockingIOError: when another one is, and it is not to `wait`.
@@ -76,7 +77,13 @@ def alone(folder: pathlib.Path, lock: str = ".lock", *, wait: bool = True) -> It
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / lock).open("a") as file:
         # released with the file, even when the process is killed
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not wait:
+                raise
+            print(f"waiting for another command that works in {folder}", file=sys.stderr, flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

@@ -138,3 +138,14 @@ def test_one_process_at_a_time(tmp_path):
     other.communicate()
     with files.alone(tmp_path / "new"):
         pass
+
+
+def test_who_waits_says_so(tmp_path):
+    program = "import pathlib, sys; from madry_cifar.runs import files\n"
+    program += "with files.alone(pathlib.Path(sys.argv[1])): print('in', flush=True)"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with files.alone(tmp_path):
+        other = subprocess.Popen([sys.executable, "-c", program, tmp_path], **pipes)
+        assert other.stderr.readline() == f"waiting for another command that works in {tmp_path}\n"
+        assert other.poll() is None
+    assert other.communicate() == ("in\n", "")
