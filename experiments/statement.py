@@ -34,9 +34,11 @@ class Statement:
         return self.profile == "smoke"
 
 
-def build(work: Work) -> Statement:
-    """The statement of a work folder, from its profile and from what its result files say."""
-    measured = [m for run in work.runs for m in [*work.white_box(run), *work.epsilons(run)]]
+def build(work: Work, part: str | None = None) -> Statement:
+    """The statement of a work folder, or of the rows of a table or figure, from its profile and what its result files
+    say."""
+    runs = [run for run in work.runs if part is None or run.row in work.rows(part)]
+    measured = [m for run in runs for m in [*work.white_box(run), *work.epsilons(run)]]
     facts, deviations = [], []
     for dataset in work.datasets:
         on_dataset = [m for m in measured if m.run.dataset == dataset]
