@@ -3,6 +3,7 @@
 import csv
 import pathlib
 import re
+import statistics
 from decimal import ROUND_HALF_UP, Decimal
 
 import pytest
@@ -35,22 +36,30 @@ ABLATIONS = {
 }
 
 
-def read(*patterns):
-    """Every cell of the files, by row and attack."""
-    found = {}
-    for path in sorted(path for pattern in patterns for path in RESULTS.glob(pattern)):
-        with path.open(newline="") as file:
-            for line in csv.DictReader(file):
-                known = found.get((line["row"], line["attack"]))
-                if line["measured"] or not known:
-                    assert not known or known["measured"] in ("", line["measured"]), f"{path}: {line}"
-                    found[line["row"], line["attack"]] = line
-    return found
+TRANSFER = {"natural training": "transfer from natural", "AT": "transfer from at"}
+
+
+def read(name, key="row", rows=None):
+    """Every cell of a file, of these rows alone if any are given, by row, or another column, and attack."""
+    with (RESULTS / name).open(newline="") as file:
+        lines = [line for line in csv.DictReader(file) if not rows or line["row"] in rows]
+    cells = {(line[key], line["attack"]): line for line in lines}
+    assert len(cells) == len(lines)
+    return cells
 
 
 @pytest.fixture(scope="module")
 def table2():
-    return read("table2*.csv")
+    """Rows that the latest version has not measured are those of the earlier one."""
+    latest = read("table2.csv")
+    rows = {row for (row, _), cell in latest.items() if cell["measured"]}
+    earlier = {place: cell for place, cell in read("table2_earlier.csv").items() if place[0] not in rows}
+    return latest | earlier
+
+
+@pytest.fixture(scope="module")
+def table3():
+    return read("table3.csv", key="setting", rows=["rvs"])
 
 
 @pytest.fixture(scope="module")
@@ -72,16 +81,6 @@ def on_gpu():
     }
 
 
-@pytest.fixture(scope="module")
-def seeds():
-    """What was measured over several seeds, its rows marked so; its error is the deviation between them."""
-    cells = read("seeds.csv").items()
-    return {
-        (f"{row}, seeds", attack): cell | {"measured_standard_error": cell["measured_std_over_seeds"]}
-        for (row, attack), cell in cells
-    }
-
-
 def cells_of(line):
     return [cell.strip() for cell in line.strip("|").split("|")]
 
@@ -98,9 +97,19 @@ def rounded(value, places="0.1"):
     return str(Decimal(value).quantize(Decimal(places), ROUND_HALF_UP))
 
 
+def measured(cell):
+    """An accuracy as the page has it: of several trainings, with the deviation between them."""
+    deviation = cell.get("measured_std_over_seeds")
+    return rounded(cell["measured"]) + (f" ± {rounded(deviation)}" if deviation else "")
+
+
 @pytest.mark.parametrize(
     ("start", "rows", "fixture", "least"),
-    [("| | natural | FGSM |", MAIN, "table2", 20), ("| Table IV |", ABLATIONS, "table4", 7)],
+    [
+        ("| | natural | FGSM |", MAIN, "table2", 20),
+        ("| Table III |", TRANSFER, "table3", 4),
+        ("| Table IV |", ABLATIONS, "table4", 7),
+    ],
 )
 def test_measured_and_published(request, start, rows, fixture, least):
     cells = request.getfixturevalue(fixture)
@@ -112,51 +121,52 @@ def test_measured_and_published(request, start, rows, fixture, least):
         label, published = re.fullmatch(r"(?:(.*), measured.*|(— published))", first).groups()
         row, kind = (row, "published") if published else (rows[label], "measured")
         for attack, shown in zip(attacks, values, strict=True):
-            cell = cells.get((row, attack), {}).get(kind, "")
+            cell = cells.get((row, attack), {})
             if kind == "published":
-                cell = cell or ("–" if shown else "")
-            wanted = rounded(cell) if cell and kind == "measured" else cell
-            assert shown == wanted, f"{row}, {kind}, {attack}: {shown} on the page, {cell or 'nothing'} in the files"
+                wanted = cell.get(kind) or ("–" if shown else "")
+            else:
+                wanted = measured(cell) if cell.get(kind) else ""
+            assert shown == wanted, f"{row}, {kind}, {attack}: {shown} on the page, {wanted or 'nothing'} in the files"
 
 
-def test_every_number_has_its_origin(table2, table4):
-    measured = [cell for cell in [*table2.values(), *table4.values()] if cell["measured"]]
-    assert len(measured) > 100
-    for cell in measured:
+def test_every_number_has_its_origin(table2, table3, table4):
+    cells = [cell for table in (table2, table3, table4) for cell in table.values() if cell["measured"]]
+    assert len(cells) > 100
+    for cell in cells:
         for name in ("measured_seeds", "measured_runs", "measured_images", "measured_git_revision"):
             assert cell[name] != "", f"{cell['row']}, {cell['attack']}: no {name}"
 
 
-def test_the_table_over_seeds(seeds):
-    head, lines = table("README.md", "| three seeds |")
-    rows = MAIN | ABLATIONS
-    assert [rows[line[0]] for line in lines] == ["natural", "rvs", "noreg_ot", "otreg_xent"]
-    for first, *values in lines:
-        for attack, shown in zip(head[1:], values, strict=True):
-            cell = seeds.get((f"{rows[first]}, seeds", attack.lower()))
-            assert bool(cell) == bool(shown)
-            if not cell:
-                continue
-            assert cell["measured_seeds"] == "0; 1; 2"
-            assert shown == f"{rounded(cell['measured'])} ± {rounded(cell['measured_std_over_seeds'])}"
+def test_accuracies_over_the_training():
+    """Each is of three trainings."""
+    head, lines = table("README.md", "| step | natural |")
+    with (RESULTS / "length.csv").open(newline="") as file:
+        measured = list(csv.DictReader(file))
+    assert len(lines) == 4
+    for step, *cells in lines:
+        for attack, shown in zip(head[1:], cells, strict=True):
+            of_cell = [m for m in measured if (m["checkpoint"], m["attack"]) == (step.replace(",", ""), attack.lower())]
+            assert [m["seed"] for m in of_cell] == ["0", "1", "2"]
+            accuracies = [Decimal(m["accuracy"]) for m in of_cell]
+            assert shown == f"{rounded(statistics.mean(accuracies))} ± {rounded(statistics.stdev(accuracies))}"
 
 
 CLAIMS = {  # how each begins: the file, and the cells that it tells, in this order, as published and as measured here
     "RvS keeps the natural accuracy": (
         "table2",
         [("rvs", "natural"), ("at", "natural"), ("natural", "natural")],
-        [("rvs, seeds", "natural"), ("at", "natural"), ("natural, seeds", "natural"), ("WRN-16-4", "natural")],
+        [("rvs", "natural"), ("at", "natural"), ("natural", "natural"), ("WRN-16-4", "natural")],
     ),
     "under PGD-20 RvS holds better": (
         "table2",
         [("rvs", "pgd-20"), ("at", "pgd-20")],
-        [("rvs, seeds", "pgd-20"), ("at", "pgd-20"), ("WRN-16-4", "pgd-20")],
+        [("rvs", "pgd-20"), ("at", "pgd-20"), ("WRN-16-4", "pgd-20")],
     ),
     "so it is robust": (
         "table2",
         [],
         [
-            ("rvs, seeds", "autoattack"),
+            ("rvs", "autoattack"),
             ("WRN-16-4", "pgd-20"),
             ("WRN-16-4", "autoattack"),
             ("at", "pgd-20"),
@@ -166,28 +176,38 @@ CLAIMS = {  # how each begins: the file, and the cells that it tells, in this or
     "the classifier has to pay for D": (
         "table4",
         [("noreg_ot", "pgd-20")],
-        [("noreg_ot, seeds", "pgd-20"), ("rvs, seeds", "pgd-20")],
+        [("noreg_ot", "pgd-20"), ("rvs", "pgd-20")],
     ),
     "D is a better reward": (
         "table4",
         [("rvs", "pgd-20"), ("otreg_xent", "pgd-20")],
-        [("rvs, seeds", "pgd-20"), ("otreg_xent, seeds", "pgd-20")],
+        [("rvs", "pgd-20"), ("otreg_xent", "pgd-20")],
     ),
     "D is a distance of optimal transport": ("table4", [], [("rvs", "pgd-20"), ("paired", "pgd-20")]),
     "AdvGAN takes more": (  # differences
         "table2",
         *2 * ([("rvs", "natural", "advgan"), ("at", "natural", "advgan")],),
     ),
+    "images made on another network": (
+        "table3",
+        *2 * ([("transfer from natural", "pgd-20"), ("transfer from at", "pgd-20")],),
+    ),
 }
 
 
-def test_the_claims(request, on_gpu, seeds):
+def with_error(cell):
+    """An accuracy with the deviation between trainings or, of one, the standard error from the number of images."""
+    error = cell.get("measured_std_over_seeds") or cell["measured_standard_error"]
+    return f"{rounded(cell['measured'])} ± {rounded(error)}"
+
+
+def test_the_claims(request, on_gpu):
     """The numbers of the first table are these, each with an error that is theirs."""
     _, lines = table("README.md", "| claim of the paper")
     assert len(lines) == len(CLAIMS)
     for (claim, _, evidence), (start, (fixture, *told)) in zip(lines, CLAIMS.items(), strict=True):
         assert claim.startswith(start)
-        cells = request.getfixturevalue(fixture) | on_gpu | seeds
+        cells = request.getfixturevalue(fixture) | on_gpu
         for said, kind, places in ((claim, "published", told[0]), (evidence, "measured", told[1])):
             if places and len(places[0]) == 3:
                 number = r"(\d+) and (\d+) points"
@@ -198,8 +218,7 @@ def test_the_claims(request, on_gpu, seeds):
                 wanted = [rounded(cells[place][kind]) for place in places]
             assert re.findall(number, said) == wanted, said
             for value, error in re.findall(r"(\d+\.\d) ± (\d+\.\d)", said):
-                errors = {rounded(cells[place]["measured_standard_error"]) for place in places}
-                assert error in errors, f"{value} ± {error}"
+                assert f"{value} ± {error}" in {with_error(cells[place]) for place in places}
 
 
 def test_the_page_of_the_gpu(on_gpu):
