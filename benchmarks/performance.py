@@ -69,9 +69,8 @@ def measure(name: str, folder: str | None) -> None:
       RunError: when it fails; its own line stands above.
     """
     benchmark, *arguments = COMMANDS[name]
-    flag = [f"--{FOLDERS[name]}="] if folder else []
-    shown = " ".join([_shown(name), *(f"{each}DIR" for each in flag)])
-    arguments += (f"{each}{pathlib.Path(folder).absolute()}" for each in flag)
+    shown = _shown(name, folder)
+    arguments += [f"--{FOLDERS[name]}={pathlib.Path(folder).absolute()}"] if folder else []
     print(f"{name}: {shown}", file=sys.stderr, flush=True)
     command = [sys.executable, "-m", f"benchmarks.{benchmark}", *arguments, "--json"]
     devices = os.environ if name.endswith("-gpu") else os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}
@@ -81,9 +80,11 @@ def measure(name: str, folder: str | None) -> None:
     write_json(ROOT / KEPT / f"{name}.json", {"command": shown} | json.loads(done.stdout.splitlines()[-1]))
 
 
-def _shown(name):
+def _shown(name, with_folder):
     """A part's command, for people."""
-    return " ".join(["python -m", f"benchmarks.{COMMANDS[name][0]}", *COMMANDS[name][1:]])
+    benchmark, *arguments = COMMANDS[name]
+    flag = [f"--{FOLDERS[name]}=DIR"] if with_folder else []
+    return " ".join([f"python -m benchmarks.{benchmark}", *arguments, *flag])
 
 
 def render(page: str, kept: pathlib.Path) -> str:
@@ -108,7 +109,7 @@ def render(page: str, kept: pathlib.Path) -> str:
 def _section(file):
     """What the page shows of a JSON file."""
     if not file.exists():
-        reason = "no GPU at hand" if file.stem.endswith("-gpu") else f"`{_shown(file.stem)}`"
+        reason = "no GPU at hand" if file.stem.endswith("-gpu") else f"`{_shown(file.stem, file.stem in FOLDERS)}`"
         return f"*not measured: {reason}*"
     result = json.loads(file.read_text())
     return f"{report.markdown(result)}\n\n`{result['command']}`"

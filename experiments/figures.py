@@ -69,6 +69,11 @@ class Figure:
         return PARTS[self.part].title
 
     @property
+    def said(self) -> str:
+        """The line below it: the statement, with what this figure was measured on."""
+        return self.statement.with_facts(self.about)
+
+    @property
     def caption(self) -> str:
         """How to read it, and what it was measured on."""
         return " ".join([PARTS[self.part].note, *(f"{line}." for line in self.about)])

@@ -40,7 +40,7 @@ def write(figure: Figure, folder: pathlib.Path) -> None:
         sheet = draw(figure)
         description = {"png": "Description", "pdf": "Subject"}
         for ending, name in description.items():
-            about = {"Title": figure.title, name: figure.statement.text}
+            about = {"Title": figure.title, name: figure.said}
             about |= {"CreationDate": None} if ending == "pdf" else {}  # the same numbers, the same file
             with replacing(folder / f"{figure.part}.{ending}") as temporary:
                 sheet.savefig(temporary, dpi=200, metadata=about)
@@ -60,7 +60,7 @@ def draw(figure: Figure) -> Sheet:
         if figure.statement.smoke:
             axes.text(0.5, 0.5, "SMOKE RUN", transform=axes.transAxes, **WATERMARK)
     letters = int(sheet.get_figwidth() * (13 if figure.statement.smoke else 19))
-    text = "\n".join(textwrap.wrap(figure.statement.text, letters, break_on_hyphens=False))
+    text = "\n".join(textwrap.wrap(figure.said, letters, break_on_hyphens=False))
     if figure.statement.smoke:
         sheet.suptitle(text, color="#A03E00", weight="bold", fontsize=10)
     else:

@@ -81,7 +81,6 @@ class GridReport:
 
     Attributes:
       parts: what is asked for, in the paper's order, with "html" last: it gathers the others.
-      statement: of all that the work folder has; each table and figure has one of its own rows.
       contents: each table and figure by its part; for "html", those that were written before too.
     """
 
@@ -94,7 +93,7 @@ class GridReport:
             earlier = "html" in self.parts and (self.folder / layout.REPORT_FILES[part][0]).exists()
             if part in self.parts or earlier:
                 build = tables.build if PARTS[part].is_table else figures.build
-                self.contents[part] = build(work, part, statement.build(work, part))
+                self.contents[part] = build(work, part, self.statement)
 
     def write(self) -> list[pathlib.Path]:
         """Writes the parts; returns the main file of each.

@@ -13,6 +13,7 @@ import numpy as np
 
 SCHEMA_VERSION = 1
 ABOUT = ("train_dir", "defense", "network", "checkpoint", "classifier_sha256", "provenance", "split")
+WHEN_AND_WHERE = ("git_revision", "machine", "date")  # of a measurement or a training
 DISTANCES = ("mean_distance", "mean_standard_deviation")
 VERDICTS = ("suspect", "note", "ok", "not measured")
 DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RecursionError, zipfile.BadZipFile)

@@ -17,6 +17,7 @@ from rich.table import Table
 from experiments import result_files
 from experiments.duration import duration
 from experiments.measured import binomial_error
+from experiments.result_files import WHEN_AND_WHERE
 from experiments.rows import column_of
 from experiments.training_time import training_time
 from experiments.writers import write_file
@@ -25,7 +26,6 @@ from madry_cifar.evaluation.results import purified_by, subject
 from madry_cifar.networks.architectures import name_of
 from madry_cifar.runs import run_folder
 
-ENVIRONMENT = ("date", "machine", "git_revision")
 SAME = ("provenance", "split", "images", "epsilon", "step_size", "seed")  # what the rows of a table share
 
 
@@ -95,7 +95,7 @@ class RunReport:
         for path in sorted([*place.glob("results/ckpt-*.json"), *place.glob("model_*.json")]):
             try:
                 content = result_files.read_results(path)
-                where = {name: content.get(name, "") for name in ENVIRONMENT}
+                where = {name: content.get(name, "") for name in WHEN_AND_WHERE}
                 entries = {
                     name: result_files.check_entry(entry) | {"environment": where | entry.get("environment", {})}
                     for name, entry in content["attacks"].items()
@@ -127,14 +127,14 @@ class RunReport:
         about = ("model", "defense", "network", "checkpoint", "classifier_sha256", *SAME)
         of_entry = ("made_on", "purified_by", "attack", "accuracy", "standard_error", "protocol")
         writer = csv.writer(out)
-        writer.writerow(["run", *about, *ENVIRONMENT, *of_entry])
+        writer.writerow(["run", *about, *WHEN_AND_WHERE, *of_entry])
         for table in self.tables:
             for row in table.rows:
                 surrogate = (row.about.get("surrogate") or {}).get("train_dir", "")
                 purified = purified_by(row.about)
                 start = [row.folder, *(row.about.get(name, "") for name in about)]
                 for name, entry in row.entries.items():
-                    where = map(entry["environment"].get, ENVIRONMENT)
+                    where = map(entry["environment"].get, WHEN_AND_WHERE)
                     error = binomial_error(entry["accuracy"], entry["images"])
                     numbers = (f"{entry['accuracy']:.4f}", f"{error:.4f}", json.dumps(entry["protocol"]))
                     writer.writerow([*start, *where, surrogate, purified, name, *numbers])

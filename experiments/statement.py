@@ -17,14 +17,12 @@ class Statement:
     Attributes:
       profile: of the grid: full, reduced, smoke, ...
       short: what the numbers are, in a few words.
-      text: the same, with what they were measured on: the line to be shown.
       facts: what was measured on what, a line for each data set.
       caveat: in what it is not the paper's experiment, or "".
     """
 
     profile: str
     short: str
-    text: str
     facts: tuple[str, ...]
     caveat: str = ""
 
@@ -33,12 +31,19 @@ class Statement:
         """Whether the numbers are no results at all."""
         return self.profile == "smoke"
 
+    @property
+    def text(self) -> str:
+        """The line to be shown: what the numbers are, and what they were measured on."""
+        return self.with_facts(self.facts)
 
-def build(work: Work, part: str | None = None) -> Statement:
-    """The statement of a work folder, or of the rows of a table or figure, from its profile and what its result files
-    say."""
-    runs = [run for run in work.runs if part is None or run.row in work.rows(part)]
-    measured = [m for run in runs for m in [*work.white_box(run), *work.epsilons(run)]]
+    def with_facts(self, facts: Iterable[str]) -> str:
+        """The same line, with what some of the numbers were measured on."""
+        return self.short if self.smoke else f"{self.profile} run: {'; '.join(facts)}. {self.caveat}".strip()
+
+
+def build(work: Work) -> Statement:
+    """The statement of a work folder, from its profile and from what its result files say."""
+    measured = [m for run in work.runs for m in [*work.white_box(run), *work.epsilons(run)]]
     facts, deviations = [], []
     for dataset in work.datasets:
         on_dataset = [m for m in measured if m.run.dataset == dataset]
@@ -51,10 +56,9 @@ def build(work: Work, part: str | None = None) -> Statement:
             "number does not judge the paper."
         )
     if work.profile == "smoke":
-        return Statement(work.profile, SMOKE, SMOKE, tuple(facts), caveat)
+        return Statement(work.profile, SMOKE, tuple(facts), caveat)
     short = f"{work.profile} run" + (", not the paper's experiment" if deviations else "")
-    text = f"{work.profile} run: {'; '.join(facts)}. {caveat}"
-    return Statement(work.profile, short, text.strip(), tuple(facts), caveat)
+    return Statement(work.profile, short, tuple(facts), caveat)
 
 
 def about(measured: Iterable[Measurement]) -> str:

@@ -13,7 +13,8 @@ from rich.markup import escape
 from rich.table import Table as Grid
 
 from experiments import latex
-from experiments.measured import SCHEMA_VERSION, Measurement
+from experiments.measured import Measurement
+from experiments.result_files import SCHEMA_VERSION, WHEN_AND_WHERE
 from experiments.rows import column_of
 from experiments.tables import MISSING, Cell, Table
 from madry_cifar.runs.files import replacing
@@ -66,7 +67,6 @@ def tidy_csv(table: Table) -> str:
 
 _ABOUT_RUN = ("train_dir", "defense", "network", "training_flags", "trained", "versions")
 _NO_CELL = Cell("", "", (), None)
-_WHEN_AND_WHERE = ("git_revision", "machine", "date")
 _PROTOCOL = ("epsilon", "step_size", "steps", "loss", "random_start", "restarts", "generator_width", "selection")
 
 
@@ -95,10 +95,10 @@ def _record(table, group, cell):
         "measured_evaluation_seed": distinct(lambda m: m.about.get("seed")),
         **{f"measured_{name}": distinct(lambda m, name=name: m.protocol.get(name)) for name in _PROTOCOL},
         "measured_file": distinct(lambda m: m.file),
-        **{f"measured_{name}": distinct(lambda m, name=name: m.about.get(name)) for name in _WHEN_AND_WHERE},
+        **{f"measured_{name}": distinct(lambda m, name=name: m.about.get(name)) for name in WHEN_AND_WHERE},
         **{
             f"trained_{name}": distinct(lambda m, name=name: m.about.get("trained", {}).get(name))
-            for name in _WHEN_AND_WHERE
+            for name in WHEN_AND_WHERE
         },
         "published": getattr(cell.published, "printed", ""),
         **{f"published_{name}": getattr(cell.published, name, "") for name in ("mark", "note", "source")},
@@ -151,7 +151,7 @@ def _origin(m: Measurement) -> dict[str, Any]:
         "seed": m.run.seed,
         **{name: m.about[name] for name in names},
         "evaluation_seed": m.about.get("seed"),
-        **{name: m.about.get(name) for name in _WHEN_AND_WHERE},
+        **{name: m.about.get(name) for name in WHEN_AND_WHERE},
         "protocol": dict(m.protocol),
         "surrogate": {name: value for name, value in m.surrogate.items() if name != "training_flags"} or None,
         "file": m.file,

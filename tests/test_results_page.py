@@ -141,11 +141,12 @@ def test_accuracies_over_the_training():
     """Each is of three trainings."""
     head, lines = table("README.md", "| step | natural |")
     with (RESULTS / "length.csv").open(newline="") as file:
-        measured = list(csv.DictReader(file))
+        measurements = list(csv.DictReader(file))
     assert len(lines) == 4
     for step, *cells in lines:
         for attack, shown in zip(head[1:], cells, strict=True):
-            of_cell = [m for m in measured if (m["checkpoint"], m["attack"]) == (step.replace(",", ""), attack.lower())]
+            place = step.replace(",", ""), attack.lower()
+            of_cell = [m for m in measurements if (m["checkpoint"], m["attack"]) == place]
             assert [m["seed"] for m in of_cell] == ["0", "1", "2"]
             accuracies = [Decimal(m["accuracy"]) for m in of_cell]
             assert shown == f"{rounded(statistics.mean(accuracies))} ± {rounded(statistics.stdev(accuracies))}"

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import math
 
 import numpy as np
@@ -183,8 +184,23 @@ def test_the_sheet_says_what_the_run_was(part, profile, tmp_path):
     figure, _ = build(grid, part)
     sheet = plots.draw(figure)
     said = (sheet.get_suptitle() if profile == "smoke" else sheet.get_supxlabel()).replace("\n", " ")
-    assert said == (SMOKE if profile == "smoke" else figure.statement.text)
+    caveat = figure.statement.caveat
+    assert said == (SMOKE if profile == "smoke" else f"reduced run: {'; '.join(figure.about)}. {caveat}")
+    assert caveat.startswith("Not the paper's experiment: ")
     assert texts(sheet).count("SMOKE RUN") == (len(figure.panels) if profile == "smoke" else 0)
+
+
+def test_the_sheet_tells_of_its_own_rows_alone(tmp_path):
+    """Also where others of the same folder were trained for longer, and attacked on more images than it shows."""
+    grid = WorkFolder(tmp_path / "work").complete()
+    grid.white_box("natural", {"natural": 80.0}, checkpoint=7000)
+    path = grid.path("rvs", "diversity.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"images": 200}))
+    for part, images in (("figure2", "1,000 test images"), ("figure3", "200 test images"), ("figure4", "test images")):
+        said = plots.draw(build(grid, part)[0]).get_supxlabel().replace("\n", " ")
+        assert images in said
+        assert "7,000" not in said
+        assert ("1,000 test images" in said) == (part == "figure2")
 
 
 def test_the_files(grid, tmp_path):
@@ -195,6 +211,6 @@ def test_the_files(grid, tmp_path):
     assert files["figure2.pdf"].startswith(b"%PDF")
     with Image.open(tmp_path / "report" / "figure2.png") as image:
         assert image.width >= 1000
-        assert image.info["Description"] == figure.statement.text
+        assert image.info["Description"] == figure.said
     plots.write(figure, tmp_path / "report")
     assert files == {path.name: path.read_bytes() for path in (tmp_path / "report").iterdir()}

@@ -102,16 +102,6 @@ def test_a_full_run_is_called_so_only_where_it_is_the_papers_experiment(tmp_path
         assert word in said.caveat
 
 
-def test_a_part_tells_of_its_own_rows_alone(grid):
-    """Also where others of the same folder were trained for longer, and attacked on other images."""
-    grid.complete()
-    grid.white_box("at", {"natural": 80.0}, checkpoint=7000)
-    work = Work(grid.folder)
-    said = {part: statement.build(work, part).text for part in (None, "figure2", "figure3", "table4")}
-    assert {part for part, text in said.items() if "after 4,000 / 7,000 steps" in text} == {None, "figure2"}
-    assert {part for part, text in said.items() if "after 4,000 steps" in text} == {"figure3", "table4"}
-
-
 def test_the_json_tells_where_a_number_comes_from(grid):
     grid.complete()
     content = json.loads(writers.as_json(build(grid, "table3")[0]))
