@@ -26,6 +26,8 @@ DOC = """{doc}
 
 Trains whatever network is missing in --work_dir, measures whatever result is missing, and writes the report there.
 The same command again goes on after an interruption. --plan says what would be done and how long it would take.
+
+A setting of the trainings is that of one defence's rows alone with its name before it: --l2l.attacker_width=4.
 """
 
 

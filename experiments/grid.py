@@ -111,7 +111,9 @@ class Request(GridSettings, GridData):
     """The settings of a command for tables and figures, beside those of each training."""
 
 
-COMMON = {field.name for field in dataclasses.fields(TrainingSettings)} - {"dataset", "data_dir", "download"}
+SMALLEST = {"depth": 10, "width": 1, "generator_width": 1, "attacker_width": 1}
+OF_ALL = {"dataset", "data_dir", "download"}  # the same in all rows of a table
+COMMON = {field.name for field in dataclasses.fields(TrainingSettings)} - OF_ALL
 NETWORK = {field.name for field in dataclasses.fields(NetworkSettings)}
 SHARED = {field.name for field in dataclasses.fields(Options)} | {"epsilon"}  # options that mean the same everywhere
 
@@ -121,11 +123,22 @@ def define_flags(**changes: Any) -> None:
     flags.define("Grid", GridSettings)
     for section, settings in (SECTIONS | {"Data": GridData}).items():
         flags.define(section, settings, **changes)
-    flags.define_option_flags(defenses())
+    kinds = defenses()
+    flags.define_option_flags(kinds)
+    for name, kind in kinds.items():
+        flags.define_own(name, _own_fields(kind))
+
+
+def _own_fields(kind):
+    """The settings that the rows of a defence may have to themselves."""
+    fields = [*dataclasses.fields(TrainingSettings), *dataclasses.fields(kind.Options)]
+    return [field for field in fields if field.name not in OF_ALL]
 
 
 def read_flags(**values: Any) -> tuple[Request, dict[str, str]]:
     """For `main`: what the flags and the profile say, and those settings of a training that were given, as text.
+
+    What is for the rows of one defence alone is called DEFENCE.NAME.
 
     Args:
       values: settings in place of flags, as in `flags.read`.
@@ -134,10 +147,12 @@ def read_flags(**values: Any) -> tuple[Request, dict[str, str]]:
       UsageError: for a value that a flag does not take.
     """
     flags.give(_profile(flags.read(GridSettings, **values).profile))
-    given = {}
-    for settings in (*SECTIONS.values(), *(kind.Options for kind in defenses().values())):
+    given, kinds = {}, defenses()
+    for settings in (*SECTIONS.values(), *(kind.Options for kind in kinds.values())):
         given |= flags.given(settings)
-    names = given.keys() - {"dataset", "data_dir", "download"}
+    for name, kind in kinds.items():
+        given |= flags.given_own(name, _own_fields(kind))
+    names = given.keys() - OF_ALL
     return flags.read(Request, **values), {name: _as_text(given[name]) for name in names}
 
 
@@ -154,7 +169,8 @@ def configuration(parts: list[str], request: Request, given: Mapping[str, str]) 
     """The configuration for these tables and figures; what `layout.py` and the Snakefile read.
 
     Args:
-      given: the settings of training that were given, as text: each row gets those that its defence has.
+      given: the settings of training that were given, as text: each row gets those that its defence has, and those
+        that are called DEFENCE.NAME for it alone.
 
     Raises:
       UsageError: for a value that cannot be used, before anything is run.
@@ -222,10 +238,12 @@ def _check(request, given):
         for name in names:
             if name not in known:
                 raise unknown(flag, name, known)
-    for name, instead in (("epochs", "steps"), ("learning_rate_epochs", "learning_rate_boundaries")):
-        if given.get(name, "0") not in ("0", ""):
-            reason = f"the rows of a table are trained for the same --steps; give --{instead}"
-            raise UsageError(name, given[name], reason)
+    by_steps = {"epochs": "steps", "learning_rate_epochs": "learning_rate_boundaries"}
+    for name, value in given.items():
+        owner, dot, setting = name.rpartition(".")
+        if setting in by_steps and value not in ("0", ""):
+            reason = f"the rows of a table are trained by steps; give --{owner}{dot}{by_steps[setting]}"
+            raise UsageError(name, value, reason)
 
 
 def _runs(parts, rows, datasets, request, given):
@@ -235,10 +253,18 @@ def _runs(parts, rows, datasets, request, given):
     runs = [run for dataset in datasets for row in trained for run in runs_of(dataset, row, request, given)]
     runs = list({run["id"]: run for run in itertools.chain(*map(_after_its_starts, runs))}.values())
     used = set().union(*(_settable(row_of(row).defense, request.defense) for row in trained))
+    trained_for = {row_of(run["row"]).defense for run in runs}
+    used |= {f"{defense}.{name}" for defense in trained_for for name in _own(given, defense)}
     unused = given.keys() - used - _profile(request.profile).keys()
     if unused:
         raise UsageError(min(unused), given[min(unused)], f"applies to none of {', '.join(trained)}")
     return runs
+
+
+def _own(given, defense):
+    """Of the settings those for the rows of this defence alone, by their names in it."""
+    start = f"{defense}."
+    return {name.removeprefix(start): value for name, value in given.items() if name.startswith(start)}
 
 
 def _after_its_starts(run):
@@ -259,15 +285,16 @@ def runs_of(dataset: str, row: str, request: Request, given: Mapping[str, str], 
     """The trainings of a row, one for each seed: their identities, and the flags of `rvs_tf.train` for them.
 
     The settings of a row are, each before the next: the preset of its defence for the data set; what the grid needs
-    (checkpoints spread over the training, all kept); those given, as far as the defence has them; what makes the row;
-    the `last`. "starts" are the runs that must be there before, as it starts from their weights or shares them; "needs"
-    says which these are, "copy_of" which one it shares, "stochastic" that its outputs are random, "purified" that a GAN
-    stands before it, if so.
+    (checkpoints spread over the training, all kept); those given, as far as the defence has them; those given for it
+    alone; what makes the row; the `last`. "starts" are the runs that must be there before, as it starts from their
+    weights or shares them; "needs" says which these are, "copy_of" which one it shares, "stochastic" that its outputs
+    are random, "purified" that a GAN stands before it, if so.
     """
     defense, base = row_of(row).defense, row_of(row).trained_as
     settable = _settable(defense, request.defense)
     settings = preset(dataset, defense) | {name: given[name] for name in given.keys() & settable}
-    settings |= row_of(row).settings | last
+    for_it = _own(given, defense)
+    settings |= for_it | row_of(row).settings | last
     steps = int(settings.get("steps", registry.find(defense).Options().steps))
     settings = {"checkpoint_every": str(max(1, steps // request.checkpoints)), "keep": "0"} | settings
     starts = _starts_of(dataset, defense, settings, request, given)
@@ -276,7 +303,10 @@ def runs_of(dataset: str, row: str, request: Request, given: Mapping[str, str], 
     for seed in range(request.seeds):
         own = settings | ({"starts_from": f"runs/{starts[seed]['id']}"} if starts else {})
         of_first = settings | ({"starts_from": starts[0]["id"]} if starts else {})
-        changed, stochastic = _changed(dataset, defense, of_first)
+        try:
+            changed, stochastic = _changed(dataset, defense, of_first)
+        except UsageError as error:
+            raise error.renamed(**{name: f"{defense}.{name}" for name in for_it}) from None
         changed |= {"gan": _gan_flags(request)} if row_of(row).purified else {}
         digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:8]
         run = {"id": f"{dataset}/{row}-{digest}/seed-{seed}", "dataset": dataset, "row": row, "seed": seed}
@@ -322,7 +352,8 @@ def _changed(dataset, defense, settings):
     common = TrainingSettings.parse({name: value for name, value in settings.items() if name in COMMON})
     options = kind.parse({name: value for name, value in settings.items() if name not in COMMON})
     data.check_crop(dataset, common.crop_padding, common.crop_fill)
-    own = [(name, getattr(options, name)) for name in options.as_dict() if name not in Options.__dataclass_fields__]
+    sizes = {*Options.__dataclass_fields__, *SMALLEST}  # no matter for whether outputs are random
+    own = [(name, getattr(options, name)) for name in options.as_dict() if name not in sizes]
     stochastic = _is_stochastic(defense, data.NUM_CLASSES[dataset], tuple(own))
     chosen = {name: value for name, value in common.as_dict().items() if name not in MAY_CHANGE} | options.as_dict()
     default = TrainingSettings().as_dict() | kind().as_dict()
@@ -332,5 +363,4 @@ def _changed(dataset, defense, settings):
 @functools.cache
 def _is_stochastic(defense, num_classes, options):
     """Whether its outputs are random; `options` are pairs. Raises UsageError for options that do not go together."""
-    smallest = {"depth": 10, "width": 1, "generator_width": 1, "attacker_width": 1, "num_classes": num_classes}
-    return build({"defense": defense, **dict(options), **smallest}).predictor().stochastic
+    return build({"defense": defense, **dict(options), **SMALLEST, "num_classes": num_classes}).predictor().stochastic

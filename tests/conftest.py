@@ -204,3 +204,26 @@ def rvs_run(run, rvs_flags, tmp_path_factory):
     status, _, err = run("rvs_tf.train", f"--train_dir={folder}", *rvs_flags)
     assert status == 0, err
     return folder
+
+
+@pytest.fixture
+def configure(monkeypatch):
+    """configure(*flags, parts=[…]) is the configuration of the grid of tables and figures for these flags."""
+    from experiments import grid
+
+    before = set(FLAGS)
+
+    def clear():
+        for name in set(FLAGS) - before:
+            delattr(FLAGS, name)
+
+    def configure(*given, parts=("table2",)):
+        clear()
+        monkeypatch.setattr(flags, "_sections", {})
+        grid.define_flags()
+        FLAGS([sys.argv[0], "--work_dir=somewhere", *given])
+        return grid.configuration(list(parts), *grid.read_flags())
+
+    yield configure
+    clear()
+    FLAGS.unparse_flags()

@@ -3,6 +3,7 @@
 import csv
 import pathlib
 import re
+import shlex
 import statistics
 from decimal import ROUND_HALF_UP, Decimal
 
@@ -135,6 +136,21 @@ def test_every_number_has_its_origin(table2, table3, table4):
     for cell in cells:
         for name in ("measured_seeds", "measured_runs", "measured_images", "measured_git_revision"):
             assert cell[name] != "", f"{cell['row']}, {cell['attack']}: no {name}"
+
+
+def test_the_commands_of_the_pages_make_these_runs(configure, table2, table3, table4):
+    """A run's folder is named by all that decides its training; those of the earlier table were named otherwise."""
+    made = set()
+    for page in ("README.md", "defense_gan.md"):
+        text = (RESULTS / page).read_text().replace("\\\n", " ")
+        for name, given in re.findall(r"^python -m experiments\.(\w+) (.*--profile=.*)$", text, re.M):
+            parts = ["table2", "table3", "table4"] if name == "all" else [name]
+            config = configure(*shlex.split(given, comments=True), parts=parts)
+            made |= {run["id"] for run in config["runs"]}
+    latest = [*read("table2.csv").values(), *table3.values(), *table4.values()]
+    told = {run for cell in latest for run in cell["measured_runs"].split("; ") if run}
+    assert len(told) > 20
+    assert told <= made
 
 
 def test_accuracies_over_the_training():

@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import tensorflow as tf
@@ -36,14 +36,24 @@ def define(section: str, settings: type[Settings], **changes: Mapping[str, Any])
         _define(section, field, own["default"], own["help"] + " (required)" * own["required"])
 
 
+def define_own(owner: str, fields: Iterable[dataclasses.Field]) -> None:
+    """A flag --OWNER.NAME for each field: its value for one owner alone. --help does not list them."""
+    for field in fields:
+        _add(f"{owner}.{field.name}", field, None, field.metadata["help"])
+
+
 def _define(section, field, default, help):
     _sections.setdefault(section, []).append(field.name)
-    parses = parser(field)
-    boolean = isinstance(parses, flags.BooleanParser)
-    flags.DEFINE(parses, field.name, default, help, serializer=_Serializer(), boolean=boolean)
+    _add(field.name, field, default, help)
     if field.metadata["kind"] in ("radius", "step") and SMALL not in flags.FLAGS:
         _sections[section].append(SMALL)
         flags.DEFINE_boolean(SMALL, False, "an ε or a step between 0 and 1 is meant: a part of one grey level of 255")
+
+
+def _add(name, field, default, help):
+    parses = parser(field)
+    boolean = isinstance(parses, flags.BooleanParser)
+    flags.DEFINE(parses, name, default, help, serializer=_Serializer(), module_name=__name__, boolean=boolean)
 
 
 class _Serializer(flags.ArgumentSerializer):
@@ -64,18 +74,18 @@ def read(settings: type[SettingsT], **values: Any) -> SettingsT:
 
 def _with_sane_sizes(settings):
     for field in dataclasses.fields(settings):
-        _check_size(field, getattr(settings, field.name))
+        _check_size(field.name, field, getattr(settings, field.name))
     return settings
 
 
-def _check_size(field, value):
+def _check_size(name, field, value):
     kind = field.metadata["kind"]
     for size in value if isinstance(value, tuple) else (value,):
         if kind == "step" and size == 0:
-            raise UsageError(field.name, f"{size:g}", "an attack that takes no step changes nothing")
+            raise UsageError(name, f"{size:g}", "an attack that takes no step changes nothing")
         if kind in ("radius", "step") and 0 < size < 1 and not flags.FLAGS[SMALL].value:
-            reason = f"less than one grey level of 255: 8/255 is --{field.name}=8 (if it is meant, add --{SMALL})"
-            raise UsageError(field.name, f"{size:g}", reason)
+            reason = f"less than one grey level of 255: 8/255 is --{name}=8 (if it is meant, add --{SMALL})"
+            raise UsageError(name, f"{size:g}", reason)
 
 
 def given(settings: type[Settings]) -> dict[str, Any]:
@@ -84,17 +94,25 @@ def given(settings: type[Settings]) -> dict[str, Any]:
     Raises:
       UsageError: for a size, as `read`.
     """
-    fields = [field for field in dataclasses.fields(settings) if flags.FLAGS[field.name].present]
-    for field in fields:
-        _check_size(field, flags.FLAGS[field.name].value)
-    return {field.name: flags.FLAGS[field.name].value for field in fields}
+    return _given({field.name: field for field in dataclasses.fields(settings)})
+
+
+def given_own(owner: str, fields: Iterable[dataclasses.Field]) -> dict[str, Any]:
+    """The same of the flags that `define_own` made, by the names OWNER.NAME."""
+    return _given({f"{owner}.{field.name}": field for field in fields})
+
+
+def _given(fields):
+    values = {name: flags.FLAGS[name].value for name in fields if flags.FLAGS[name].present}
+    for name, value in values.items():
+        _check_size(name, fields[name], value)
+    return values
 
 
 def give(values: Mapping[str, str]) -> None:
-    """Gives texts by name to those flags that were not given."""
-    for name, value in values.items():
-        if not flags.FLAGS[name].present:
-            flags.FLAGS[name].parse(value)
+    """Gives texts by name to those flags that were not given; OWNER.NAME neither where NAME was, which is for all."""
+    for name in [name for name in values if not any(flags.FLAGS[n].present for n in {name, name.rpartition(".")[2]})]:
+        flags.FLAGS[name].parse(values[name])
 
 
 def read_flagfile(path: str | os.PathLike) -> dict[str, str]:
@@ -182,7 +200,8 @@ def _nearest(name):
     """What is said to who types a flag that there is not."""
     if name == "steps" and "attacks" in flags.FLAGS:
         return "the number of steps is a part of an attack's name: --attacks=pgd-20"
-    known = sorted({each for names in _sections.values() for each in names})
+    own = {each for each in flags.FLAGS if "." in each}
+    known = sorted({each for names in _sections.values() for each in names} | own)
     meant = [each for each in known if "".join(word[0] for word in each.split("_")).startswith(name)]
     meant += [each for each in known if name in each.split("_") or each.startswith(f"{name}_")]
     meant = meant or difflib.get_close_matches(name, known, n=1)

@@ -23,17 +23,18 @@ def register(defense: type[Defense]) -> type[Defense]:
 
 def find(name: str) -> type[Defense]:
     """The defence called `name`. Raises UsageError, naming the nearest, when there is none."""
-    offered = metadata.entry_points(group=GROUP)
-    if name not in REGISTRY and name in offered.names:
-        register(offered[name].load())
     if name not in REGISTRY:
-        raise unknown("defense", name, {*REGISTRY, *offered.names})
+        offered = metadata.entry_points(group=GROUP)  # which looks at all that is installed
+        if name not in offered.names:
+            raise unknown("defense", name, {*REGISTRY, *offered.names})
+        register(offered[name].load())
     return REGISTRY[name]
 
 
 def installed() -> dict[str, type[Defense]]:
     """All defences, those that installed packages offer too."""
-    return REGISTRY | {name: find(name) for name in metadata.entry_points(group=GROUP).names}
+    offered = metadata.entry_points(group=GROUP)
+    return REGISTRY | {entry.name: REGISTRY.get(entry.name) or register(entry.load()) for entry in offered}
 
 
 def setting_names() -> list[str]:

@@ -8,12 +8,10 @@ import sys
 
 import numpy as np
 import pytest
-from absl.flags import FLAGS
 
 from experiments import grid, layout, presets
 from experiments.rows import row_of
 from madry_cifar import load_predictor
-from madry_cifar.cli import flags
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.cli.settings import option
 from madry_cifar.runs import checkpoints, run_folder
@@ -21,27 +19,6 @@ from madry_cifar.training.registry import REGISTRY
 
 ROOT = pathlib.Path(__file__).parents[2]
 SMALL = ("--depth=10", "--width=1", "--batch_size=8", "--steps=20", "--learning_rate_boundaries=10,15")
-
-
-@pytest.fixture
-def configure(monkeypatch):
-    """configure(*flags, parts=[…]) is the grid's configuration for these flags."""
-    before = set(FLAGS)
-
-    def clear():
-        for name in set(FLAGS) - before:
-            delattr(FLAGS, name)
-
-    def configure(*given, parts=("table2",)):
-        clear()
-        monkeypatch.setattr(flags, "_sections", {})
-        grid.define_flags()
-        FLAGS([sys.argv[0], "--work_dir=somewhere", *given])
-        return grid.configuration(list(parts), *grid.read_flags())
-
-    yield configure
-    clear()
-    FLAGS.unparse_flags()
 
 
 def settings(config, row):
@@ -199,6 +176,42 @@ def test_profile_is_overridden_by_flags(configure):
     assert configure()["profile"] == "full"
 
 
+def test_settings_of_one_defence_alone(configure):
+    """They go to its rows and no others, whatever all rows are given."""
+    rows = ("--defenses=natural,at,direct,gat", "--generator_width=8")
+    plain = configure(*SMALL, *rows)
+    config = configure(*SMALL, *rows, "--gat.generator_width=5", "--at.steps=30", "--at.epsilon=4")
+    assert settings(config, "gat") == settings(plain, "gat") | {"generator_width": "5"}
+    longer = {"steps": "30", "epsilon": "4.0", "checkpoint_every": "1"}
+    assert settings(config, "at") == settings(plain, "at") | longer
+    others = [[run for run in each["runs"] if run["row"] not in ("at", "gat")] for each in (config, plain)]
+    assert others[0] == others[1] != []
+    variants = configure(*SMALL, "--rvs.ot_weight=3", "--rvs.generator_loss=xent", parts=["table4"])
+    assert all(settings(variants, row)["ot_weight"] == "3.0" for row in ("rvs", "noreg_ot", "otreg_xent", "paired"))
+    assert settings(variants, "rvs")["generator_loss"] == "xent"
+
+
+def test_settings_of_a_start_alone(configure):
+    config = configure(*SMALL, "--dataset=cifar10", "--defenses=l2l_da", "--natural.steps=7")
+    assert (settings(config, "natural")["steps"], settings(config, "l2l_da")["steps"]) == ("7", "20")
+
+
+def test_what_is_typed_is_before_what_a_profile_says_of_one_defence(configure):
+    profile = grid.HERE / "profiles" / "reduced.flags"
+    said = dict(line.removeprefix("--").split("=") for line in profile.read_text().splitlines() if "." in line[2:12])
+    config = configure("--profile=reduced")
+    own = [name.split(".") for name in said if "." in name]
+    assert len(own) > 5
+    for defense, name in own:
+        assert settings(config, defense)[name] == said[f"{defense}.{name}"]
+    typed = ("--generator_width=9", "--gat.generator_width=3", "--steps=60")
+    config = configure("--profile=reduced", "--defenses=natural,direct,gat,l2l,l2l_da", *typed)
+    assert [settings(config, row)["generator_width"] for row in ("direct", "gat", "l2l_da")] == ["9", "3", "9"]
+    assert {settings(config, row)["steps"] for row in ("natural", "gat", "l2l_da")} == {"60"}
+    assert settings(config, "l2l")["attacker_width"] == said["l2l.attacker_width"]
+    assert [run["row"] for run in configure("--profile=reduced", "--defenses=natural")["runs"]] == ["natural"]
+
+
 @pytest.mark.parametrize("preset", ["cifar10_paper", "cifar10_smoke", "digits_smoke"])
 def test_presets_can_be_given(configure, preset):
     path = grid.HERE / "presets" / f"{preset}.flags"
@@ -269,7 +282,11 @@ def test_the_rows_of_a_table_train_on_the_same_images(dataset):
     [
         (["--dataset=cifar"], "--dataset=cifar: unknown; did you mean 'cifar10'"),
         (["--defense=rsv"], "--defense=rsv: unknown; did you mean 'rvs'"),
-        (["--epochs=3"], "--epochs=3: the rows of a table are trained for the same --steps; give --steps"),
+        (["--epochs=3"], "--epochs=3: the rows of a table are trained by steps; give --steps"),
+        (["--at.epochs=3"], "--at.epochs=3: the rows of a table are trained by steps; give --at.steps"),
+        (["--at.steps=-1"], "--at.steps=-1: must be at least"),
+        (["--at.epsilon=0.031"], "--at.epsilon=0.031: less than one grey level of 255: 8/255 is --at.epsilon=8"),
+        (["--defenses=natural", "--at.steps=3"], "--at.steps=3: applies to none of natural"),
         (["--learning_rate_epochs=1,2"], "--learning_rate_epochs=1,2: the rows of a table"),
         (["--defenses=natural,rsv"], "--defenses=rsv: unknown; did you mean 'rvs'"),
         (["--columns=extendet"], "--columns=extendet: unknown; did you mean 'extended'"),
