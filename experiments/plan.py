@@ -162,7 +162,8 @@ class Clock:
     def _train_gan(self, run, output):
         flags = _parse(self.config["gan_flags"])
         options = GANOptions(width=int(flags["width"]), iterations=int(flags["iterations"]))
-        return options.iterations * self._gan_step(options)
+        done = max(saved_steps(self.work / "gan" / run["id"]), default=0) / options.critic_updates
+        return max(0, options.iterations - done) * self._gan_step(options)
 
     def _evaluate(self, run, output):
         names = layout.attacks_on(self.config, run, output.stem.removeprefix("white-box-"))

@@ -182,8 +182,9 @@ FAMILIES = {
         Family("autoattack", "AutoAttack", note="AutoAttack: APGD-CE, APGD-T, FAB-T and Square, one after another."),
     )
 }
-# The attacks on rows behind a purifier, whatever the others are attacked by; for how many steps an image is purified
-PURIFIED = {"natural": 0, "bpda-pgd-20": 20, "latent-100": 1}
+# The attacks on rows behind a purifier, whatever the others are attacked by; how often each purifies an image: BPDA for
+# ten draws at each step
+PURIFIED = {"natural": 0, "bpda-pgd-20": 200, "latent-100": 1}
 COLUMNS = {  # of Table II beside the paper's
     "paper": (),
     "autoattack": ("autoattack",),

@@ -1,10 +1,12 @@
 """What a report has to say of itself wherever a number of it stands: profile, network, steps, images, data."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from experiments.measured import Measurement, Work
 from experiments.rows import dataset_of, row_of
+from madry_cifar.evaluation.results import purified_by
 
 SMOKE = "smoke run: shows that the machinery works; these are not results"
 PAPER_NETWORKS = ("WRN-28-10", "WRN-34-10")  # the paper's text, its released code
@@ -62,16 +64,33 @@ def build(work: Work) -> Statement:
 
 
 def about(measured: Iterable[Measurement]) -> str:
-    """Images, data, networks and steps of these measurements, in words."""
-    measured = list(measured)
-    if not measured:
+    """Networks, steps, images and data of these measurements, in words, and the rows for which that is otherwise."""
+    of_rows: dict[str, list[Measurement]] = {}
+    for m in measured:
+        of_rows.setdefault(row_of(m.run.row).label, []).append(m)
+    if not of_rows:
         return "nothing measured yet"
+    facts = {label: _facts(of_row) for label, of_row in of_rows.items()}
+    usual, _ = Counter(facts.values()).most_common(1)[0]
+    others: dict[str, list[str]] = {}
+    for label, own in facts.items():
+        pairs = zip(own, usual, strict=True)
+        if differing := ", ".join(fact or "images not purified" for fact, of_most in pairs if fact != of_most):
+            others.setdefault(differing, []).append(label)
+    exceptions = "; ".join(f"{', '.join(labels)}: {differing}" for differing, labels in others.items())
+    return "; ".join(filter(None, usual)) + f" (but {exceptions})" * bool(others)
+
+
+def _facts(measured):
+    """Training, images and purification of a row's measurements, in words; "" for no purification."""
     data = dict.fromkeys(f"{m.images:,} {m.about['split']} images of {m.about['provenance']}" for m in measured)
     networks = dict.fromkeys(m.about["network"] for m in measured)
     steps = sorted({m.about["checkpoint"] for m in measured})
     subsets = sorted({size for m in measured if (size := m.about["training_flags"].get("max_train_images"))})
     training = f" on at most {_list(subsets)} training images" if subsets else ""
-    return f"{' / '.join(networks)} after {_list(steps)} steps{training}; {' and '.join(data)}"
+    purifiers = dict.fromkeys(filter(None, (purified_by(m.about) for m in measured)))
+    purified = f"images purified by {' and '.join(purifiers)}" if purifiers else ""
+    return f"{' / '.join(networks)} after {_list(steps)} steps{training}", " and ".join(data), purified
 
 
 def _list(numbers):

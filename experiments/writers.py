@@ -17,6 +17,7 @@ from experiments.measured import Measurement
 from experiments.result_files import SCHEMA_VERSION, WHEN_AND_WHERE
 from experiments.rows import column_of
 from experiments.tables import MISSING, Cell, Table
+from madry_cifar.evaluation.results import purified_by
 from madry_cifar.runs.files import replacing
 
 
@@ -92,6 +93,7 @@ def _record(table, group, cell):
         "measured_split": distinct(lambda m: m.about["split"]),
         "measured_data": distinct(lambda m: m.about["provenance"]),
         "measured_surrogate": distinct(lambda m: m.surrogate.get("train_dir")),
+        "measured_purified_by": distinct(lambda m: purified_by(m.about) or None),
         "measured_evaluation_seed": distinct(lambda m: m.about.get("seed")),
         **{f"measured_{name}": distinct(lambda m, name=name: m.protocol.get(name)) for name in _PROTOCOL},
         "measured_file": distinct(lambda m: m.file),

@@ -15,6 +15,7 @@ from madry_cifar import WideResNet, load_classifier, run_attack
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.evaluation.evaluator import JUDGED
 from madry_cifar.evaluation.results import purified_by
+from madry_cifar.predictor import as_predictor
 from madry_cifar.randomness import Draws
 from madry_cifar.runs import checkpoints, run_folder
 from madry_cifar.runs.checkpoints import Checkpoints, saved_steps
@@ -40,8 +41,9 @@ def gan(run, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def untrained(run, tmp_path_factory):
+    """A GAN of one iteration, in which the critic alone is updated."""
     folder = tmp_path_factory.mktemp("gans") / "untrained"
-    status, _, err = run("rvs_tf.train_gan", f"--train_dir={folder}", *FLAGS, "--iterations=0")
+    status, _, err = run("rvs_tf.train_gan", f"--train_dir={folder}", *FLAGS, "--iterations=1")
     assert status == 0, err
     return folder
 
@@ -144,7 +146,10 @@ def test_results_behind_the_purifier_are_kept_apart(invoke, gan, target, network
     behind = (f"--train_dir={target}", f"--purify_with={gan}", *SEARCH)
     status, out, err = invoke(rvs_tf.evaluate.command, *behind, "--attacks=natural,bpda-pgd-1,latent-2")
     assert status == 0, err
-    assert f"purified by {gan}, step 12, 2 × 3 steps at rate 10" in " ".join(out.split()).replace("- ", "-")
+    told = " ".join(out.split()).replace("- ", "-")
+    assert f"purified by {gan}, step 12, 2 × 3 steps at rate 10" in told
+    assert "gradients of a stand-in (BPDA)" in told
+    assert "worst of these" not in told  # of columns that are not to be mixed
     status, _, err = invoke(rvs_tf.evaluate.command, *behind, "--attacks=pgd-2", f"--surrogate_dir={target}")
     assert status == 0, err
     assert plain.read_bytes() == before
@@ -155,6 +160,7 @@ def test_results_behind_the_purifier_are_kept_apart(invoke, gan, target, network
     assert [content["purification"] for content in contents] == [settings] * 2
     purified = Purified(network, load_gan(gan), restarts=2, steps=3)
     assert {content["classifier_sha256"] for content in contents} == {purified.fingerprint()}
+    assert [content.get("gradients") for content in contents] == ["of a stand-in (BPDA)", None]
     assert contents[1]["surrogate"]["classifier_sha256"] == json.loads(before)["classifier_sha256"]
     of = f"purified-{purified.fingerprint()[:8]}"
     expected = {"natural", "pgd-2", f"natural_{of}", f"bpda-pgd-1_{of}", f"latent-2_{of}"}
@@ -172,10 +178,9 @@ def test_results_behind_the_purifier_are_kept_apart(invoke, gan, target, network
         ("--purify_with={gan} --purify_steps=0", "--purify_steps=0: must be at least 1"),
         ("--purify_steps=5", "--purify_steps=5: needs --purify_with"),
         ("--purify_restarts=10", "--purify_restarts=10: needs --purify_with"),  # its default, typed all the same
-        (
-            "--purify_with={untrained}",
-            "--purify_with={untrained}: was not trained: its checkpoint 0 is as it was drawn",
-        ),
+        ("--purify_with={untrained}", "--purify_with={untrained}: was not trained: at step 2 its generator is as it"),
+        ("--purify_with=", "--purify_with=: names no folder; leave it out"),
+        ("--attacks=eot-pgd-3", "--attacks=eot-pgd-3: the model's outputs are not random"),
         ("--purify_with={tmp}", "--purify_with={tmp}: was trained on other data (cifar10) than --train_dir={target}"),
         ("--train_dir={gan}", "--train_dir={gan}: holds a GAN that was trained, and no classifier"),
         (
@@ -202,6 +207,29 @@ def test_an_evaluation_that_is_typed_wrong(invoke, gan, target, untrained, tmp_p
     assert (status, out, len(err.splitlines())) == (2, "", 1)
     assert named.format(**places) in error_line(err)
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(("rate", "warned"), [("1e30", True), ("10", False)])
+def test_a_search_that_diverges_is_told(invoke, gan, target, tmp_path, rate, warned):
+    given = (f"--train_dir={target}", f"--purify_with={gan}", f"--purify_rate={rate}", "--attacks=natural")
+    status, _, err = invoke(rvs_tf.evaluate.command, *given, *SEARCH, f"--results_dir={tmp_path}")
+    assert status == 0
+    assert ("warning: --purify_rate=1e+30: the search ends farther from the images" in err) == warned
+
+
+def test_the_grey_box_of_a_checkpoint_is_made_on_that_checkpoint(invoke, gan, target, network, tmp_path):
+    """And not on the latest of the run, which is another network."""
+    shutil.copytree(target, tmp_path / "run")
+    later = WideResNet(10, 1, 10, seed=2)
+    Checkpoints(tmp_path / "run", {"classifier": later}, {}).save(9)
+    given = (f"--train_dir={tmp_path}/run", "--checkpoint=7", f"--purify_with={gan}", *SEARCH, "--attacks=pgd-1")
+    for chosen, of in (((), network), (("--surrogate_checkpoint=9",), later)):
+        output = tmp_path / f"{len(chosen)}.json"
+        same = (f"--surrogate_dir={tmp_path}/run/", f"--output={output}")
+        status, _, err = invoke(rvs_tf.evaluate.command, *given, *same, *chosen)
+        assert status == 0, err
+        (content,) = json.loads(output.read_text())
+        assert content["surrogate"]["classifier_sha256"] == as_predictor(of).fingerprint()
 
 
 def test_what_is_typed_with_a_surrogate_is_told_the_way_out(invoke, gan, target, tmp_path):

@@ -167,13 +167,21 @@ def _fgsm(match, sizes):
 EOT = 20  # gradients averaged at each point, for networks whose outputs are random
 
 
+def _is_not_random(predictor):
+    if predictor.stochastic:
+        return None
+    return "the model's outputs are not random, so the mean of 20 draws is each of them: use pgd-N or cw-N"
+
+
 @register(r"eot-(pgd|cw)-([1-9]\d*)", "eot-pgd-20")
 def _averaged_steps(match, sizes):
     settings = {"epsilon": sizes.epsilon, "step_size": sizes.step_size, "steps": int(match[2]), "eot": EOT}
     settings |= {"loss": {"pgd": "xent", "cw": "cw"}[match[1]]}
-    return Attack(match[0], run_pgd, linf(**settings, random_start=True), settings | {"is_random": True})
+    protocol = linf(**settings, random_start=True)
+    return Attack(match[0], run_pgd, protocol, settings | {"is_random": True}, refusal=_is_not_random)
 
 
+STAND_IN = "of a stand-in (BPDA)"
 BPDA_EOT = 10  # the same for those that a stand-in's gradient leads through, where their outputs are random
 
 
@@ -195,7 +203,7 @@ def _has_no_stand_in(predictor):
 def _through_a_stand_in(match, sizes):
     settings = {"epsilon": sizes.epsilon, "step_size": sizes.step_size, "steps": int(match[2])}
     settings |= {"loss": {"pgd": "xent", "cw": "cw"}[match[1]]}
-    protocol = linf(**settings, random_start=True, gradient="of a stand-in (BPDA)", eot_if_random=BPDA_EOT)
+    protocol = linf(**settings, random_start=True, gradient=STAND_IN, eot_if_random=BPDA_EOT)
     settings |= {"eot": BPDA_EOT, "is_random": True}
     return Attack(match[0], run_bpda, protocol, settings, refusal=_has_no_stand_in)
 

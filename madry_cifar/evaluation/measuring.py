@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from madry_cifar import attacks
+from madry_cifar.attacks.pgd import STAND_IN
 from madry_cifar.data.datasets import Split
 from madry_cifar.evaluation import results
 from madry_cifar.evaluation.evaluator import Evaluator, Task
@@ -49,9 +50,11 @@ class Measuring:
           plan: for each file the sizes of attacks that it is of ("epsilon", "step_size"), and what is measured for it.
           reuse: whether to measure only what a file does not have of the same weights, data and protocol.
         """
+        attacked = self.evaluator.attacked
+        gradients = {"gradients": STAND_IN} if attacked.differentiable() is not attacked else {}
         with alone(self.lock):
             self._before, self._natural = 0, None
-            contents = [self._at({**about, **sizes}, tasks, reuse) for sizes, tasks in plan]
+            contents = [self._at({**about, **gradients, **sizes}, tasks, reuse) for sizes, tasks in plan]
             if self._before:
                 print(f"going on after {self._before} attacked images: there are no others")
             for content, (_, tasks) in zip(contents, plan, strict=True):

@@ -102,8 +102,11 @@ def outcome(path: pathlib.Path, about: Mapping, attack: Attack) -> Outcome | Non
 def worst_case(path: pathlib.Path, about: Mapping, names: Iterable[str]) -> dict | None:
     """Accuracy in percent under the worst of these attacks for each image, as far as they are in an L∞ ball.
 
-    None if the results file at `path` has not at least two of them.
+    None if the results file at `path` has not at least two of them, and behind a purifier: there attacks on the latent
+    vectors and through a stand-in are columns of their own, each of one draw of the starts.
     """
+    if "purification" in about:
+        return None
     content, arrays, _ = _read(path, about)
     entries = content.get("attacks", {})
     counted = [name for name in names if name in entries and entries[name]["protocol"].get("norm", "linf") == "linf"]

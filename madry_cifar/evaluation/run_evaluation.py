@@ -1,5 +1,6 @@
 """Evaluates a run or a model as settings say: what `rvs_tf.evaluate` and `madry_cifar.eval` have in common."""
 
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
 from madry_cifar import attacks
@@ -59,7 +60,8 @@ class Evaluation:
         self.results = results_folder(self.target, *places)
         if settings.surrogate_dir:
             _check_transfer(self._plan[0][1])
-        attacked, self._surrogate = surrogate_of(self.target, settings)
+        bare = purify and pathlib.Path(settings.surrogate_dir or "").resolve() == self.target.folder.resolve()
+        attacked, self._surrogate = surrogate_of(self.target, settings, settings.checkpoint if bare else None)
         mode = getattr(attacked or self.target.predictor, "batch_norm", "eval")
         for task in [task for _, tasks in self._plan for task in tasks]:
             task.attack = _through(mode, task.attack)

@@ -17,6 +17,8 @@ def table(contents: Sequence[Mapping]) -> Table:
     title += f"{first['images']} {first['split']} images of {first['provenance']}"
     if surrogate := first.get("surrogate"):
         title += f"; adversarial images made on {surrogate['train_dir']}, step {surrogate['checkpoint']}"
+    if gradients := first.get("gradients"):
+        title += f"; gradients {gradients}"
     if any(entry["protocol"].get("skip_misclassified") for entry in first["attacks"].values()):
         title += "; those misclassified without an attack are not attacked"
     caption = "seconds: with compilation; images/s: those attacked, without the batches that compiled"

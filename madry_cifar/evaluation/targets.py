@@ -191,15 +191,20 @@ def check_same_data(flag: str, folder: str, dataset: str, provenance: str | None
             raise UsageError(flag, folder, reason)
 
 
-def surrogate_of(target: EvaluatedRun, settings: Surrogate) -> tuple[Predictor | None, dict | None]:
-    """The predictor to attack in place of the target's, and what tells it from others; or two None."""
+def surrogate_of(
+    target: EvaluatedRun, settings: Surrogate, checkpoint: str | None = None
+) -> tuple[Predictor | None, dict | None]:
+    """The predictor to attack in place of the target's, and what tells it from others; or two None.
+
+    `checkpoint` is its own where the settings name none; None for the latest.
+    """
     if not settings.surrogate_dir:
         if settings.surrogate_checkpoint:
             raise UsageError("surrogate_checkpoint", settings.surrogate_checkpoint, "needs --surrogate_dir")
         return None, None
     try:
         subject = EvaluatedRun(settings.surrogate_dir)
-        about = subject.load(settings.surrogate_checkpoint)
+        about = subject.load(settings.surrogate_checkpoint or checkpoint)
     except UsageError as error:
         raise error.renamed(train_dir="surrogate_dir", checkpoint="surrogate_checkpoint") from None
     check_same_data("surrogate_dir", settings.surrogate_dir, subject.flags["dataset"], subject.provenance, target)

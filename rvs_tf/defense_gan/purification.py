@@ -1,5 +1,7 @@
 """Purification as an evaluation is told of it: by which GAN, how."""
 
+import numpy as np
+
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.cli.settings import Settings, like, option
 from madry_cifar.evaluation.results import warn
@@ -37,6 +39,8 @@ class Purification(Settings):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.purify_with == "":
+            raise UsageError("purify_with", "", "names no folder; leave it out to evaluate without a purifier")
         for name in Purification.__dataclass_fields__:
             if not self.purify_with and name != "purify_with" and getattr(self, name) is not None:
                 raise UsageError(name, getattr(self, name), "needs --purify_with")
@@ -59,8 +63,9 @@ def purify(settings: Purification, target: EvaluatedRun | EvaluatedModel, split:
         generator = load_gan(folder, step)
     except UsageError as error:
         raise error.renamed(train_dir="purify_with", checkpoint="purify_checkpoint") from None
-    if step == 0:
-        raise UsageError("purify_with", folder, "was not trained: its checkpoint 0 is as it was drawn")
+    if step <= gan["flags"]["critic_updates"]:
+        reason = f"was not trained: at step {step} its generator is as it was drawn, as the critic comes first"
+        raise UsageError("purify_with", folder, reason)
     steps = gan["flags"]["iterations"] * gan["flags"]["critic_updates"]
     if step < steps:
         warn(f"--purify_with={folder}: what is evaluated is step {step:,} of the {steps:,} of its training")
@@ -73,3 +78,14 @@ def purify(settings: Purification, target: EvaluatedRun | EvaluatedModel, split:
         return Purified(target.predictor, generator, **search)
     except UsageError as error:
         raise UsageError("purify_with", folder, error.reason) from None
+
+
+def check_search(purified: Purified, images: np.ndarray) -> None:
+    """Warns if the search ends farther from these images than it begins, as it does where its rate is too large."""
+    begun = Purified(purified.predictor, purified.generator, restarts=purified.restarts, steps=1)
+    first, last = (float(np.mean(each.reconstruct(images).errors)) for each in (begun, purified))
+    if not last < first:
+        warn(
+            f"--purify_rate={purified.rate:g}: the search ends farther from the images (mean squared error {last:.3g}) "
+            f"than it begins ({first:.3g}), so accuracies mean nothing; lower the rate"
+        )

@@ -9,9 +9,12 @@ import tensorflow as tf
 from experiments import plan, rows
 from experiments.parts import PARTS
 from experiments.rows import COLUMNS
-from madry_cifar import attacks
+from madry_cifar import WideResNet, attacks
 from madry_cifar.evaluation.diagnosis import CHECKS
+from madry_cifar.randomness import Draws
+from rvs_tf import Purified
 from rvs_tf.defense_gan.gan import GANOptions
+from rvs_tf.defense_gan.networks import GANGenerator
 from rvs_tf.defenses import Learn2Perturb
 
 FLAGS = [
@@ -70,10 +73,28 @@ def test_work_of_a_job(clock, kind, file, seconds):
 
 
 def test_work_behind_a_purifier(clock):
-    """Attacks that need 0, 20 and 1 searches, and after each an image is judged by eleven."""
+    """Attacks that need 0, 20 × 10 draws and 1 searches, and after each an image is judged by eleven."""
     assert clock.seconds("train_gan", f"gan/{PURIFIED['id']}/trained") == pytest.approx(70 * 0.4)
-    seconds = 30 * (2 * 5 * 0.04) * (11 + 31 + 12)
+    seconds = 30 * (2 * 5 * 0.04) * (11 + 211 + 12)
     assert clock.seconds("evaluate", f"results/{PURIFIED['id']}/white-box-table2.json") == pytest.approx(seconds)
+
+
+class Counted(Purified):
+    """A purifier that counts the images that it is given."""
+
+    def reconstruct(self, images, draw=0):
+        self.count.assign_add(len(images))
+        return super().reconstruct(images, draw)
+
+
+@pytest.mark.parametrize("name", rows.PURIFIED)
+def test_an_attack_purifies_as_often_as_the_plan_counts(name):
+    purified = Counted(WideResNet(depth=10, width=1), GANGenerator(width=1), restarts=1, steps=1)
+    purified.count = tf.Variable(0)
+    attack, zeros = attacks.attack(name), tf.zeros([2], tf.int64)
+    images, draws = tf.fill([1, 32, 32, 3], 100.0), Draws(zeros, zeros[:1])
+    tf.function(lambda: attack.run(purified, images, [3], draws, **attack.settings))()
+    assert purified.count.numpy() == rows.PURIFIED[name]
 
 
 def test_what_is_trained_already_is_not_counted(clock, tmp_path):
@@ -81,6 +102,10 @@ def test_what_is_trained_already_is_not_counted(clock, tmp_path):
     checkpoint.parent.mkdir(parents=True)
     checkpoint.touch()
     assert clock.seconds("train", f"runs/{RUN['id']}/trained") == pytest.approx(40 * 8 * 2)
+    checkpoint = tmp_path / "gan" / PURIFIED["id"] / "checkpoints" / "ckpt-100.index"  # of 5 steps an iteration
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
+    assert clock.seconds("train_gan", f"gan/{PURIFIED['id']}/trained") == pytest.approx((70 - 20) * 0.4)
 
 
 @pytest.mark.parametrize(

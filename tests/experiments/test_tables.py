@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from work_folder import WorkFolder, build, cell, lines, records
+from work_folder import PROVENANCE, WorkFolder, build, cell, lines, records
 
 from experiments import latex, published, writers
 from experiments.parts import PARTS
@@ -169,6 +169,27 @@ def test_a_data_set_that_the_paper_has_not(tmp_path):
     grid.white_box("rvs", {"natural": 99.0})
     table, _ = build(grid)
     assert {kind.split(":")[0] for _, kind, _ in lines(table)} == {"measured"}
+
+
+def test_rows_that_were_measured_otherwise_are_named(tmp_path):
+    """Over the table: what holds for most rows, then in what the others differ, a purifier too."""
+    rows = ["natural", "at", "rvs", "l2l_da", "adt_exp", "defense_gan"]
+    grid = WorkFolder(tmp_path / "work", rows={"table2": rows})
+    gan = {"gan": "gan/a", "checkpoint": 25, "restarts": 4, "steps": 100, "rate": 10.0, "rate_drop": False}
+    for row in ("natural", "at", "rvs"):
+        grid.white_box(row, {"natural": 80.0})
+    for row in ("l2l_da", "adt_exp"):
+        grid.white_box(row, {"natural": 70.0}, checkpoint=500)
+    grid.images = 50
+    grid.white_box("defense_gan", {"natural": 40.0}, purification=gan)
+    table, _ = build(grid)
+    images = f"test images of {PROVENANCE}"
+    assert table.groups[0].about == (
+        f"WRN-10-2 after 4,000 steps; 1,000 {images} (but L2L-DA, ADT-EXP: WRN-10-2 after 500 steps; Defense-GAN: "
+        f"50 {images}, images purified by gan/a, step 25, 4 × 100 steps at rate 10)"
+    )
+    purifiers = {record["row"]: record["measured_purified_by"] for record in records(table) if record["measured"]}
+    assert purifiers == dict.fromkeys(rows, "") | {"defense_gan": "gan/a, step 25, 4 × 100 steps at rate 10"}
 
 
 def test_images_and_provenance_stand_over_every_group(grid):
