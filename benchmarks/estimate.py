@@ -23,6 +23,9 @@ from experiments.report import require
 from madry_cifar import attacks
 from madry_cifar.cli import flags
 from madry_cifar.cli.settings import Settings, like, option
+from rvs_tf.defense_gan.gan import GAN
+from rvs_tf.defense_gan.networks import GANGenerator
+from rvs_tf.defense_gan.reconstruction import reconstruct
 
 DATASETS = "cifar10,cifar100,svhn_cropped"  # of the paper's tables
 
@@ -33,6 +36,7 @@ class Operations(plan.Clock):
     def __init__(self, config: dict, work: pathlib.Path):
         super().__init__(config, work)
         self._training_step, self._attack_step = functools.cache(_training_step), functools.cache(_attack_step)
+        self._gan_step, self._search_step = functools.cache(_gan_step), functools.cache(_search_step)
 
 
 def _training_step(kind, options, depth, width, num_classes):
@@ -45,6 +49,22 @@ def _attack_step(depth, width, num_classes):
     """Operations of a step of PGD for an image."""
     network = plan.classifier(depth, width, num_classes)
     return _count(lambda images, labels: attacks.pgd(network, images, labels, steps=1), 1)
+
+
+def _gan_step(options):
+    """Operations of an iteration of a GAN's training: an update of the generator, and the critic's."""
+    gan = GAN(options)
+    latent, share, step = tf.zeros([options.batch_size, options.latent_dim]), tf.zeros([options.batch_size, 1, 1, 1]), 1
+    generator = _count(lambda images, labels: gan.update_generator(latent, step), options.batch_size)
+    critic = _count(lambda images, labels: gan.update_critic(images, latent, share, step)["total"], options.batch_size)
+    return generator + options.critic_updates * critic
+
+
+def _search_step(width):
+    """Operations of a step of a purifier's search, for one start of an image."""
+    generator = GANGenerator(width=width)
+    starts = tf.zeros([1, 1, generator.latent_dim])
+    return _count(lambda images, labels: reconstruct(generator, images, starts, steps=1).errors, 1)
 
 
 def _count(function, batch, *others):

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 from experiments import presets
@@ -112,8 +112,10 @@ class Request(GridSettings, GridData):
 
 
 SMALLEST = {"depth": 10, "width": 1, "generator_width": 1, "attacker_width": 1}
-OF_ALL = {"dataset", "data_dir", "download"}  # the same in all rows of a table
-COMMON = {field.name for field in dataclasses.fields(TrainingSettings)} - OF_ALL
+SCHEDULE = {"steps", "learning_rates", "learning_rate_boundaries"}
+OF_THE_DATA = {"dataset", "data_dir", "download"}
+COMMON = {field.name for field in dataclasses.fields(TrainingSettings)} - OF_THE_DATA
+SAME = {"validation_size", "max_train_images", "starts_from"}  # in all rows: they are trained on the same images
 NETWORK = {field.name for field in dataclasses.fields(NetworkSettings)}
 SHARED = {field.name for field in dataclasses.fields(Options)} | {"epsilon"}  # options that mean the same everywhere
 
@@ -126,19 +128,49 @@ def define_flags(**changes: Any) -> None:
     kinds = defenses()
     flags.define_option_flags(kinds)
     for name, kind in kinds.items():
-        flags.define_own(name, _own_fields(kind))
+        flags.define_for(name, _fields_of_one(kind))
 
 
-def _own_fields(kind):
-    """The settings that the rows of a defence may have to themselves."""
+def _fields_of_one(kind):
+    """The settings that the rows of a defence may have for themselves."""
     fields = [*dataclasses.fields(TrainingSettings), *dataclasses.fields(kind.Options)]
-    return [field for field in fields if field.name not in OF_ALL]
+    return [field for field in fields if field.name not in OF_THE_DATA | SAME]
 
 
-def read_flags(**values: Any) -> tuple[Request, dict[str, str]]:
-    """For `main`: what the flags and the profile say, and those settings of a training that were given, as text.
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """The settings of trainings that were given, as text by name; DEFENCE.NAME is for the rows of one defence alone.
 
-    What is for the rows of one defence alone is called DEFENCE.NAME.
+    Attributes:
+      typed: on the command line or in a file that stands there.
+      profile: in the profile, and not typed.
+    """
+
+    typed: Mapping[str, str]
+    profile: Mapping[str, str]
+
+    def settings(self, defense: str, settable: Set[str]) -> dict[str, str]:
+        """What of it the rows of a defence get, which may be given the `settable` ones of those for all rows.
+
+        What is typed is before what the profile says, and what is for the defence alone before what is for all. Where a
+        length or rates are typed, what the profile says of these for the defence alone is not mixed with them.
+        """
+        typed = {name: self.typed[name] for name in self.typed.keys() & settable} | self.alone(defense, self.typed)
+        by_profile = {name: self.profile[name] for name in self.profile.keys() & settable}
+        alone = self.alone(defense, self.profile)
+        if typed.keys() & SCHEDULE:
+            alone = {name: value for name, value in alone.items() if name not in SCHEDULE}
+        return by_profile | alone | typed
+
+    @staticmethod
+    def alone(defense: str, given: Mapping[str, str]) -> dict[str, str]:
+        """Of what is given that for the rows of a defence alone, by its names there."""
+        start = f"{defense}."
+        return {name.removeprefix(start): value for name, value in given.items() if name.startswith(start)}
+
+
+def read_flags(**values: Any) -> tuple[Request, Given]:
+    """For `main`: what the flags and the profile say, and those settings of a training that were given.
 
     Args:
       values: settings in place of flags, as in `flags.read`.
@@ -146,14 +178,20 @@ def read_flags(**values: Any) -> tuple[Request, dict[str, str]]:
     Raises:
       UsageError: for a value that a flag does not take.
     """
+    typed = _given()
     flags.give(_profile(flags.read(GridSettings, **values).profile))
+    by_profile = {name: value for name, value in _given().items() if name not in typed}
+    return flags.read(Request, **values), Given(typed, by_profile)
+
+
+def _given():
+    """The settings of trainings whose flags have values by now, as text."""
     given, kinds = {}, defenses()
     for settings in (*SECTIONS.values(), *(kind.Options for kind in kinds.values())):
         given |= flags.given(settings)
     for name, kind in kinds.items():
-        given |= flags.given_own(name, _own_fields(kind))
-    names = given.keys() - OF_ALL
-    return flags.read(Request, **values), {name: _as_text(given[name]) for name in names}
+        given |= flags.given_for(name, _fields_of_one(kind))
+    return {name: _as_text(given[name]) for name in given.keys() - OF_THE_DATA}
 
 
 def _profile(name):
@@ -165,12 +203,11 @@ def _as_text(value):
     return text(value).lower() if isinstance(value, bool) else text(value)
 
 
-def configuration(parts: list[str], request: Request, given: Mapping[str, str]) -> dict[str, Any]:
+def configuration(parts: list[str], request: Request, given: Given) -> dict[str, Any]:
     """The configuration for these tables and figures; what `layout.py` and the Snakefile read.
 
     Args:
-      given: the settings of training that were given, as text: each row gets those that its defence has, and those
-        that are called DEFENCE.NAME for it alone.
+      given: the settings of training that were given: each row gets those that its defence has.
 
     Raises:
       UsageError: for a value that cannot be used, before anything is run.
@@ -239,7 +276,7 @@ def _check(request, given):
             if name not in known:
                 raise unknown(flag, name, known)
     by_steps = {"epochs": "steps", "learning_rate_epochs": "learning_rate_boundaries"}
-    for name, value in given.items():
+    for name, value in (given.profile | given.typed).items():
         owner, dot, setting = name.rpartition(".")
         if setting in by_steps and value not in ("0", ""):
             reason = f"the rows of a table are trained by steps; give --{owner}{dot}{by_steps[setting]}"
@@ -254,17 +291,10 @@ def _runs(parts, rows, datasets, request, given):
     runs = list({run["id"]: run for run in itertools.chain(*map(_after_its_starts, runs))}.values())
     used = set().union(*(_settable(row_of(row).defense, request.defense) for row in trained))
     trained_for = {row_of(run["row"]).defense for run in runs}
-    used |= {f"{defense}.{name}" for defense in trained_for for name in _own(given, defense)}
-    unused = given.keys() - used - _profile(request.profile).keys()
+    unused = {name for name in given.typed if name not in used and name.rpartition(".")[0] not in trained_for}
     if unused:
-        raise UsageError(min(unused), given[min(unused)], f"applies to none of {', '.join(trained)}")
+        raise UsageError(min(unused), given.typed[min(unused)], f"applies to none of {', '.join(trained)}")
     return runs
-
-
-def _own(given, defense):
-    """Of the settings those for the rows of this defence alone, by their names in it."""
-    start = f"{defense}."
-    return {name.removeprefix(start): value for name, value in given.items() if name.startswith(start)}
 
 
 def _after_its_starts(run):
@@ -281,20 +311,15 @@ def _settable(defense, preset_of):
     return COMMON | (options if preset_of in (None, defense) else options & SHARED)
 
 
-def runs_of(dataset: str, row: str, request: Request, given: Mapping[str, str], **last: str) -> list[dict[str, Any]]:
+def runs_of(dataset: str, row: str, request: Request, given: Given, **last: str) -> list[dict[str, Any]]:
     """The trainings of a row, one for each seed: their identities, and the flags of `rvs_tf.train` for them.
 
-    The settings of a row are, each before the next: the preset of its defence for the data set; what the grid needs
-    (checkpoints spread over the training, all kept); those given, as far as the defence has them; those given for it
-    alone; what makes the row; the `last`. "starts" are the runs that must be there before, as it starts from their
-    weights or shares them; "needs" says which these are, "copy_of" which one it shares, "stochastic" that its outputs
-    are random, "purified" that a GAN stands before it, if so.
+    "starts" are the runs that must be there before, as it starts from their weights or shares them; "needs" says which
+    these are, "copy_of" which one it shares, "stochastic" that its outputs are random, "purified" that a GAN stands
+    before it, if so.
     """
     defense, base = row_of(row).defense, row_of(row).trained_as
-    settable = _settable(defense, request.defense)
-    settings = preset(dataset, defense) | {name: given[name] for name in given.keys() & settable}
-    for_it = _own(given, defense)
-    settings |= for_it | row_of(row).settings | last
+    settings = _settings_of(dataset, row, request, given) | last
     steps = int(settings.get("steps", registry.find(defense).Options().steps))
     settings = {"checkpoint_every": str(max(1, steps // request.checkpoints)), "keep": "0"} | settings
     starts = _starts_of(dataset, defense, settings, request, given)
@@ -306,7 +331,7 @@ def runs_of(dataset: str, row: str, request: Request, given: Mapping[str, str], 
         try:
             changed, stochastic = _changed(dataset, defense, of_first)
         except UsageError as error:
-            raise error.renamed(**{name: f"{defense}.{name}" for name in for_it}) from None
+            raise _of_one(error, defense, given) from None
         changed |= {"gan": _gan_flags(request)} if row_of(row).purified else {}
         digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:8]
         run = {"id": f"{dataset}/{row}-{digest}/seed-{seed}", "dataset": dataset, "row": row, "seed": seed}
@@ -321,14 +346,35 @@ def runs_of(dataset: str, row: str, request: Request, given: Mapping[str, str], 
     return runs
 
 
+def _settings_of(dataset, row, request, given):
+    """The settings of a row, as text, each before the next: the preset of its defence for the data set; those given;
+    what makes the row."""
+    defense = row_of(row).defense
+    chosen = given.settings(defense, _settable(defense, request.defense))
+    return preset(dataset, defense) | chosen | row_of(row).settings
+
+
+def _of_one(error, defense, given):
+    """An error in a row's settings, by the names that were typed where they are for its defence alone."""
+    names = {name: f"{defense}.{name}" for name in given.alone(defense, given.typed)}
+    if names and error.flag not in names:
+        flags_of_it = ", ".join(f"--{name}" for name in names.values())
+        return UsageError(error.flag, error.value, f"{error.reason} (in {defense}, with {flags_of_it})")
+    return error.renamed(**names)
+
+
 def _starts_of(dataset, defense, settings, request, given):
     """The trainings, by seed, whose weights a defence needs first: a row's, or with another network one not shown."""
     needed = registry.find(defense).starts_from
     if not needed:
         return []
-    network = {name: settings[name] for name in NETWORK & settings.keys()}
+    default = {name: _as_text(value) for name, value in vars(NetworkSettings()).items()}
+    told = NETWORK & (settings.keys() | _settings_of(dataset, needed[0], request, given).keys())
+    network = {name: settings.get(name, default[name]) for name in told}
     shown, own = (runs_of(dataset, needed[0], request, given, **last) for last in ({}, network))
-    return shown if shown == own else runs_of(dataset, STARTS[needed[0]], request, given, **network)
+    if [run["id"] for run in shown] == [run["id"] for run in own]:
+        return shown
+    return runs_of(dataset, STARTS[needed[0]], request, given, **network)
 
 
 def preset(dataset: str, defense: str) -> dict[str, str]:

@@ -94,7 +94,8 @@ class Work:
     Attributes:
       folder: where it is.
       config: the content of `config.json`.
-      runs: the trainings of the grid, those of former calls too: of each row those with the settings given last.
+      runs: the trainings of the grid, those of former calls too: of each row those with the settings given last to it,
+        and not to what another row starts from.
       parts: the tables and figures that it was asked for.
       problems: files that could not be used, a line each.
 
@@ -117,7 +118,10 @@ class Work:
                 Run(run["id"], run["dataset"], run["row"], int(run["seed"]), tuple(run.get("flags", ())))
                 for run in [*self.config["runs"], *self.config.get("earlier_runs", ())]
             ]
-            settings = {(run.dataset, run.row): run.settings for run in reversed(runs)}
+            asked = {row for part in self.config.get("parts", ()) for row in self.config.get("rows", {}).get(part, ())}
+            needed = [run for run in runs[: len(self.config["runs"])] if run.row not in asked]  # by others
+            latest = [run for run in runs if run not in needed] + needed
+            settings = {(run.dataset, run.row): run.settings for run in reversed(latest)}
             self.runs = [run for run in runs if run.settings == settings[run.dataset, run.row]]
             self.datasets = list(dict.fromkeys([*self.config["datasets"], *(run.dataset for run in self.runs)]))
             self.parts = [*self.config.get("parts", ()), *self.config.get("earlier_parts", ())]

@@ -1,14 +1,16 @@
 """What a report has to say of itself wherever a number of it stands: profile, network, steps, images, data."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from experiments.measured import Measurement, Work
 from experiments.rows import dataset_of, row_of
 from madry_cifar.evaluation.results import purified_by
 
 SMOKE = "smoke run: shows that the machinery works; these are not results"
+NOT_PURIFIED = "not purified"
 PAPER_NETWORKS = ("WRN-28-10", "WRN-34-10")  # the paper's text, its released code
 
 
@@ -63,34 +65,47 @@ def build(work: Work) -> Statement:
     return Statement(work.profile, short, tuple(facts), caveat)
 
 
-def about(measured: Iterable[Measurement]) -> str:
-    """Networks, steps, images and data of these measurements, in words, and the rows for which that is otherwise."""
+def about(measured: Iterable[Measurement], labels: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Networks, steps, images and data of these measurements, in words, and the rows for which something is otherwise.
+
+    Args:
+      labels: what rows are called, by name, where it is not what they are called everywhere.
+    """
     of_rows: dict[str, list[Measurement]] = {}
     for m in measured:
-        of_rows.setdefault(row_of(m.run.row).label, []).append(m)
+        of_rows.setdefault(labels.get(m.run.row, row_of(m.run.row).label), []).append(m)
     if not of_rows:
         return "nothing measured yet"
     facts = {label: _facts(of_row) for label, of_row in of_rows.items()}
-    usual, _ = Counter(facts.values()).most_common(1)[0]
+    usual = [Counter(kind).most_common(1)[0][0] for kind in zip(*facts.values(), strict=True)]
     others: dict[str, list[str]] = {}
     for label, own in facts.items():
-        pairs = zip(own, usual, strict=True)
-        if differing := ", ".join(fact or "images not purified" for fact, of_most in pairs if fact != of_most):
+        if differing := " ".join(fact for fact, of_most in zip(own, usual, strict=True) if fact != of_most):
             others.setdefault(differing, []).append(label)
-    exceptions = "; ".join(f"{', '.join(labels)}: {differing}" for differing, labels in others.items())
-    return "; ".join(filter(None, usual)) + f" (but {exceptions})" * bool(others)
+    network, steps, images, data, purified = usual
+    text = f"{network.removeprefix('with ')} {steps}; {images.removeprefix('on ')} {data}"
+    text += f", {purified}" * (purified != NOT_PURIFIED)
+    exceptions = "; ".join(f"{', '.join(names)} {differing}" for differing, names in others.items())
+    return text + f" (but {exceptions})" * bool(others)
 
 
 def _facts(measured):
-    """Training, images and purification of a row's measurements, in words; "" for no purification."""
-    data = dict.fromkeys(f"{m.images:,} {m.about['split']} images of {m.about['provenance']}" for m in measured)
+    """Network, length of training, number of images, data and purification of a row's measurements, in words."""
     networks = dict.fromkeys(m.about["network"] for m in measured)
     steps = sorted({m.about["checkpoint"] for m in measured})
     subsets = sorted({size for m in measured if (size := m.about["training_flags"].get("max_train_images"))})
     training = f" on at most {_list(subsets)} training images" if subsets else ""
-    purifiers = dict.fromkeys(filter(None, (purified_by(m.about) for m in measured)))
-    purified = f"images purified by {' and '.join(purifiers)}" if purifiers else ""
-    return f"{' / '.join(networks)} after {_list(steps)} steps{training}", " and ".join(data), purified
+    images = dict.fromkeys(f"{m.images:,} {m.about['split']} images" for m in measured)
+    data = dict.fromkeys(m.about["provenance"] for m in measured)
+    searches = [told | {"gan": "a GAN"} for m in measured if (told := m.about.get("purification"))]  # in any folder
+    purifiers = dict.fromkeys(purified_by({"purification": told}) for told in searches)
+    return (
+        f"with {' / '.join(networks)}",
+        f"after {_list(steps)} steps{training}",
+        f"on {' and '.join(images)}",
+        f"of {' and '.join(data)}",
+        f"purified by {' and '.join(purifiers)}" if purifiers else NOT_PURIFIED,
+    )
 
 
 def _list(numbers):

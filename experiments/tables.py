@@ -130,7 +130,7 @@ class Group:
     @property
     def about(self) -> str:
         """Images, data and networks of what was measured, in words."""
-        return about([m for cell in self.cells() for m in cell.measured])
+        return about((m for cell in self.cells() for m in cell.measured), {row.name: row.label for row in self.rows})
 
 
 @dataclass(frozen=True)

@@ -156,6 +156,7 @@ def _origin(m: Measurement) -> dict[str, Any]:
         **{name: m.about.get(name) for name in WHEN_AND_WHERE},
         "protocol": dict(m.protocol),
         "surrogate": {name: value for name, value in m.surrogate.items() if name != "training_flags"} or None,
+        "purification": m.about.get("purification"),
         "file": m.file,
     }
 

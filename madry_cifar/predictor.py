@@ -88,6 +88,10 @@ class Predictor(abc.ABC):
         """
         return None
 
+    def notes(self, images: np.ndarray) -> tuple[str, ...]:
+        """What whoever evaluates it should know, after a look at some images [B, H, W, C]: a line each."""
+        return ()
+
     def noiseless(self) -> "Predictor":
         """The predictor without the noise inside, where it can do without; else itself."""
         return self

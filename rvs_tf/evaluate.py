@@ -30,7 +30,7 @@ from madry_cifar.evaluation.table import table
 from madry_cifar.runs.files import write_json
 from madry_cifar.training.summaries import record_evaluation
 from rvs_tf.advgan.advgan import TrainedAdvGAN
-from rvs_tf.defense_gan.purification import AT_ONCE, Purification, check_search, purify
+from rvs_tf.defense_gan.purification import AT_ONCE, Purification, purify
 
 
 class EvaluateSettings(Purification, EvaluationSettings, Target):
@@ -73,8 +73,6 @@ def main() -> None:
     output = _output(settings.output)
     purify_target = functools.partial(purify, settings, split=settings.split) if settings.purify_with else None
     evaluation = Evaluation(settings, settings.save_adversarial, advgans(settings.advgan_dir), purify_target)
-    if settings.purify_rate is not None:
-        check_search(evaluation.evaluator.predictor, evaluation.split.images[:AT_ONCE])
     contents = evaluation.of(settings.checkpoint, settings.reuse)
     if settings.train_dir:
         record_evaluation(settings.train_dir, contents[0]["checkpoint"], accuracies(contents))

@@ -9,6 +9,8 @@ from decimal import ROUND_HALF_UP, Decimal
 
 import pytest
 
+from experiments.parts import PARTS
+
 RESULTS = pathlib.Path(__file__).resolve().parent.parent / "docs" / "results"
 MAIN = {  # rows of the page's table of Table II, and of the files
     "natural training": "natural",
@@ -144,11 +146,15 @@ def test_the_commands_of_the_pages_make_these_runs(configure, table2, table3, ta
     for page in ("README.md", "defense_gan.md"):
         text = (RESULTS / page).read_text().replace("\\\n", " ")
         for name, given in re.findall(r"^python -m experiments\.(\w+) (.*--profile=.*)$", text, re.M):
-            parts = ["table2", "table3", "table4"] if name == "all" else [name]
+            parts = [*PARTS] if name == "all" else [name]
             config = configure(*shlex.split(given, comments=True), parts=parts)
             made |= {run["id"] for run in config["runs"]}
     latest = [*read("table2.csv").values(), *table3.values(), *table4.values()]
-    told = {run for cell in latest for run in cell["measured_runs"].split("; ") if run}
+    told = [cell["measured_runs"] for cell in latest]
+    for name in ("figure2.csv", "figure3.csv"):
+        with (RESULTS / name).open(newline="") as file:
+            told += [line["runs"] for line in csv.DictReader(file)]
+    told = {run for runs in told for run in runs.split("; ") if run}
     assert len(told) > 20
     assert told <= made
 

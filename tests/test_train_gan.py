@@ -148,7 +148,7 @@ def test_results_behind_the_purifier_are_kept_apart(invoke, gan, target, network
     assert status == 0, err
     told = " ".join(out.split()).replace("- ", "-")
     assert f"purified by {gan}, step 12, 2 × 3 steps at rate 10" in told
-    assert "gradients of a stand-in (BPDA)" in told
+    assert "gradients, where an attack follows them, of a stand-in (BPDA)" in told
     assert "worst of these" not in told  # of columns that are not to be mixed
     status, _, err = invoke(rvs_tf.evaluate.command, *behind, "--attacks=pgd-2", f"--surrogate_dir={target}")
     assert status == 0, err
@@ -178,7 +178,15 @@ def test_results_behind_the_purifier_are_kept_apart(invoke, gan, target, network
         ("--purify_with={gan} --purify_steps=0", "--purify_steps=0: must be at least 1"),
         ("--purify_steps=5", "--purify_steps=5: needs --purify_with"),
         ("--purify_restarts=10", "--purify_restarts=10: needs --purify_with"),  # its default, typed all the same
-        ("--purify_with={untrained}", "--purify_with={untrained}: was not trained: at step 2 its generator is as it"),
+        ("--purify_with={untrained}", "--purify_with={untrained}: at step 2 its generator is as it was drawn"),
+        (
+            "--purify_with={untrained} --purify_checkpoint=2",
+            "--purify_checkpoint=2: at step 2 its generator is as it was drawn, and is first trained at step 3",
+        ),
+        (
+            "--purify_with={gan} --surrogate_dir={target} --checkpoint=99",
+            "--checkpoint=99: not among those of {target}",
+        ),
         ("--purify_with=", "--purify_with=: names no folder; leave it out"),
         ("--attacks=eot-pgd-3", "--attacks=eot-pgd-3: the model's outputs are not random"),
         ("--purify_with={tmp}", "--purify_with={tmp}: was trained on other data (cifar10) than --train_dir={target}"),
@@ -214,7 +222,7 @@ def test_a_search_that_diverges_is_told(invoke, gan, target, tmp_path, rate, war
     given = (f"--train_dir={target}", f"--purify_with={gan}", f"--purify_rate={rate}", "--attacks=natural")
     status, _, err = invoke(rvs_tf.evaluate.command, *given, *SEARCH, f"--results_dir={tmp_path}")
     assert status == 0
-    assert ("warning: --purify_rate=1e+30: the search ends farther from the images" in err) == warned
+    assert ("warning: the purifier's search ends farther from the images" in err) == warned
 
 
 def test_the_grey_box_of_a_checkpoint_is_made_on_that_checkpoint(invoke, gan, target, network, tmp_path):

@@ -36,7 +36,7 @@ def define(section: str, settings: type[Settings], **changes: Mapping[str, Any])
         _define(section, field, own["default"], own["help"] + " (required)" * own["required"])
 
 
-def define_own(owner: str, fields: Iterable[dataclasses.Field]) -> None:
+def define_for(owner: str, fields: Iterable[dataclasses.Field]) -> None:
     """A flag --OWNER.NAME for each field: its value for one owner alone. --help does not list them."""
     for field in fields:
         _add(f"{owner}.{field.name}", field, None, field.metadata["help"])
@@ -97,8 +97,8 @@ def given(settings: type[Settings]) -> dict[str, Any]:
     return _given({field.name: field for field in dataclasses.fields(settings)})
 
 
-def given_own(owner: str, fields: Iterable[dataclasses.Field]) -> dict[str, Any]:
-    """The same of the flags that `define_own` made, by the names OWNER.NAME."""
+def given_for(owner: str, fields: Iterable[dataclasses.Field]) -> dict[str, Any]:
+    """The same of the flags that `define_for` made, by the names OWNER.NAME."""
     return _given({f"{owner}.{field.name}": field for field in fields})
 
 
@@ -110,9 +110,10 @@ def _given(fields):
 
 
 def give(values: Mapping[str, str]) -> None:
-    """Gives texts by name to those flags that were not given; OWNER.NAME neither where NAME was, which is for all."""
-    for name in [name for name in values if not any(flags.FLAGS[n].present for n in {name, name.rpartition(".")[2]})]:
-        flags.FLAGS[name].parse(values[name])
+    """Gives texts by name to those flags that were not given."""
+    for name, value in values.items():
+        if not flags.FLAGS[name].present:
+            flags.FLAGS[name].parse(value)
 
 
 def read_flagfile(path: str | os.PathLike) -> dict[str, str]:
@@ -200,12 +201,28 @@ def _nearest(name):
     """What is said to who types a flag that there is not."""
     if name == "steps" and "attacks" in flags.FLAGS:
         return "the number of steps is a part of an attack's name: --attacks=pgd-20"
-    own = {each for each in flags.FLAGS if "." in each}
-    known = sorted({each for names in _sections.values() for each in names} | own)
+    if "." in name:
+        return _nearest_for(*name.split(".", 1))
+    known = sorted({each for names in _sections.values() for each in names})
     meant = [each for each in known if "".join(word[0] for word in each.split("_")).startswith(name)]
     meant += [each for each in known if name in each.split("_") or each.startswith(f"{name}_")]
     meant = meant or difflib.get_close_matches(name, known, n=1)
     return f"did you mean --{', --'.join(dict.fromkeys(meant[:3]))}?" if meant else "--help lists the flags"
+
+
+def _nearest_for(owner, setting):
+    """The same for --OWNER.SETTING."""
+    owners = {each.partition(".")[0] for each in flags.FLAGS if "." in each}
+    if owner not in owners:
+        near = difflib.get_close_matches(owner, owners, n=1)
+        if near and f"{near[0]}.{setting}" in flags.FLAGS:
+            return f"did you mean --{near[0]}.{setting}?"
+        return f"there is no {owner} with settings of its own; there are {', '.join(sorted(owners))}"
+    its = [each.partition(".")[2] for each in flags.FLAGS if each.startswith(f"{owner}.")]
+    if setting in flags.FLAGS:
+        return f"{owner} has no {setting} of its own"
+    near = difflib.get_close_matches(setting, its, n=1)
+    return f"did you mean --{owner}.{near[0]}?" if near else f"{owner} has no such setting"
 
 
 def _guarded(main, argv, resumes):

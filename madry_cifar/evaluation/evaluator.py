@@ -155,6 +155,7 @@ class Evaluator:
                 if self._look:
                     check_passes(inputs)
             self.notes = (NO_GRADIENT,) * (self._look and not has_gradient(inputs))
+            self.notes += self.predictor.notes(inputs.sample) if self._look else ()
             self._is_known, self._classes = True, inputs.logits.shape[1]
         for attack in chosen:
             if reason := attack.refusal(self.attacked):

@@ -72,7 +72,9 @@ class Surrogate(Settings):
     surrogate_dir: str | None = option(
         None, "run whose network the adversarial images are made on [--train_dir]", kind="path"
     )
-    surrogate_checkpoint: str | None = option(None, "step or path of its checkpoint [the latest]", kind="path")
+    surrogate_checkpoint: str | None = option(
+        None, "step or path of its checkpoint [the latest; of the same run behind a purifier: the same]", kind="path"
+    )
 
 
 class Images(Settings):

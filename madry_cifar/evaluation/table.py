@@ -18,7 +18,7 @@ def table(contents: Sequence[Mapping]) -> Table:
     if surrogate := first.get("surrogate"):
         title += f"; adversarial images made on {surrogate['train_dir']}, step {surrogate['checkpoint']}"
     if gradients := first.get("gradients"):
-        title += f"; gradients {gradients}"
+        title += f"; gradients, where an attack follows them, {gradients}"
     if any(entry["protocol"].get("skip_misclassified") for entry in first["attacks"].values()):
         title += "; those misclassified without an attack are not attacked"
     caption = "seconds: with compilation; images/s: those attacked, without the batches that compiled"

@@ -206,6 +206,7 @@ def surrogate_of(
         subject = EvaluatedRun(settings.surrogate_dir)
         about = subject.load(settings.surrogate_checkpoint or checkpoint)
     except UsageError as error:
-        raise error.renamed(train_dir="surrogate_dir", checkpoint="surrogate_checkpoint") from None
+        names = {"checkpoint": "surrogate_checkpoint"} if settings.surrogate_checkpoint else {}
+        raise error.renamed(train_dir="surrogate_dir", **names) from None
     check_same_data("surrogate_dir", settings.surrogate_dir, subject.flags["dataset"], subject.provenance, target)
     return subject.predictor, about | {"seed": subject.flags.get("seed")}

@@ -7,7 +7,7 @@ Those of another package are known without importing it: it offers them as entry
 import dataclasses
 from importlib import metadata
 
-from madry_cifar.cli.errors import unknown
+from madry_cifar.cli.errors import UsageError, unknown
 from madry_cifar.training.method import Defense
 from madry_cifar.training.settings import TrainSettings
 
@@ -27,14 +27,23 @@ def find(name: str) -> type[Defense]:
         offered = metadata.entry_points(group=GROUP)  # which looks at all that is installed
         if name not in offered.names:
             raise unknown("defense", name, {*REGISTRY, *offered.names})
-        register(offered[name].load())
+        _load(offered[name])
     return REGISTRY[name]
 
 
 def installed() -> dict[str, type[Defense]]:
     """All defences, those that installed packages offer too."""
     offered = metadata.entry_points(group=GROUP)
-    return REGISTRY | {entry.name: REGISTRY.get(entry.name) or register(entry.load()) for entry in offered}
+    return REGISTRY | {entry.name: REGISTRY.get(entry.name) or _load(entry) for entry in offered}
+
+
+def _load(entry):
+    """The defence that a package offers. Raises UsageError unless it is called as it is offered."""
+    defense = register(entry.load())
+    if defense.name != entry.name:
+        reason = f"{entry.value}, which is offered as the defence {entry.name}, calls itself {defense.name}"
+        raise UsageError(None, None, reason)
+    return defense
 
 
 def setting_names() -> list[str]:

@@ -1,7 +1,5 @@
 """Purification as an evaluation is told of it: by which GAN, how."""
 
-import numpy as np
-
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.cli.settings import Settings, like, option
 from madry_cifar.evaluation.results import warn
@@ -63,9 +61,11 @@ def purify(settings: Purification, target: EvaluatedRun | EvaluatedModel, split:
         generator = load_gan(folder, step)
     except UsageError as error:
         raise error.renamed(train_dir="purify_with", checkpoint="purify_checkpoint") from None
-    if step <= gan["flags"]["critic_updates"]:
-        reason = f"was not trained: at step {step} its generator is as it was drawn, as the critic comes first"
-        raise UsageError("purify_with", folder, reason)
+    if step <= (first := gan["flags"]["critic_updates"]):
+        reason = f"at step {step} its generator is as it was drawn, and is first trained at step {first + 1}"
+        if settings.purify_checkpoint:
+            raise UsageError("purify_checkpoint", settings.purify_checkpoint, f"{reason}; name a later one")
+        raise UsageError("purify_with", folder, f"{reason}; train it further")
     steps = gan["flags"]["iterations"] * gan["flags"]["critic_updates"]
     if step < steps:
         warn(f"--purify_with={folder}: what is evaluated is step {step:,} of the {steps:,} of its training")
@@ -78,14 +78,3 @@ def purify(settings: Purification, target: EvaluatedRun | EvaluatedModel, split:
         return Purified(target.predictor, generator, **search)
     except UsageError as error:
         raise UsageError("purify_with", folder, error.reason) from None
-
-
-def check_search(purified: Purified, images: np.ndarray) -> None:
-    """Warns if the search ends farther from these images than it begins, as it does where its rate is too large."""
-    begun = Purified(purified.predictor, purified.generator, restarts=purified.restarts, steps=1)
-    first, last = (float(np.mean(each.reconstruct(images).errors)) for each in (begun, purified))
-    if not last < first:
-        warn(
-            f"--purify_rate={purified.rate:g}: the search ends farther from the images (mean squared error {last:.3g}) "
-            f"than it begins ({first:.3g}), so accuracies mean nothing; lower the rate"
-        )

@@ -3,6 +3,7 @@
 import hashlib
 import math
 
+import numpy as np
 import tensorflow as tf
 
 from madry_cifar import randomness
@@ -100,6 +101,18 @@ class Purified(Predictor):
 
     def differentiable(self):
         return _StandIn(self)
+
+    def notes(self, images):
+        if self.steps == 1:
+            return ()
+        begun = Purified(self.predictor, self.generator, restarts=self.restarts, steps=1)
+        first, last = (float(np.mean(each.reconstruct(images).errors)) for each in (begun, self))
+        if last <= first:
+            return ()
+        return (
+            f"the purifier's search ends farther from the images (mean squared error {last:.3g}) than it begins "
+            f"({first:.3g}), so accuracies mean nothing: its rate of {self.rate:g} is too large",
+        )
 
     def variables(self):
         return self.predictor.variables() | flat_variables("purifier", self.generator)

@@ -1,11 +1,14 @@
 """The estimate of GPU hours, against the arithmetic of the jobs."""
 
 import pytest
+import tensorflow as tf
 
-from benchmarks import estimate
+from benchmarks import estimate, flops
 from madry_cifar import WideResNet
 from madry_cifar.training.adversarial import Natural
 from rvs_tf import RobustnessViaSynthesis
+from rvs_tf.defense_gan.gan import GANOptions
+from rvs_tf.defense_gan.networks import Critic, GANGenerator
 
 FORWARD = 2 * 9 * (32**2 * (3 * 16 + 2 * 16 * 16) + 16**2 * (16 * 32 + 32 * 32) + 8**2 * (32 * 64 + 64 * 64)) + 1280
 
@@ -25,6 +28,20 @@ def test_work_hardly_depends_on_the_batch():
     small, large = (estimate._training_step(kind, kind.Options(batch_size=size), 10, 1, 10) for size in (2, 64))
     assert small == pytest.approx(large, rel=0.01)
     assert 8 * FORWARD < small < 11 * FORWARD  # and a generator, which is large beside so small a network
+
+
+def test_work_behind_a_purifier():
+    """A search goes through the generator and back to the latent vector; a training updates both networks."""
+    generator, critic = GANGenerator(width=4), Critic(width=4)
+    made, scored = (
+        flops.count(tf.function(network).get_concrete_function(tf.TensorSpec(shape)))
+        for network, shape in ((generator, [1, generator.latent_dim]), (critic, [1, 32, 32, 3]))
+    )
+    assert estimate._search_step(4) == pytest.approx(2 * made, rel=0.01)
+    options = GANOptions(width=4, batch_size=2, critic_updates=3)
+    of_generator = 3 * made + 2 * scored
+    least = made + 3 * 2 * scored  # real and fake images, forward and twice back
+    assert 2 * (of_generator + 3 * least) < estimate._gan_step(options) < 2 * (of_generator + 3 * (least + 8 * scored))
 
 
 def test_hours():

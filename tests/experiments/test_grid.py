@@ -3,13 +3,14 @@
 import dataclasses
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from experiments import grid, layout, presets
+from experiments import grid, layout, presets, table2
 from experiments.rows import row_of
 from madry_cifar import load_predictor
 from madry_cifar.cli.errors import UsageError
@@ -196,20 +197,68 @@ def test_settings_of_a_start_alone(configure):
     assert (settings(config, "natural")["steps"], settings(config, "l2l_da")["steps"]) == ("7", "20")
 
 
-def test_what_is_typed_is_before_what_a_profile_says_of_one_defence(configure):
-    profile = grid.HERE / "profiles" / "reduced.flags"
-    said = dict(line.removeprefix("--").split("=") for line in profile.read_text().splitlines() if "." in line[2:12])
+PROFILE = re.findall(r"^--(\w+)\.(\w+)=(.+)$", (grid.HERE / "profiles" / "reduced.flags").read_text(), re.M)
+
+
+def test_what_a_profile_says_of_one_defence(configure):
     config = configure("--profile=reduced")
-    own = [name.split(".") for name in said if "." in name]
-    assert len(own) > 5
-    for defense, name in own:
-        assert settings(config, defense)[name] == said[f"{defense}.{name}"]
-    typed = ("--generator_width=9", "--gat.generator_width=3", "--steps=60")
-    config = configure("--profile=reduced", "--defenses=natural,direct,gat,l2l,l2l_da", *typed)
-    assert [settings(config, row)["generator_width"] for row in ("direct", "gat", "l2l_da")] == ["9", "3", "9"]
-    assert {settings(config, row)["steps"] for row in ("natural", "gat", "l2l_da")} == {"60"}
-    assert settings(config, "l2l")["attacker_width"] == said["l2l.attacker_width"]
+    assert len(PROFILE) > 5
+    for defense, name, value in PROFILE:
+        assert settings(config, defense)[name] == value
     assert [run["row"] for run in configure("--profile=reduced", "--defenses=natural")["runs"]] == ["natural"]
+
+
+def test_what_is_typed_is_before_what_a_profile_says_of_one_defence(configure):
+    rows = ("--profile=reduced", "--defenses=natural,direct,gat,l2l,l2l_da")
+    config = configure(*rows, "--generator_width=9", "--gat.generator_width=3")
+    assert [settings(config, row)["generator_width"] for row in ("direct", "gat", "l2l_da")] == ["9", "3", "9"]
+    assert ("l2l", "attacker_width", settings(config, "l2l")["attacker_width"]) in PROFILE
+    preset = grid.HERE / "presets" / "cifar10_gat_rvs.flags"  # what is typed with it is of GAT's rows alone
+    config = configure(f"--flagfile={preset}", *rows, "--generator_width=9")
+    assert settings(config, "gat")["generator_width"] == "9"
+    assert ("direct", "generator_width", settings(config, "direct")["generator_width"]) in PROFILE
+
+
+@pytest.mark.parametrize("given", [("--steps=3000",), ("--steps=3000", "--learning_rate_boundaries=2000,2500")])
+def test_a_length_that_is_typed_is_not_mixed_with_a_profiles_rates(configure, given):
+    """All rows that get the length get the same drops, too."""
+    config = configure("--profile=reduced", "--defenses=natural,adt_exp,l2l_da", *given)
+    schedules = [
+        [settings(config, row)[name] for name in ("steps", "learning_rates", "learning_rate_boundaries")]
+        for row in ("natural", "adt_exp", "l2l_da")
+    ]
+    assert schedules[0] == schedules[1] == schedules[2]
+    assert schedules[0][0] == "3000"
+
+
+@pytest.mark.parametrize("own", ["--natural.input_scaling=unit", "--natural.width=4"])
+def test_a_start_has_the_network_that_starts_from_it(configure, own):
+    """And not what the row of its defence has for itself."""
+    config = configure("--profile=reduced", "--dataset=cifar10", "--defenses=natural,l2l_da", own)
+    plain = configure("--profile=reduced", "--dataset=cifar10", "--defenses=l2l_da")
+    start, natural = settings(config, "natural_start"), settings(config, "natural")
+    name, value = own.removeprefix("--natural.").split("=")
+    assert (natural[name], start[name]) == (value, settings(plain, "natural").get(name, "standardize"))
+    assert settings(config, "l2l_da")["starts_from"].startswith("runs/cifar10/natural_start-")
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("--l2l.attaker_width=4", "did you mean --l2l.attacker_width?"),
+        ("--lsl.attacker_width=4", "did you mean --l2l.attacker_width?"),
+        ("--natural.generator_width=4", "natural has no generator_width of its own"),
+        ("--rvs.seeds=2", "rvs has no seeds of its own"),
+        ("--rvs.max_train_images=100", "rvs has no max_train_images of its own"),
+        ("--l2l_da.starts_from=runs/mine", "l2l_da has no starts_from of its own"),
+        ("--noreg_ot.steps=9", "there is no noreg_ot with settings of its own; there are adt_exp, "),
+        ("--lr=0.1", "did you mean --label_ratio, --learning_rate_boundaries, --learning_rate_epochs?"),
+        ("--boundaries=9", "did you mean --learning_rate_boundaries?"),
+    ],
+)
+def test_a_setting_of_one_defence_that_there_is_not(invoke, tmp_path, typed, said):
+    status, out, err = invoke(table2.command, f"--work_dir={tmp_path}/work", typed)
+    assert (status, out, err) == (2, "", f"error: {typed.split('=')[0]}: unknown; {said}{err.partition(said)[2]}")
 
 
 @pytest.mark.parametrize("preset", ["cifar10_paper", "cifar10_smoke", "digits_smoke"])
@@ -287,6 +336,15 @@ def test_the_rows_of_a_table_train_on_the_same_images(dataset):
         (["--at.steps=-1"], "--at.steps=-1: must be at least"),
         (["--at.epsilon=0.031"], "--at.epsilon=0.031: less than one grey level of 255: 8/255 is --at.epsilon=8"),
         (["--defenses=natural", "--at.steps=3"], "--at.steps=3: applies to none of natural"),
+        (
+            ["--profile=reduced", "--defenses=natural", "--l2l.attacker_width=8"],
+            "--l2l.attacker_width=8: applies to none of natural",
+        ),
+        (
+            ["--at.learning_rates=0.1,0.01,0.001,0.0001"],
+            "--at.learning_rates=0.1,0.01,0.001,0.0001: with --learning_rate_boundaries=10,15: ",
+        ),
+        (["--at.learning_rate_boundaries=5"], "(in at, with --at.learning_rate_boundaries)"),
         (["--learning_rate_epochs=1,2"], "--learning_rate_epochs=1,2: the rows of a table"),
         (["--defenses=natural,rsv"], "--defenses=rsv: unknown; did you mean 'rvs'"),
         (["--columns=extendet"], "--columns=extendet: unknown; did you mean 'extended'"),

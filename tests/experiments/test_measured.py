@@ -26,6 +26,23 @@ def test_the_newest_file_that_has_a_number_is_taken(grid):
     assert found == {"natural": 81.0, "pgd-7": 60.0, "pgd-20": 50.0}
 
 
+def test_what_another_row_starts_from_takes_no_rows_place(tmp_path):
+    """A row that the last call only needed for another one is shown with the settings that it was asked for with."""
+    rows = {"table2": ["natural", "l2l_da"]}
+    grid = WorkFolder(tmp_path / "work", rows=rows)
+    grid.white_box("natural", {"natural": 80.0})
+    before = grid.config
+    start = grid.runs["natural", 0] | {"id": "cifar10/natural-99999999/seed-0"}
+    asked = {**grid.config["rows"], "table2": ["l2l_da"]}
+    last = {"parts": ["table2"], "rows": asked, "runs": [start, grid.runs["l2l_da", 0]]}
+    config = before | last | {"earlier_runs": [grid.runs["natural", 0]], "shown": rows}
+    (grid.folder / "config.json").write_text(json.dumps(config))
+    assert cell(build(grid)[0], "natural", "natural").mean == 80.0
+    config["rows"]["table2"] = ["natural", "l2l_da"]
+    (grid.folder / "config.json").write_text(json.dumps(config))
+    assert [run.id for run in Work(grid.folder).runs_of("cifar10", "natural")] == [start["id"]]
+
+
 def test_another_epsilon_stands_in_no_table(grid):
     grid.white_box("rvs", {"natural": 80.0, "pgd-20": 60.0}, epsilon=4.0)
     table, work = build(grid)

@@ -183,13 +183,20 @@ def test_rows_that_were_measured_otherwise_are_named(tmp_path):
     grid.images = 50
     grid.white_box("defense_gan", {"natural": 40.0}, purification=gan)
     table, _ = build(grid)
-    images = f"test images of {PROVENANCE}"
     assert table.groups[0].about == (
-        f"WRN-10-2 after 4,000 steps; 1,000 {images} (but L2L-DA, ADT-EXP: WRN-10-2 after 500 steps; Defense-GAN: "
-        f"50 {images}, images purified by gan/a, step 25, 4 × 100 steps at rate 10)"
+        f"WRN-10-2 after 4,000 steps; 1,000 test images of {PROVENANCE} (but L2L-DA, ADT-EXP after 500 steps; "
+        "Defense-GAN on 50 test images purified by a GAN, step 25, 4 × 100 steps at rate 10)"
     )
     purifiers = {record["row"]: record["measured_purified_by"] for record in records(table) if record["measured"]}
     assert purifiers == dict.fromkeys(rows, "") | {"defense_gan": "gan/a, step 25, 4 × 100 steps at rate 10"}
+
+
+def test_rows_that_differ_are_called_as_in_the_table(tmp_path):
+    grid = WorkFolder(tmp_path / "work")
+    for row in ("noreg_ot", "otreg_xent", "paired"):
+        grid.white_box(row, {"natural": 80.0}, part="table4")
+    grid.white_box("rvs", {"natural": 70.0}, part="table4", checkpoint=9000)
+    assert "(but OT-Reg + OT (RvS) after 9,000 steps)" in build(grid, "table4")[0].groups[0].about
 
 
 def test_images_and_provenance_stand_over_every_group(grid):
