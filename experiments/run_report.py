@@ -26,7 +26,7 @@ from madry_cifar.evaluation.results import purified_by, subject
 from madry_cifar.networks.architectures import name_of
 from madry_cifar.runs import run_folder
 
-SAME = ("provenance", "split", "images", "epsilon", "step_size", "seed")  # what the rows of a table share
+SAME = ("provenance", "split", "images", "epsilon", "step_size")  # what the rows of a table share
 
 
 @dataclass
@@ -39,8 +39,9 @@ class RunRow:
 
     @property
     def label(self) -> str:
-        """Folder, defence, network and step; or the name of a model from elsewhere."""
-        return self.about["model"] if "model" in self.about else f"{self.folder}: {subject(self.about)}"
+        """Folder, defence, network and step, or the name of a model from elsewhere; the attacks' seed, if not 0."""
+        name = self.about["model"] if "model" in self.about else f"{self.folder}: {subject(self.about)}"
+        return f"{name}, attacks' seed {self.about['seed']}" if self.about["seed"] else name
 
 
 @dataclass
@@ -83,7 +84,7 @@ class RunReport:
             for content in contents:
                 row = RunRow(folder, content, content["attacks"])
                 rows = found.setdefault(_title(content), {})
-                which = (folder, content.get("model"), content.get("checkpoint"), content["classifier_sha256"])
+                which = (folder, *map(content.get, ("model", "checkpoint", "classifier_sha256", "seed")))
                 rows.setdefault(which, row).entries.update(row.entries)
         tables = [RunTable(title, list(rows.values())) for title, rows in found.items()]
         self.tables = sorted(tables, key=lambda table: _place(table.rows[0].about))
@@ -124,7 +125,7 @@ class RunReport:
     def csv(self) -> str:
         """A line for each accuracy, with where it comes from."""
         out = io.StringIO()
-        about = ("model", "defense", "network", "checkpoint", "classifier_sha256", *SAME)
+        about = ("model", "defense", "network", "checkpoint", "classifier_sha256", *SAME, "seed")
         of_entry = ("made_on", "purified_by", "attack", "accuracy", "standard_error", "protocol")
         writer = csv.writer(out)
         writer.writerow(["run", *about, *WHEN_AND_WHERE, *of_entry])
@@ -194,5 +195,5 @@ def _title(content):
     surrogate = content.get("surrogate")
     step = f", step {surrogate['checkpoint']}" if surrogate and "checkpoint" in surrogate else ""
     made = f", adversarial images made on {surrogate['train_dir']}{step}" if surrogate else ""
-    sizes = f"ε = {content['epsilon']:g}, steps of {content['step_size']:g}, seed {content['seed']}"
+    sizes = f"ε = {content['epsilon']:g}, steps of {content['step_size']:g}"
     return f"{content['images']:,} {content['split']} images of {content['provenance']}; {sizes}{made}"

@@ -28,4 +28,5 @@ def gpus() -> list[str]:
 
 def describe() -> str:
     """All of it in a line."""
-    return ", ".join([f"{cores()} cores of {cpu()}", *gpus()])
+    number = cores()
+    return ", ".join([f"{number} core{'s' if number > 1 else ''} of {cpu()}", *gpus()])

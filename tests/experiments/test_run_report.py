@@ -180,6 +180,24 @@ def test_runs_of_several_sizes_are_curves_over_steps(make_run, reported, tmp_pat
     assert (tmp_path / "out" / "steps-1.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_seeds_of_the_grid_are_one_curve(make_run):
+    """Whose attacks have the seed of the training."""
+    folders = [
+        sized(make_run, f"seed-{seed}", 400, {"pgd-20": right}, defense="rvs", seed=seed, training_flags={"seed": seed})
+        for seed, right in enumerate((4, 6))
+    ]
+    (table,) = RunReport(map(str, folders)).tables
+    (curve,) = run_plot.curves(table).values()
+    assert list(curve.points("pgd-20")) == [(400, 25.0, pytest.approx(50**0.5))]
+
+
+def test_other_starts_on_one_run_are_rows_of_their_own(make_run, reported):
+    make_run("rvs", {"pgd-20": 4})
+    said, _, _, lines = reported(make_run("rvs", {"pgd-20": 6}, seed=3))
+    assert {line["seed"]: line["accuracy"] for line in lines} == {"0": "20.0000", "3": "30.0000"}
+    assert "attacks' seed 3" in " ".join(said.split())
+
+
 def test_runs_with_other_settings_are_no_point_of_the_same_curve(make_run):
     """Their mean would be a number of neither."""
     folders = [
