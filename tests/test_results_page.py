@@ -145,6 +145,8 @@ def test_the_commands_of_the_pages_make_these_runs(configure, table2, table3, ta
     made = set()
     for page in ("README.md", "defense_gan.md"):
         text = (RESULTS / page).read_text().replace("\\\n", " ")
+        for grid in re.findall(r'^GRID="(.*)"$', text, re.M):
+            text = text.replace("$GRID", grid)
         for name, given in re.findall(r"^python -m experiments\.(\w+) (.*--profile=.*)$", text, re.M):
             parts = [*PARTS] if name == "all" else [name]
             config = configure(*shlex.split(given, comments=True), parts=parts)
@@ -154,6 +156,8 @@ def test_the_commands_of_the_pages_make_these_runs(configure, table2, table3, ta
     for name in ("figure2.csv", "figure3.csv"):
         with (RESULTS / name).open(newline="") as file:
             told += [line["runs"] for line in csv.DictReader(file)]
+    with (RESULTS / "size.csv").open(newline="") as file:
+        told += [line["run"].removeprefix("runs/") for line in csv.DictReader(file)]
     told = {run for runs in told for run in runs.split("; ") if run}
     assert len(told) > 20
     assert told <= made
@@ -172,6 +176,23 @@ def test_accuracies_over_the_training():
             assert [m["seed"] for m in of_cell] == ["0", "1", "2"]
             accuracies = [Decimal(m["accuracy"]) for m in of_cell]
             assert shown == f"{rounded(statistics.mean(accuracies))} ± {rounded(statistics.stdev(accuracies))}"
+
+
+def test_accuracies_at_other_sizes():
+    """Each is of one training, or of three."""
+    head, lines = table("README.md", "| | network | steps |")
+    with (RESULTS / "size.csv").open(newline="") as file:
+        measurements = list(csv.DictReader(file))
+    cells = {(m["defense"], m["network"], m["checkpoint"], m["attack"]) for m in measurements}
+    assert len(cells) == 3 * len(lines)
+    for row, network, steps, *shown in lines:
+        for attack, accuracy in zip(head[3:], shown, strict=True):
+            place = (MAIN[row], network, steps.replace(",", ""), attack.lower())
+            found = [m for m in measurements if (m["defense"], m["network"], m["checkpoint"], m["attack"]) == place]
+            assert [m["seed"] for m in found] in (["0"], ["0", "1", "2"])
+            accuracies = [Decimal(m["accuracy"]) for m in found]
+            deviation = f" ± {rounded(statistics.stdev(accuracies))}" if len(found) > 1 else ""
+            assert accuracy == rounded(statistics.mean(accuracies)) + deviation
 
 
 CLAIMS = {  # how each begins: the file, and the cells that it tells, in this order, as published and as measured here
