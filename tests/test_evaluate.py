@@ -480,10 +480,11 @@ def advgan_accuracies(generators, network, digits, epsilon=8):
 def test_advgan(evaluate, runs, trained, other, digits, attacked, tmp_path, transfer):
     attacked_network = other if transfer else trained
     advgans = {
-        "advgan": save_advgan(tmp_path / "x1", attacked_network, digits.provenance, [2, 4, 6]),
-        "advgan-x2": save_advgan(tmp_path / "x2", attacked_network, digits.provenance, [4, 8], width=2),
+        "advgan": save_advgan(tmp_path / "x1", attacked_network, digits.provenance, [2, 4, 6], epsilon=64.0),
+        "advgan-x2": save_advgan(tmp_path / "x2", attacked_network, digits.provenance, [4, 8], width=2, epsilon=64.0),
     }
     flags = [f"--advgan_dir={tmp_path}/x1,{tmp_path}/x2", "--attacks=", f"--output={tmp_path}/out.json"]
+    flags += ["--epsilon=64"]  # of which even random perturbations take accuracy, and not all as much
     flags += [f"--surrogate_dir={runs}/surrogate"] * transfer
     attacked.stop = 8
     assert evaluate(*flags)[0] == 130
@@ -493,24 +494,24 @@ def test_advgan(evaluate, runs, trained, other, digits, attacked, tmp_path, tran
     assert attacked.total() == 3 * 5
     assert "going on after 170 attacked images: advgan from image 50 on\n" in out  # at the last of its checkpoints
     suffix = f"_from-natural-{as_predictor(other).fingerprint()[:8]}" if transfer else ""
-    content, arrays = results(runs / "target", suffix=suffix)
+    content, arrays = results(runs / "target", epsilon=64, suffix=suffix)
     assert list(content["attacks"]) == ["advgan", "advgan-final", "advgan-x2", "advgan-x2-final"]
     for name, generators in advgans.items():
-        expected = advgan_accuracies(generators, trained, digits)
+        expected = advgan_accuracies(generators, trained, digits, 64)
         strongest = min(expected, key=lambda step: expected[step][1])
         for entry, step in ((name, strongest), (f"{name}-final", max(generators))):
             protocol = content["attacks"][entry]["protocol"]
             assert arrays[entry].tolist() == expected[step][0].tolist()
             assert content["attacks"][entry]["accuracy"] == pytest.approx(expected[step][1])
             assert protocol["accuracy_by_checkpoint"] == {str(s): pytest.approx(a) for s, (_, a) in expected.items()}
-            assert (protocol["checkpoint"], protocol["epsilon"], protocol["norm"]) == (step, 8, "linf")
+            assert (protocol["checkpoint"], protocol["epsilon"], protocol["norm"]) == (step, 64, "linf")
             assert protocol["train_dir"] == f"{tmp_path}/{'x2' if 'x2' in name else 'x1'}"
             assert protocol["generator_width"] == (2 if "x2" in name else 1)
             assert protocol["epochs"] == len(generators)
         selections = [content["attacks"][f"{name}{end}"]["protocol"]["selection"] for end in ("", "-final")]
         assert selections[0].startswith(f"strongest of {len(generators)} checkpoints on these images, an oracle choice")
         assert selections[1] == "final"
-    assert len({value for _, value in advgan_accuracies(advgans["advgan"], trained, digits).values()}) > 1
+    assert len({value for _, value in advgan_accuracies(advgans["advgan"], trained, digits, 64).values()}) > 1
     [shown] = json.loads((tmp_path / "out.json").read_text())
     assert shown["attacks"] == content["attacks"]
 
