@@ -10,7 +10,7 @@ from experiments.rows import dataset_of, row_of
 from madry_cifar.evaluation.results import purified_by
 
 SMOKE = "smoke run: shows that the machinery works; these are not results"
-NOT_PURIFIED = "not purified"
+ON_ALL, NOT_PURIFIED = "on all training images", "not purified"
 PAPER_NETWORKS = ("WRN-28-10", "WRN-34-10")  # the paper's text, its released code
 
 
@@ -82,26 +82,27 @@ def about(measured: Iterable[Measurement], labels: Mapping[str, str] = MappingPr
     for label, own in facts.items():
         if differing := " ".join(fact for fact, of_most in zip(own, usual, strict=True) if fact != of_most):
             others.setdefault(differing, []).append(label)
-    network, steps, images, data, purified = usual
-    text = f"{network.removeprefix('with ')} {steps}; {images.removeprefix('on ')} {data}"
+    network, steps, training, images, data, purified = usual
+    text = f"{network.removeprefix('with ')} {steps}" + f" {training}" * (training != ON_ALL)
+    text += f"; {images.removeprefix('on ')} {data}"
     text += f", {purified}" * (purified != NOT_PURIFIED)
     exceptions = "; ".join(f"{', '.join(names)} {differing}" for differing, names in others.items())
     return text + f" (but {exceptions})" * bool(others)
 
 
 def _facts(measured):
-    """Network, length of training, number of images, data and purification of a row's measurements, in words."""
+    """Network, length of training and its images, images, data and purification of a row's measurements, in words."""
     networks = dict.fromkeys(m.about["network"] for m in measured)
     steps = sorted({m.about["checkpoint"] for m in measured})
     subsets = sorted({size for m in measured if (size := m.about["training_flags"].get("max_train_images"))})
-    training = f" on at most {_list(subsets)} training images" if subsets else ""
     images = dict.fromkeys(f"{m.images:,} {m.about['split']} images" for m in measured)
     data = dict.fromkeys(m.about["provenance"] for m in measured)
     searches = [told | {"gan": "a GAN"} for m in measured if (told := m.about.get("purification"))]  # in any folder
     purifiers = dict.fromkeys(purified_by({"purification": told}) for told in searches)
     return (
         f"with {' / '.join(networks)}",
-        f"after {_list(steps)} steps{training}",
+        f"after {_list(steps)} steps",
+        f"on at most {_list(subsets)} training images" if subsets else ON_ALL,
         f"on {' and '.join(images)}",
         f"of {' and '.join(data)}",
         f"purified by {' and '.join(purifiers)}" if purifiers else NOT_PURIFIED,

@@ -448,7 +448,7 @@ def test_transfer_and_white_box_are_not_mixed(evaluate, runs, attacked):
 
 
 def save_advgan(folder, target, provenance, steps, width=1, **options):
-    """The folder of an AdvGAN with a generator of random weights, ever larger, at each of `steps`."""
+    """The folder of an AdvGAN with a generator of random weights at each of `steps`."""
     chosen = AdvGANOptions(generator_width=width, **options)
     settings = {
         "attack": "advgan",
@@ -462,7 +462,7 @@ def save_advgan(folder, target, provenance, steps, width=1, **options):
     generators = {step: AdvGANGenerator(width, seed=step) for step in steps}
     for step, generator in generators.items():
         kernel = generator.deconv_last.kernel
-        kernel.assign(kernel * 20 / (1 + abs(step - 4)))  # the strongest is in the middle
+        kernel.assign(kernel * 20 / (1 + abs(step - 4)))  # another strength at each
         Checkpoints(folder, {"generator": generator}, {}, keep=0).save(step)
     return generators
 

@@ -191,6 +191,15 @@ def test_rows_that_were_measured_otherwise_are_named(tmp_path):
     assert purifiers == dict.fromkeys(rows, "") | {"defense_gan": "gan/a, step 25, 4 × 100 steps at rate 10"}
 
 
+def test_the_images_trained_on_are_told_where_they_are_not_all(tmp_path):
+    grid = WorkFolder(tmp_path / "work")
+    for row, flags in (("natural", {"max_train_images": 100}), ("at", {"max_train_images": 100}), ("rvs", {})):
+        grid.white_box(row, {"natural": 80.0}, training_flags=flags)
+    about = build(grid)[0].groups[0].about
+    assert about.startswith("WRN-10-2 after 4,000 steps on at most 100 training images; 1,000 test images of ")
+    assert about.endswith("(but RvS on all training images)")
+
+
 def test_rows_that_differ_are_called_as_in_the_table(tmp_path):
     grid = WorkFolder(tmp_path / "work")
     for row in ("noreg_ot", "otreg_xent", "paired"):
