@@ -73,7 +73,9 @@ class Surrogate(Settings):
         None, "run whose network the adversarial images are made on [--train_dir]", kind="path"
     )
     surrogate_checkpoint: str | None = option(
-        None, "step or path of its checkpoint [the latest; of the same run behind a purifier: the same]", kind="path"
+        None,
+        "step or path of its checkpoint; behind a purifier, of the same run, the same one [the latest]",
+        kind="path",
     )
 
 
