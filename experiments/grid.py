@@ -115,7 +115,8 @@ SMALLEST = {"depth": 10, "width": 1, "generator_width": 1, "attacker_width": 1}
 SCHEDULE = {"steps", "learning_rates", "learning_rate_boundaries"}
 OF_THE_DATA = {"dataset", "data_dir", "download"}
 COMMON = {field.name for field in dataclasses.fields(TrainingSettings)} - OF_THE_DATA
-SAME = {"validation_size", "max_train_images", "starts_from"}  # in all rows: they are trained on the same images
+# Never of one defence alone: rows are trained on the same images, and what one starts from the grid trains itself
+OF_ALL = {"validation_size", "max_train_images", "starts_from"}
 NETWORK = {field.name for field in dataclasses.fields(NetworkSettings)}
 SHARED = {field.name for field in dataclasses.fields(Options)} | {"epsilon"}  # options that mean the same everywhere
 
@@ -134,7 +135,7 @@ def define_flags(**changes: Any) -> None:
 def _fields_of_one(kind):
     """The settings that the rows of a defence may have for themselves."""
     fields = [*dataclasses.fields(TrainingSettings), *dataclasses.fields(kind.Options)]
-    return [field for field in fields if field.name not in OF_THE_DATA | SAME]
+    return [field for field in fields if field.name not in OF_THE_DATA | OF_ALL]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -119,8 +119,8 @@ class Work:
                 for run in [*self.config["runs"], *self.config.get("earlier_runs", ())]
             ]
             asked = {row for part in self.config.get("parts", ()) for row in self.config.get("rows", {}).get(part, ())}
-            needed = [run for run in runs[: len(self.config["runs"])] if run.row not in asked]  # by others
-            latest = [run for run in runs if run not in needed] + needed
+            starts = [run for run in runs[: len(self.config["runs"])] if run.row not in asked]  # of what was asked for
+            latest = [run for run in runs if run not in starts] + starts
             settings = {(run.dataset, run.row): run.settings for run in reversed(latest)}
             self.runs = [run for run in runs if run.settings == settings[run.dataset, run.row]]
             self.datasets = list(dict.fromkeys([*self.config["datasets"], *(run.dataset for run in self.runs)]))

@@ -60,8 +60,9 @@ class Evaluation:
         self.results = results_folder(self.target, *places)
         if settings.surrogate_dir:
             _check_transfer(self._plan[0][1])
-        bare = purify and pathlib.Path(settings.surrogate_dir or "").resolve() == self.target.folder.resolve()
-        attacked, self._surrogate = surrogate_of(self.target, settings, settings.checkpoint if bare else None)
+        same_run = pathlib.Path(settings.surrogate_dir or "").resolve() == self.target.folder.resolve()
+        checkpoint = settings.checkpoint if purify and same_run else None  # the grey box is made on the bare network
+        attacked, self._surrogate = surrogate_of(self.target, settings, checkpoint)
         mode = getattr(attacked or self.target.predictor, "batch_norm", "eval")
         for task in [task for _, tasks in self._plan for task in tasks]:
             task.attack = _through(mode, task.attack)
