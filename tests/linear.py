@@ -10,9 +10,9 @@ from madry_cifar.randomness import Draws
 class Linear(Predictor):
     """Logits [B, classes] are linear in the pixels [B, *shape]."""
 
-    def __init__(self, classes=5, shape=(4, 4, 1), seed=0):
+    def __init__(self, classes=5, shape=(4, 4, 1), seed=0, dtype=np.float32):
         draws = np.random.default_rng(seed)
-        self.weights = draws.normal(size=(int(np.prod(shape)), classes)).astype(np.float32)
+        self.weights = draws.normal(size=(int(np.prod(shape)), classes)).astype(dtype)
         self.bias = -128 * self.weights.sum(axis=0)  # all classes are equal on a grey image
 
     def __call__(self, images, draw=0):
@@ -22,7 +22,7 @@ class Linear(Predictor):
     def images(self, count, shape=(4, 4, 1), spread=40, seed=1):
         """Images far from the ends of the pixels' range, [count, *shape], and the classes that they are given."""
         images = np.random.default_rng(seed).integers(128 - spread, 127 + spread, (count, *shape), endpoint=True)
-        images = images.astype(np.float32)  # whole numbers, as pixels are: differences are exact
+        images = images.astype(self.weights.dtype)  # whole numbers, as pixels are: differences are exact
         return images, np.argmax(self(images).logits, axis=1).astype(np.int32)
 
     def distances(self, images, labels, norm=np.inf):

@@ -142,17 +142,18 @@ def test_the_attack_finds_errors_within_half_of_the_pixels_range():
 
 
 def test_an_image_does_not_depend_on_the_rest_of_its_batch():
-    """Bit for bit."""
-    model = Linear(shape=(6, 6, 3))
+    """But for rounding, which `tf.matmul` and `tf.atanh` do otherwise at the end of a batch, on some CPUs."""
+    model = Linear(shape=(6, 6, 3), dtype=np.float64)
     images, labels = model.images(32, shape=(6, 6, 3))
     attack = attacks.attack("cw-l2-60")
     run = functools.partial(run_attack, attack._replace(settings={**attack.settings, "radius": 12.0}), model)
+    same = functools.partial(np.testing.assert_allclose, rtol=1e-11, atol=0)
     whole, rows = run(images, labels), np.r_[8:24, 0:16]
-    np.testing.assert_array_equal(run(images[rows], labels[rows], rows), whole[rows])
+    same(run(images[rows], labels[rows], rows), whole[rows])
     broken = np.flatnonzero(is_wrong(model, whole, labels))
     assert 4 < len(broken) < 28
     for row in broken[:4]:  # with none but itself: no other image keeps Adam going once this one is near enough
-        np.testing.assert_array_equal(run(images[[row] * 32], labels[[row] * 32]), whole[[row] * 32])
+        same(run(images[[row] * 32], labels[[row] * 32]), whole[[row] * 32])
 
 
 def test_the_network_is_in_the_graph_twice_and_left_where_the_loss_stays():
