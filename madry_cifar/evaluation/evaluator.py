@@ -97,9 +97,8 @@ class Evaluator:
         With `earlier`, only images that were still classified correctly there are attacked, in batches that are full
         of them; the others keep the prediction that they have there. So an accuracy can only be equal or lower: it
         no longer counts images that were misclassified and that this attack happens to move to their class. Images
-        that are attacked have the same outcome with and without `earlier`: on a CPU, bit for bit, if `batch_size` is a
-        multiple of 8. (Of other batches, a CPU standardises the last images by other instructions, which may round
-        differently; so may a GPU, depending on an image's place.)
+        that are attacked have the same outcome with and without `earlier`, but for rounding: of the last images of a
+        batch, some CPUs and GPUs round a product's or a function's last bit otherwise.
 
         Args:
           split: the images, and their classes.
