@@ -19,6 +19,8 @@ from madry_cifar.cli.errors import RunError, UsageError
 from madry_cifar.runs.files import write_json
 
 OWNER = ".owner.json"  # which process works in a folder
+# Ctrl-C while it is being imported ends it, without a traceback; job_log.py sees to it from then on.
+SNAKEMAKE = "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); from snakemake.cli import main; main()"
 DOC = """{doc}
 
   python -m experiments.{name} --dataset=cifar10 --data_dir=DATA --work_dir=WORK
@@ -122,7 +124,7 @@ def _shown(config):
 def snakemake_command(work: pathlib.Path, config: pathlib.Path, *arguments: str, jobs: int = 1) -> list[str]:
     """Snakemake's command line for the grid of a configuration in a work folder."""
     gpu = ["--resources", "gpu=1"] if train.gpus() else []  # one job at a time on it
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(grid.HERE / "Snakefile")]
+    command = [sys.executable, "-c", SNAKEMAKE, "--snakefile", str(grid.HERE / "Snakefile")]
     command += ["--directory", str(work), "--configfile", str(config.absolute()), "--cores", str(jobs), *gpu]
     return [*command, "--rerun-incomplete", "--nocolor", *arguments]
 
@@ -138,10 +140,7 @@ def _snakemake(work, jobs):
         environment["TQDM_DISABLE"] = "1"  # bars of several jobs would overwrite one another
     told = ("--quiet", "rules", "host", "reason", "--config", "log=rows")  # by job_log.py, in the tables' words
     arguments = snakemake_command(work, work / "config.json", *told, jobs=jobs)
-    process = subprocess.Popen(arguments, env=environment, start_new_session=True)
-    _own(work, process.pid)  # it may outlive us
-    with _signals_to(process) as received:
-        status = process.wait()
+    status, received = _run(arguments, environment, lambda process: _own(work, process))  # it may outlive us
     if received:
         raise GridInterrupted(received[0])
     if status:
@@ -156,19 +155,30 @@ class GridInterrupted(RunError):
         self.number = number
 
 
-@contextlib.contextmanager
-def _signals_to(process):
-    """Passes SIGINT and SIGTERM on to Snakemake and its jobs, as Ctrl-C; yields a list of those received."""
-    received = []
+def _run(command, environment, started):
+    """The status with which a command ends, and the signals received meanwhile; `started` is given its process.
 
-    def pass_on(number, _):
+    SIGINT and SIGTERM are passed on to it and its jobs as Ctrl-C. They are handled before it starts: it would inherit
+    that SIGINT is ignored, as in what a script starts in the background.
+    """
+    received, processes = [], []
+
+    def stop():
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)  # at SIGTERM Snakemake would wait for its jobs to finish
+
+    def note(number, _):
         received.append(number)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGINT)  # at SIGTERM Snakemake would wait for its jobs to finish
+        stop()
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield received
+        processes.append(subprocess.Popen(command, env=environment, start_new_session=True))
+        if received:  # while it was being started
+            stop()
+        started(processes[0].pid)
+        return processes[0].wait(), received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

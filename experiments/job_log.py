@@ -2,6 +2,7 @@
 
 import collections
 import logging
+import signal
 import sys
 import time
 
@@ -23,11 +24,23 @@ DOING = {  # by rule, of the row on the data set with the seed
 
 
 def stand_in(logger: logging.Logger) -> None:
-    """Tells of the jobs in place of Snakemake's lines on the terminal, but for its warnings and errors."""
-    for handler in logger.handlers:
-        if not isinstance(handler, logging.FileHandler):
-            handler.setLevel(logging.WARNING)
-    logger.addHandler(JobLog())
+    """Tells of the jobs in place of Snakemake's lines on the terminal, but for its warnings and errors.
+
+    From Ctrl-C on nothing is told: that jobs end by it is no error.
+    """
+    shown = [handler for handler in logger.handlers if not isinstance(handler, logging.FileHandler)]
+    for handler in shown:
+        handler.setLevel(logging.WARNING)
+    shown.append(JobLog())
+    logger.addHandler(shown[-1])
+
+    def fall_silent(*arguments):
+        for handler in shown:
+            handler.addFilter(lambda record: False)
+        sys.excepthook = lambda *_: None
+        signal.default_int_handler(*arguments)
+
+    signal.signal(signal.SIGINT, fall_silent)
 
 
 class JobLog(logging.Handler):

@@ -1,13 +1,26 @@
-"""A command for a table that is killed or stopped goes on where it was."""
+"""A command for a table that is killed or stopped says so in a line, and goes on where it was."""
 
 import json
 import os
 import signal
+import time
+
+import pytest
 
 from experiments import table2
 
+STOPPED = "error: stopped by {}; the same command goes on where it stopped"
 
-def test_killed_and_continued(start, invoke, tmp_path):
+
+@pytest.fixture
+def ignored():
+    """As in a script, which starts with SIGINT ignored what it starts in the background."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_killed_and_continued(start, invoke, tmp_path, ignored):
     """A second command is refused; after SIGKILL the same one goes on, in spite of the lock; SIGTERM saves first."""
     flags = (
         "--profile=smoke",
@@ -39,10 +52,26 @@ def test_killed_and_continued(start, invoke, tmp_path):
     out, err = process.communicate()
     assert process.returncode == 128 + signal.SIGTERM
     assert "going on after step" in out
-    assert "error: stopped by SIGTERM; the same command goes on where it stopped" in err.splitlines()[-1]
+    told, saved, stopped = (line for line in err.splitlines() if line.strip() and "%|" not in line)
+    assert told == "training Natural on digits, seed 0 …"
+    assert saved.startswith("error: stopped by SIGINT after step")
+    assert stopped == STOPPED.format("SIGTERM")
 
     process = start("experiments.table2", *flags)
     out, err = process.communicate()
     assert process.returncode == 0, err
     assert "going on after step" in out
     assert (tmp_path / "report" / "table2.csv").exists()
+
+
+@pytest.mark.parametrize("seconds", [0.5, 1.5])  # Snakemake is being imported
+def test_ctrl_c_while_snakemake_starts(start, tmp_path, seconds):
+    process = start("experiments.table2", "--profile=smoke", "--defenses=natural", f"--work_dir={tmp_path}")
+    owner = tmp_path / ".owner.json"
+    process.until(lambda: owner.exists() and json.loads(owner.read_text())["process"] != process.pid)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
+    assert process.returncode == 128 + signal.SIGINT
+    assert err.splitlines()[-1] == STOPPED.format("SIGINT")
+    assert "Traceback" not in err
