@@ -8,8 +8,9 @@ value and gradient from the iterations unrolled in float64. Then the memory of a
 how the implicit and the envelope gradient differ from the unrolled one. What the peers compute stands at the head of
 benchmarks/sinkhorn_programs.py. With --json, one JSON object on the last line.
 
-Points x are drawn from N(0, scale²) and y is x perturbed by N(0, (scale/10)²). At RvS's features (scales from 0.03 on)
-our iterations end after one or two, because nothing changes any more; at 0.01 and 0.003 all of them are computed.
+Points x are drawn from N(0, scale²) and y is x perturbed by N(0, (scale/10)²). From 0.03 on, where
+features of small networks lie, our iterations end after one or two, because nothing changes any more; at 0.01 and 0.003
+all of them are computed.
 """
 
 import contextlib

@@ -24,7 +24,7 @@ SNAKEMAKE = "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); from s
 DOC = """{doc}
 
   python -m experiments.{name} --dataset=cifar10 --data_dir=DATA --work_dir=WORK
-  python -m experiments.{name} --profile=smoke --work_dir=WORK      # minutes, on embedded digits
+  python -m experiments.{name} --profile=smoke --work_dir=WORK      # on embedded digits: does it work?
 
 Trains whatever network is missing in --work_dir, measures whatever result is missing, and writes the report there.
 The same command again goes on after an interruption. --plan says what would be done and how long it would take.

@@ -335,7 +335,7 @@ def test_who_trains_without_flags_is_told_what_that_is(start, tmp_path):
     told = [process.stdout.readline() for _ in range(2)]
     process.kill()
     assert "WRN-34-10, 179000 steps of 64" in told[0]
-    assert "the released code's settings, for days on a GPU" in told[1]
+    assert "the released code's settings, for hours on a GPU" in told[1]
     preset = pathlib.Path(told[1].split("--flagfile=")[1].strip())
     assert preset.read_text().startswith("# A minute of RvS on digits")
 

@@ -51,8 +51,8 @@ class Attacks(Settings):
     attacks: tuple[str, ...] = option(
         ("natural", "fgsm", "pgd-7", "pgd-20", "cw-20"),
         "what to run: natural, fgsm, fgsm-rs (from a random start), pgd-N, cw-N, eot-pgd-N (random outputs), "
-        "bpda-pgd-N (those without a gradient), apgd-ce, apgd-dlr, apgd-t, fab-t, square, multitargeted, cw-l2, "
-        "autoattack (-plus, -rand); see docs/evaluation.md",
+        "bpda-pgd-N (those without a gradient), latent-N (behind a purifier), apgd-ce, apgd-dlr, apgd-t, fab-t, "
+        "square, multitargeted, cw-l2, autoattack (-plus, -rand); see docs/evaluation.md",
     )
     epsilon: tuple[float, ...] = option(
         (8.0,), "radius of the L∞ ball, in grey levels of 255; or several, with commas", kind="radius"
@@ -74,7 +74,7 @@ class Surrogate(Settings):
     )
     surrogate_checkpoint: str | None = option(
         None,
-        "step or path of its checkpoint; behind a purifier, of the same run, the same one [the latest]",
+        "step or path of its checkpoint; of the attacked run itself, behind a purifier, --checkpoint's [the latest]",
         kind="path",
     )
 

@@ -39,7 +39,7 @@ class NetworkSettings(Settings):
     architecture: str = option(
         "madry",
         "of wide ResNets madry (LeakyReLU, shortcuts without weights; released code) or standard (ReLU, shortcuts of "
-        "1×1 convolutions; TRADES, FeatScatter, Adv-interp, L2L); of post-activation ResNets resnet_pad (L2L-DA), "
+        "1×1 convolutions; TRADES, FeatScatter, Adv-interp, L2L, ADT); of post-activation ResNets resnet_pad (L2L-DA), "
         "resnet_project (Direct), resnet_append or resnet18 (Learn2Perturb), which differ in their shortcuts",
         choices=ARCHITECTURES,
     )
@@ -67,7 +67,7 @@ class NetworkSettings(Settings):
 class Identity(Settings):
     """Which run it is."""
 
-    train_dir: str = like(Checkpoint, "train_dir", help="folder of the run; an interrupted run is continued")
+    train_dir: str = like(Checkpoint, "train_dir", help="folder of the run; an interrupted training goes on there")
     defense: str = option("at", "how to train")
     seed: int = like(Seed, "seed", help="of the weights, the order of the data and every draw")
 
