@@ -10,13 +10,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 
-from experiments import grid, plan
+from experiments import grid, layout, plan
 from experiments.measured import Work
 from experiments.report import GridReport, require
 from madry_cifar import data, train
 from madry_cifar.cli import flags
 from madry_cifar.cli.errors import RunError, UsageError
-from madry_cifar.runs.files import write_json
+from madry_cifar.runs.files import alone, write_json
 
 OWNER = ".owner.json"  # which process works in a folder
 # Ctrl-C while it is being imported ends it, without a traceback; job_log.py sees to it from then on.
@@ -51,35 +51,39 @@ def main(parts: list[str]) -> None:
     for name in config["datasets"]:
         data.check_there(name, config["data_dir"], config["download"])
     work = pathlib.Path(request.work_dir).expanduser()
-    before = _read_config(work)
-    for line in _changes(work, before, config):
-        print(f"note: {line}", flush=True)
-    config |= _with_earlier(work, before, config)
-    if request.plan:
-        plan.show(plan.due(work, config, snakemake_command), work, config)
-        return
-    with _alone(work, request.unlock):
+    with contextlib.nullcontext() if request.plan else _alone(work, request.unlock):
+        before = _read_config(work)
+        for line in _changes(work, before, config):
+            print(f"note: {line}", flush=True)
+        config |= _with_earlier(work, before, config)
+        if request.plan:
+            plan.show(plan.due(work, config, snakemake_command), work, config)
+            return
         write_json(work / "config.json", config)
         _snakemake(work, request.jobs)
-    report = GridReport(Work(work), parts)
-    report.show()
+        report = GridReport(Work(work), parts)
+        report.show()
     print(f"all of it, with figures and where each number is from: {report.folder / 'report.html'}")
 
 
 def _read_config(work):
-    """The configuration that a work folder was last used with; {} for a new one."""
-    if not work.exists():
+    """The configuration that a work folder was last used with; {} for one without, which is new or holds runs."""
+    _check_folder(work)
+    if not (work / "config.json").exists():
         return {}
-    if not work.is_dir():
-        raise UsageError("work_dir", work, "is not a folder")
     try:
-        return json.loads((work / "config.json").read_text())
-    except FileNotFoundError:
-        if any(work.iterdir()):
-            raise UsageError("work_dir", work, "holds other files and no config.json; choose a new folder") from None
-        return {}
-    except (ValueError, OSError) as error:
-        raise RunError(f"{work / 'config.json'}: damaged ({error}); delete it, the runs are kept") from None
+        return Work(work).config
+    except RunError as error:
+        raise RunError(f"{error}; delete it, the runs are kept") from None
+
+
+def _check_folder(work):
+    """Raises UsageError for what is no folder, or holds something else than a grid's runs."""
+    if work.exists() and not work.is_dir():
+        raise UsageError("work_dir", work, "is not a folder")
+    there = {path.name for path in work.glob("[!.]*")}
+    if there - layout.FOLDERS and "config.json" not in there:
+        raise UsageError("work_dir", work, "holds other files and no config.json; choose a new folder")
 
 
 def _changes(work, before, config):
@@ -92,7 +96,8 @@ def _changes(work, before, config):
     for run in config["runs"]:
         other = earlier.pop((run["dataset"], run["row"]), run)
         if other["id"].split("/")[1] != run["id"].split("/")[1]:
-            changed = {flag.partition("=")[0] for flag in {*other["flags"]} ^ {*run["flags"]}}
+            changed = {flag.partition("=")[0] for flag in {*other.get("flags", ())} ^ {*run["flags"]}}
+            changed |= {"--gan_…"} if run.get("purified") and before.get("gan_flags") != config["gan_flags"] else set()
             yield (
                 f"{run['dataset']} {run['row']} was trained with other settings here ({', '.join(sorted(changed))});"
                 f" now it is trained in runs/{run['id']}, and nothing is deleted"
@@ -189,18 +194,21 @@ def _alone(work, unlock):
     """Nobody else works in the folder meanwhile; a lock of Snakemake that a killed command left is released.
 
     Raises:
-      UsageError: when another command works there, or may.
+      UsageError: when another command works there, or may; for a folder that is another's.
     """
-    try:
-        if list(work.glob(".snakemake/locks/*")):
-            _release(work, unlock)
-        _own(work, os.getpid())
-    except PermissionError as error:
-        raise UsageError("work_dir", work, f"cannot be written ({error.strerror})") from None
-    try:
+    _check_folder(work)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(alone(work, ".grid.lock", wait=False))
+            if list(work.glob(".snakemake/locks/*")):
+                _release(work, unlock)
+            _own(work, os.getpid())
+        except BlockingIOError:
+            raise UsageError("work_dir", work, "another command works there; wait for it or choose another") from None
+        except OSError as error:
+            raise UsageError("work_dir", work, f"cannot be written ({error.strerror})") from None
+        stack.callback((work / OWNER).unlink, missing_ok=True)
         yield
-    finally:
-        (work / OWNER).unlink(missing_ok=True)
 
 
 def _own(work, process):

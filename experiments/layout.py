@@ -15,8 +15,10 @@ import sys
 import zipfile
 
 from experiments.parts import PARTS
+from experiments.result_files import SCHEMA_VERSION
 
 TRAINED = "trained"  # the mark of a finished training in its folder
+FOLDERS = {"runs", "advgan", "gan", "results", "report"}
 
 
 def run_of(config: dict, identity: str) -> dict:
@@ -87,11 +89,13 @@ REPORT_FILES = {
 def mend(config: dict) -> list[str]:
     """Removes what would stand in the way of a rerun, so that it is made anew; returns a warning for each.
 
-    That is the mark of a finished training whose checkpoints are gone, and a measured file that cannot be read.
+    That is the mark of a finished training whose checkpoints are gone, and a measured file that cannot be read, or that
+    another version wrote.
     """
     warnings = []
     for run in config["runs"]:
-        for mark in (pathlib.Path("runs", run["id"], TRAINED), *pathlib.Path("advgan", run["id"]).glob(f"*/{TRAINED}")):
+        of_advgans = pathlib.Path("advgan", run["id"]).glob(f"*/{TRAINED}")
+        for mark in (*(pathlib.Path(kind, run["id"], TRAINED) for kind in ("runs", "gan")), *of_advgans):
             if mark.exists() and not list(mark.parent.glob("checkpoints/ckpt-*.index")):
                 mark.unlink()
                 warnings.append(f"{mark.parent}: its checkpoints are gone; trained again")
@@ -105,10 +109,12 @@ def mend(config: dict) -> list[str]:
 def _whole(file):
     try:
         if file.suffix == ".json":
-            json.loads(file.read_text())
+            content = json.loads(file.read_text())
+            contents = content if isinstance(content, list) else [content]
+            return bool(contents) and all(each["schema_version"] == SCHEMA_VERSION for each in contents)
         elif file.suffix == ".npz":
             return zipfile.ZipFile(file).testzip() is None
-    except (OSError, ValueError, zipfile.BadZipFile):
+    except (OSError, ValueError, LookupError, TypeError, zipfile.BadZipFile):
         return False
     return True
 

@@ -76,6 +76,10 @@ class Measurement:
         """What the attack was made on, as the result file has it; empty for white-box."""
         return self.about.get("surrogate") or {}
 
+    def images_alike(self, other: "Measurement") -> bool:
+        """Whether both are of the same images, with the same seed of the starts."""
+        return (self.images, self.about.get("seed")) == (other.images, other.about.get("seed"))
+
     @property
     def standard_error(self) -> float:
         """Of the accuracy, in points, from the number of images (binomial)."""
@@ -141,28 +145,36 @@ class Work:
         runs = [run for run in self.runs if (run.dataset, run.row) == (dataset, row)]
         return sorted(runs, key=lambda run: run.seed)
 
-    def white_box(self, run: Run) -> list[Measurement]:
-        """What was measured with attacks on the run itself, each once, from the newest file that has it."""
-        files = self.path(run, "").glob("white-box*.json")
-        newest_first = sorted(files, key=lambda path: path.stat().st_mtime, reverse=True)
-        newest = {}
-        for path in newest_first:
-            for m in self._measurements(run, None, path.name):
-                newest.setdefault((m.attack, m.epsilon), m)
-        return list(newest.values())
+    def white_box(self, run: Run, part: str = "") -> list[Measurement]:
+        """What was measured with attacks on the run itself, each once and all on the same images.
+
+        From the file of a table (`part`), or else the newest; and from others what that does not have.
+        """
+        found = {}
+        for m in self._white_box(run, part):
+            if m.images_alike(next(iter(found.values()), m)):
+                found.setdefault((m.attack, m.epsilon), m)
+        return list(found.values())
+
+    def _white_box(self, run, part=""):
+        """All of it, that of a table first and then the newest."""
+        files = sorted(self.path(run, "").glob("white-box*.json"), key=lambda path: -path.stat().st_mtime)
+        files.sort(key=lambda path: path.name != f"white-box-{part}.json")
+        return [m for path in files for m in self._measurements(run, None, path.name)]
 
     def measurements(self, run: Run) -> list[Measurement]:
-        """All that was measured of a run with attacks: white-box, over ε and on the surrogates."""
+        """All that was measured of a run with attacks, on whatever images: white-box, over ε and on the surrogates."""
         transfers = [m for name in self.config.get("surrogates", ()) for m in self.transfer(run, name)]
-        return [*self.white_box(run), *self.epsilons(run), *transfers]
+        once = {(m.attack, m.epsilon, m.images, m.about["checkpoint"]): m for m in reversed(self._white_box(run))}
+        return [*reversed(once.values()), *self.epsilons(run), *transfers]
 
     def transfer(self, run: Run, surrogate: str) -> list[Measurement]:
         """What was measured with attacks made on the surrogate of a row."""
         return self._measurements(run, surrogate, f"from-{surrogate}.json")
 
-    def at_epsilon(self, run: Run, surrogate: str | None = None) -> dict[str, Measurement]:
-        """A run's accuracies at the tables' ε, by attack: white-box, or with attacks made on a surrogate."""
-        measured = self.transfer(run, surrogate) if surrogate else self.white_box(run)
+    def at_epsilon(self, run: Run, surrogate: str | None = None, part: str = "") -> dict[str, Measurement]:
+        """A run's accuracies at the tables' ε, by attack: white-box for a table, or by attacks made on a surrogate."""
+        measured = self.transfer(run, surrogate) if surrogate else self.white_box(run, part)
         by_attack = {m.attack: m for m in reversed(measured) if m.epsilon in (None, EPSILON)}
         others = sorted({m.epsilon for m in measured if m.attack not in by_attack})
         if others:

@@ -185,7 +185,8 @@ def _run(work, run, statement):
     about = next((m.about for m in measured), {})
     diversity = work.diversity(run) or {}
     advgans = (work.folder / "advgan" / run.id).glob("x*")
-    seconds = training_time(work.folder / "runs" / run.id)
+    times = [training_time(work.folder / kind / run.id) for kind in ("runs", "gan")]
+    seconds = sum(filter(None, times)) or None
     return {
         "run": run,
         "seconds": seconds,

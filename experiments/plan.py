@@ -213,7 +213,7 @@ def gradients(attack: attacks.Attack, known: Collection[str] = ()) -> float:
 
 
 def _parse(flags):
-    return dict(flag.removeprefix("--").split("=", 1) for flag in flags)
+    return dict(flag.removeprefix("--").partition("=")[::2] for flag in flags)
 
 
 def _name(network):

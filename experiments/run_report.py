@@ -1,5 +1,6 @@
 """A report on runs that were trained and evaluated by hand: their results, a row each, without published numbers."""
 
+import collections
 import csv
 import io
 import json
@@ -22,7 +23,7 @@ from experiments.rows import column_of
 from experiments.training_time import training_time
 from experiments.writers import write_file
 from madry_cifar.cli.errors import UsageError
-from madry_cifar.evaluation.results import purified_by, subject
+from madry_cifar.evaluation.results import identity, purified_by, subject
 from madry_cifar.networks.architectures import name_of
 from madry_cifar.runs import run_folder
 
@@ -36,12 +37,13 @@ class RunRow:
     folder: str
     about: dict[str, Any]
     entries: dict[str, dict[str, Any]] = field(default_factory=dict)
+    apart: str = ""  # what tells it from another row of this run, if there is one
 
     @property
     def label(self) -> str:
         """Folder, defence, network and step, or the name of a model from elsewhere; the attacks' seed, if not 0."""
         name = self.about["model"] if "model" in self.about else f"{self.folder}: {subject(self.about)}"
-        return f"{name}, attacks' seed {self.about['seed']}" if self.about["seed"] else name
+        return name + (f", attacks' seed {self.about['seed']}" if self.about["seed"] else "") + self.apart
 
 
 @dataclass
@@ -84,9 +86,9 @@ class RunReport:
             for content in contents:
                 row = RunRow(folder, content, content["attacks"])
                 rows = found.setdefault(_title(content), {})
-                which = (folder, *map(content.get, ("model", "checkpoint", "classifier_sha256", "seed")))
+                which = json.dumps([folder, content.get("model"), content.get("checkpoint"), identity(content)])
                 rows.setdefault(which, row).entries.update(row.entries)
-        tables = [RunTable(title, list(rows.values())) for title, rows in found.items()]
+        tables = [RunTable(title, _told_apart([*rows.values()])) for title, rows in found.items()]
         self.tables = sorted(tables, key=lambda table: _place(table.rows[0].about))
 
     def _results(self, folder):
@@ -125,7 +127,7 @@ class RunReport:
     def csv(self) -> str:
         """A line for each accuracy, with where it comes from."""
         out = io.StringIO()
-        about = ("model", "defense", "network", "checkpoint", "classifier_sha256", *SAME, "seed")
+        about = ("model", "defense", "network", "checkpoint", "classifier_sha256", *SAME, "seed", "batch_size")
         of_entry = ("made_on", "purified_by", "attack", "accuracy", "standard_error", "protocol")
         writer = csv.writer(out)
         writer.writerow(["run", *about, *WHEN_AND_WHERE, *of_entry])
@@ -155,6 +157,16 @@ class RunReport:
                     shown = (escape(label), column_of(attack).label, cell(row.entries[attack]))
                     grid.add_row(*shown, end_section=attack == measured[-1])
             console.print(grid)
+
+
+def _told_apart(rows):
+    """The rows of a table; those with one label say how large batches were, and which weights were attacked."""
+    labels = collections.Counter(row.label for row in rows)
+    for row in [row for row in rows if labels[row.label] > 1]:
+        surrogate = (row.about.get("surrogate") or {}).get("classifier_sha256")
+        attacked = f"surrogate {surrogate[:8]}" if surrogate else f"weights {row.about['classifier_sha256'][:8]}"
+        row.apart = f", batches of {row.about.get('batch_size', '?')}, {attacked}"
+    return rows
 
 
 def cell(entry: dict[str, Any] | None) -> str:
@@ -196,4 +208,5 @@ def _title(content):
     step = f", step {surrogate['checkpoint']}" if surrogate and "checkpoint" in surrogate else ""
     made = f", adversarial images made on {surrogate['train_dir']}{step}" if surrogate else ""
     sizes = f"ε = {content['epsilon']:g}, steps of {content['step_size']:g}"
-    return f"{content['images']:,} {content['split']} images of {content['provenance']}; {sizes}{made}"
+    skipped = "; images that are misclassified anyway are not attacked" if content.get("skip_misclassified") else ""
+    return f"{content['images']:,} {content['split']} images of {content['provenance']}; {sizes}{made}{skipped}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from experiments.measured import Measurement, Work
-from experiments.rows import dataset_of, row_of
+from experiments.rows import WHITE_BOX, dataset_of, row_of
 from madry_cifar.evaluation.results import purified_by
 
 SMOKE = "smoke run: shows that the machinery works; these are not results"
@@ -47,7 +47,7 @@ class Statement:
 
 def build(work: Work) -> Statement:
     """The statement of a work folder, from its profile and from what its result files say."""
-    measured = [m for run in work.runs for m in [*work.white_box(run), *work.epsilons(run)]]
+    measured = [m for run in work.runs for m in work.measurements(run) if m.setting == WHITE_BOX]
     facts, deviations = [], []
     for dataset in work.datasets:
         on_dataset = [m for m in measured if m.run.dataset == dataset]

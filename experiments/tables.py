@@ -202,7 +202,7 @@ def _group(work, part, dataset, surrogate):
     seeds = {row: work.runs_of(dataset, row) for row in work.rows(part) if row != surrogate}
     seeds = {row: runs for row, runs in seeds.items() if runs}
     measured = {
-        row: [m for run in runs for m in work.at_epsilon(run, surrogate).values()] for row, runs in seeds.items()
+        row: [m for run in runs for m in work.at_epsilon(run, surrogate, part).values()] for row, runs in seeds.items()
     }
     attacks = _attacks(work, part, measured)
     rows, of_paper = [], published.rows(number, dataset, setting)

@@ -11,4 +11,4 @@ def training_time(folder: str | pathlib.Path) -> float | None:
     Each process has a file of its own; the times between them, in which nothing was trained, do not count.
     """
     times = [[event.wall_time for event in events(file)] for file in event_files(folder)]
-    return sum(max(each) - min(each) for each in times if each) if any(times) else None
+    return sum(max(each) - min(each) for each in times if each) or None  # none at all where checkpoints were copied

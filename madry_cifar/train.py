@@ -78,7 +78,8 @@ def main(evaluate: str = "madry_cifar.eval", shorter: str = "") -> None:
             profile_steps=profile_steps,
         )
         if chief:
-            run_folder.create(settings.train_dir, run_flags, dataset.provenance)  # now that it can be gone on with
+            done = trainer.step >= options.steps
+            run_folder.create(settings.train_dir, run_flags, dataset.provenance, done=done)  # now that it can go on
             _announce(trainer, dataset, run_flags)
             given = flags.given(TrainSettings) | flags.given(type(trainer.method.options))
             if shorter and not trainer.step and given.keys() == {"train_dir"}:
@@ -102,7 +103,7 @@ def _announce(trainer, dataset, run_flags):
             else f"already trained for {trainer.step} steps"
         )
     else:
-        trainer.summaries.settings(run_flags, run_flags["eval_attacks"].split(","))
+        trainer.summaries.settings(run_flags, [name.strip() for name in run_flags["eval_attacks"].split(",")])
 
 
 def check(settings: TrainSettings, options: Options) -> tuple[bool, list[attacks.Attack]]:

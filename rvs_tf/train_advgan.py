@@ -89,18 +89,15 @@ def main() -> None:
             evaluator=lambda split, *, seed: accuracies.measure(trainer.step),
             jit_compile=bool(tf.config.list_physical_devices("GPU")),
         )
-        run_folder.create(settings.train_dir, run_flags, dataset.provenance)
+        done = trainer.step >= advgan.steps(steps_per_epoch)
+        run_folder.create(settings.train_dir, run_flags, dataset.provenance, done=done)
         print(
             f"AdvGAN against {target_flags['defense']}, {name_of(target_flags)}, step {target_step}, on "
             f"{dataset.provenance}: {len(dataset.train)} training images, {options.epochs} epochs of {steps_per_epoch} "
             f"steps of {options.batch_size}, into {folder}"
         )
         if trainer.step:
-            print(
-                f"going on after step {trainer.step}"
-                if trainer.step < advgan.steps(steps_per_epoch)
-                else f"already trained for {trainer.step} steps"
-            )
+            print(f"already trained for {trainer.step} steps" if done else f"going on after step {trainer.step}")
         else:
             trainer.summaries.settings(
                 run_flags | {"defense": target_flags["defense"]}, [AdvGAN.name, f"{AdvGAN.name}-minimum"]

@@ -69,14 +69,14 @@ def main() -> None:
             jit_compile=bool(tf.config.list_physical_devices("GPU")),
             steps_per_call=settings.steps_per_call,
         )
-        folder = run_folder.create(settings.train_dir, run_flags, dataset.provenance)
+        done = trainer.step >= gan.steps(0)
+        folder = run_folder.create(settings.train_dir, run_flags, dataset.provenance, done=done)
         print(
             f"GAN on {dataset.provenance}: {len(dataset.train)} training images, {options.iterations} iterations, "
             f"{gan.steps(0)} steps of {options.batch_size}, into {folder}",
             flush=True,
         )
         if trainer.step:
-            done = trainer.step >= gan.steps(0)
             print(f"already trained for {trainer.step} steps" if done else f"going on after step {trainer.step}")
         else:
             trainer.summaries.settings(run_flags)

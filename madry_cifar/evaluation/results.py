@@ -34,6 +34,7 @@ def file_name(about: Mapping) -> str:
     """The name, without ending, under which results of this protocol are kept in a run's `results/`."""
     name = f"ckpt-{about['checkpoint']}" if "checkpoint" in about else "model"
     name += "_{split}-{images}_eps-{epsilon:g}_step-{step_size:g}_seed-{seed}".format_map(about)
+    name += "_skip" if about.get("skip_misclassified") else ""
     if "purification" in about:
         name += f"{PURIFIED}{about['classifier_sha256'][:8]}"
     if surrogate := about.get("surrogate"):
@@ -56,13 +57,13 @@ def purified_by(about: Mapping) -> str:
     return "{gan}, {restarts} × {steps} steps at rate {rate:g}{drop}".format_map(told | {"gan": gan, "drop": drop})
 
 
-SAME = ("classifier_sha256", "provenance", "split", "images", "seed", "batch_size")
+SAME = ("classifier_sha256", "provenance", "split", "images", "seed", "batch_size", "skip_misclassified")
 
 
 def identity(about: Mapping) -> dict:
     """What results must share to stand in one file, beside its name."""
     surrogate = (about.get("surrogate") or {}).get("classifier_sha256")
-    return {name: about.get(name) for name in SAME} | {"surrogate": surrogate}
+    return {name: about[name] for name in SAME if name in about} | {"surrogate": surrogate}
 
 
 def path_of(folder: pathlib.Path, about: Mapping, prefix: str = "") -> pathlib.Path:
@@ -161,7 +162,7 @@ def write(path: pathlib.Path, outcomes: Mapping[str, Outcome], about: Mapping) -
     Args:
       path: of the JSON file.
       outcomes: by attack.
-      about: what they are of: at least `SAME`.
+      about: what they are of: of `SAME` at least the first six.
 
     Raises:
       OSError: naming the file, when it cannot be written; the earlier one is then as it was.

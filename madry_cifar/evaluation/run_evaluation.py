@@ -104,7 +104,7 @@ class Evaluation:
             "images": len(self.split),
             "seed": self.settings.seed,
             "batch_size": self.evaluator.batch_size,
-        }
+        } | ({"skip_misclassified": True} if self.settings.skip_misclassified else {})
         if told := self.evaluator.predictor.purification():
             sha256 = self.evaluator.predictor.fingerprint(self.split.images.shape[1:])
             about |= {"purification": told, "classifier_sha256": sha256}
@@ -127,6 +127,7 @@ def accuracies(contents: Sequence[Mapping]) -> dict[str, float]:
         for name, entry in content["attacks"].items():
             if "epsilon" in entry["protocol"] and content["epsilon"] != 8:
                 name += f"_eps-{content['epsilon']:g}"
+            name += "_skip" if content.get("skip_misclassified") and name != "natural" else ""
             if "purification" in content:
                 name += f"_purified-{content['classifier_sha256'][:8]}"
             if "surrogate" in content:

@@ -78,11 +78,16 @@ def trained_alone(train_dir: str) -> Iterator[None]:
 
 
 def create(
-    train_dir: str, flags: dict[str, Any], provenance: str | None = None, elsewhere: dict[str, Any] | None = None
+    train_dir: str,
+    flags: dict[str, Any],
+    provenance: str | None = None,
+    elsewhere: dict[str, Any] | None = None,
+    done: bool = False,
 ) -> pathlib.Path:
     """The folder for a run with these settings, on data of this provenance: a new one, or the same run's, to go on.
 
-    `elsewhere` says where and how it was trained if not by this package: see `import_xla`.
+    `elsewhere` says where and how it was trained if not by this package: see `import_xla`. Of a run of which nothing is
+    left to train (`done`) what is written stays as it is.
 
     Raises:
       UsageError: when it cannot be written; as `check`.
@@ -90,8 +95,10 @@ def create(
     folder = pathlib.Path(train_dir)
     content = {"schema_version": SCHEMA_VERSION, "flags": flags, "provenance": provenance, **environment()}
     if before := check(train_dir, flags, provenance):
+        if done:
+            return folder
         content["provenance"] = provenance or before.get("provenance")
-        earlier = {name: before.get(name) for name in ("versions", "git_revision")}
+        earlier = {name: before.get(name) for name in environment()}
         same = all(content[name] == value for name, value in earlier.items())
         elsewhere = elsewhere or before.get("elsewhere")
         content["earlier"] = before.get("earlier", []) + ([] if same else [earlier])

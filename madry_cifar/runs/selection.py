@@ -24,7 +24,12 @@ def best(train_dir: str | os.PathLike) -> tuple[int, str]:
         raise UsageError(
             "checkpoint", BEST, "the run held no images out: train it with --validation_size=N, or name a step"
         )
-    attack = [name.strip() for name in settings["eval_attacks"].split(",") if name.strip()][-1]
+    attacks = [name.strip() for name in settings["eval_attacks"].split(",") if name.strip()]
+    if not attacks:
+        raise UsageError(
+            "checkpoint", BEST, "the run was not evaluated while it was trained (--eval_attacks=); name a step"
+        )
+    attack = attacks[-1]
     curve = _while_training(train_dir, f"evaluation/{attack}")
     known = {step: accuracy for step, accuracy in curve.items() if step in steps}
     if not known:

@@ -11,7 +11,9 @@ from work_folder import WorkFolder
 from experiments import all as everything
 from experiments import command, statement, table2, table4, tables
 from experiments.measured import Work
+from madry_cifar.runs import files
 
+EMPTY = {"schema_version": 1, "profile": "full", "datasets": [], "runs": []}  # a configuration that asks for nothing
 SMALL = ("--depth=10", "--width=1", "--steps=4", "--learning_rate_boundaries=2,3")
 
 
@@ -46,19 +48,43 @@ def test_a_folder_with_other_files(invoke, tmp_path):
     assert refused(invoke(table2.command, *SMALL, f"--work_dir={tmp_path}"), message)
 
 
+def test_a_folder_whose_configuration_was_deleted_keeps_its_runs(invoke, tmp_path, monkeypatch):
+    """As the message on a damaged one says."""
+    (tmp_path / "runs").mkdir()
+    (tmp_path / ".owner.json").touch()
+    monkeypatch.setattr(command, "_snakemake", lambda *_: None)
+    status, _, err = invoke(table2.command, "--defenses=natural", *SMALL, f"--work_dir={tmp_path}")
+    assert status == 0, err
+
+
 def test_a_file_in_place_of_the_folder(invoke, tmp_path):
     file = tmp_path / "file"
     file.touch()
     assert refused(invoke(table2.command, *SMALL, f"--work_dir={file}"), f"--work_dir={file}: is not a folder")
 
 
-def test_a_damaged_configuration(invoke, tmp_path):
-    (tmp_path / "config.json").write_text("{")
-    assert refused(invoke(table2.command, *SMALL, f"--work_dir={tmp_path}"), "config.json: damaged")
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        "null",
+        '{"runs": 3}',
+        json.dumps(EMPTY | {"runs": [{}]}),
+        json.dumps(EMPTY | {"parts": ["table2"], "rows": None}),
+        json.dumps(EMPTY | {"parts": ["table2"], "rows": {"table2": 3}}),
+        json.dumps(EMPTY | {"schema_version": 99}),
+    ],
+)
+def test_a_damaged_configuration(invoke, tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    result = invoke(table2.command, *SMALL, f"--work_dir={tmp_path}")
+    assert refused(result, "config.json: damaged")
+    assert "delete it, the runs are kept" in result[2]
 
 
 def test_the_results_of_another_profile(invoke, tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"profile": "smoke", "runs": []}))
+    (tmp_path / "config.json").write_text(json.dumps(EMPTY | {"profile": "smoke"}))
     message = f"--work_dir={tmp_path}: holds the results of --profile=smoke, which are not mixed with those of "
     assert refused(invoke(table2.command, *SMALL, f"--work_dir={tmp_path}"), message)
 
@@ -71,10 +97,20 @@ def test_what_to_install(invoke, tmp_path, monkeypatch, missing):
     assert not (tmp_path / "work").exists()
 
 
+def test_a_second_command_while_the_first_has_not_locked_the_folder_yet(invoke, tmp_path):
+    """It would change what the first one measures."""
+    before = json.dumps(EMPTY)
+    (tmp_path / "config.json").write_text(before)
+    with files.alone(tmp_path, ".grid.lock"):
+        message = f"--work_dir={tmp_path}: another command works there"
+        assert refused(invoke(table2.command, *SMALL, f"--work_dir={tmp_path}"), message)
+    assert (tmp_path / "config.json").read_text() == before
+
+
 def lock(work, **owner):
     (work / ".snakemake" / "locks").mkdir(parents=True)
     (work / ".snakemake" / "locks" / "0.input.lock").touch()
-    (work / "config.json").write_text(json.dumps({"profile": "full", "runs": []}))
+    (work / "config.json").write_text(json.dumps(EMPTY))
     if owner:
         (work / ".owner.json").write_text(json.dumps(owner))
 

@@ -45,18 +45,21 @@ def test_a_surrogate_has_the_same_seed():
     assert layout.surrogate_of(CONFIG, RUNS[5], "at")["id"] == "digits/at-0/seed-1"
 
 
+TRAINED = ("runs/digits/at-0/seed-0", "advgan/digits/at-0/seed-0/x1", "gan/digits/at-0/seed-0")
+
+
 @pytest.fixture
 def work(tmp_path, monkeypatch):
     """A work folder with a trained run and whole results, as current directory."""
     monkeypatch.chdir(tmp_path)
-    for kind in ("runs/digits/at-0/seed-0", "advgan/digits/at-0/seed-0/x1"):
+    for kind in TRAINED:
         folder = tmp_path / kind
         (folder / "checkpoints").mkdir(parents=True)
         (folder / "checkpoints" / "ckpt-5.index").touch()
         (folder / layout.TRAINED).touch()
     results = tmp_path / "results/digits/at-0/seed-0"
     results.mkdir(parents=True)
-    (results / "white-box-table2.json").write_text("[]")
+    (results / "white-box-table2.json").write_text('[{"schema_version": 1}]')
     np.savez(results / "latent.npz", x=np.arange(1000))
     return tmp_path
 
@@ -67,7 +70,9 @@ def test_what_is_whole_stays(work):
     assert sorted(path for path in work.rglob("*")) == before
 
 
-@pytest.mark.parametrize("folder", ["runs/digits/at-0/seed-0", "advgan/digits/at-0/seed-0/x1"])
+@pytest.mark.parametrize(
+    "folder", ["runs/digits/at-0/seed-0", "advgan/digits/at-0/seed-0/x1", "gan/digits/at-0/seed-0"]
+)
 def test_a_training_whose_checkpoints_are_gone_is_done_again(work, folder):
     (work / folder / "checkpoints" / "ckpt-5.index").unlink()
     assert layout.mend(CONFIG) == [f"{folder}: its checkpoints are gone; trained again"]
@@ -81,6 +86,16 @@ def test_a_damaged_result_is_measured_again(work, name, content):
     file = work / "results/digits/at-0/seed-0" / name
     file.write_bytes(content)
     assert layout.mend(CONFIG) == [f"results/digits/at-0/seed-0/{name}: damaged; measured again"]
+    assert not file.exists()
+
+
+@pytest.mark.parametrize(
+    "content", ["{}", "[]", "null", "[3]", "[{}]", '[{"schema_version": 99}]', '{"schema_version": 0}']
+)
+def test_a_result_of_another_version_or_of_nothing_is_measured_again(work, content):
+    file = work / "results/digits/at-0/seed-0/white-box-table2.json"
+    file.write_text(content)
+    assert len(layout.mend(CONFIG)) == 1
     assert not file.exists()
 
 

@@ -26,6 +26,28 @@ def test_the_newest_file_that_has_a_number_is_taken(grid):
     assert found == {"natural": 81.0, "pgd-7": 60.0, "pgd-20": 50.0}
 
 
+def test_a_table_takes_its_own_file_and_no_number_of_other_images(grid):
+    grid.images = 1000
+    grid.white_box("rvs", {"natural": 80.0, "pgd-7": 60.0}, part="table2")
+    grid.images = 500
+    grid.white_box("rvs", {"natural": 70.0, "pgd-20": 50.0}, part="table4")  # the newest
+    os.utime(grid.path("rvs", "white-box-table2.json"), (1, 1))
+    work = Work(grid.folder)
+    (run,) = work.runs_of("cifar10", "rvs")
+    for part, expected in {
+        "table2": {"natural": 80.0, "pgd-7": 60.0},
+        "table4": {"natural": 70.0, "pgd-20": 50.0},
+        "": {"natural": 70.0, "pgd-20": 50.0},
+    }.items():
+        assert {name: m.accuracy for name, m in work.at_epsilon(run, part=part).items()} == expected
+    assert sorted((m.attack, m.images) for m in work.measurements(run)) == [
+        ("natural", 500),
+        ("natural", 1000),
+        ("pgd-20", 500),
+        ("pgd-7", 1000),
+    ]
+
+
 def test_what_another_row_starts_from_takes_no_rows_place(tmp_path):
     """A row that the last call only needed for another one is shown with the settings that it was asked for with."""
     rows = {"table2": ["natural", "l2l_da"]}

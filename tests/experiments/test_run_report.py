@@ -77,6 +77,18 @@ def test_results_of_other_weights_are_rows_of_their_own(make_run, reported):
     assert len(RunReport([str(run)]).tables[0].rows) == 2
 
 
+@pytest.mark.parametrize("changes", [{"batch_size": 4}, {"skip_misclassified": True}])
+def test_what_was_measured_otherwise_is_in_no_row_of_another(make_run, reported, changes):
+    run = make_run("rvs", {"natural": 18, "pgd-20": 7})
+    make_run("rvs", {"natural": 16}, **changes)
+    _, _, _, lines = reported(run)
+    found = {(line["batch_size"], line["attack"], float(line["accuracy"])) for line in lines}
+    assert found == {("20", "natural", 90), ("20", "pgd-20", 35), (str(changes.get("batch_size", 20)), "natural", 80)}
+    tables = RunReport([str(run)]).tables
+    titles = [(table.title, row.label) for table in tables for row in table.rows]
+    assert len(titles) == len(set(titles)) == 2
+
+
 def test_each_run_is_a_row_of_one_table(make_run, reported):
     rvs, at = make_run("rvs", {"natural": 18, "pgd-20": 7}), make_run("at", {"natural": 15, "fgsm": 12})
     said, err, page, lines = reported(rvs, at)

@@ -39,13 +39,25 @@ def test_other_data_are_refused(tmp_path):
 
 def test_earlier_versions_are_not_forgotten(tmp_path, monkeypatch):
     create(tmp_path, SETTINGS)
-    first = {name: run_folder.environment()[name] for name in ("versions", "git_revision")}
+    first = run_folder.environment()
     for revision in ("abc", "abc", "def"):
         monkeypatch.setattr(run_folder, "_git_revision", lambda revision=revision: revision)
         run_folder.create(tmp_path, SETTINGS)
     content = json.loads((tmp_path / "flags.json").read_text())
     assert content["git_revision"] == "def"
     assert content["earlier"] == [first, first | {"git_revision": "abc"}]
+
+
+def test_what_a_finished_run_says_of_its_training_stays(tmp_path, monkeypatch):
+    create(tmp_path, SETTINGS)
+    before = (tmp_path / "flags.json").read_text()
+    monkeypatch.setattr(run_folder.machine, "describe", lambda: "another machine")
+    run_folder.create(tmp_path, SETTINGS | {"steps": 50}, done=True)
+    assert (tmp_path / "flags.json").read_text() == before
+    run_folder.create(tmp_path, SETTINGS | {"steps": 200})
+    content = run_folder.read(tmp_path)
+    assert (content["machine"], content["flags"]["steps"]) == ("another machine", 200)
+    assert content["earlier"] == [{name: json.loads(before)[name] for name in run_folder.environment()}]
 
 
 def test_the_revision_is_gits():

@@ -44,3 +44,6 @@ def test_without_held_out_images_there_is_none(run):
     (run / "flags.json").write_text(json.dumps({"schema_version": 1, "flags": FLAGS | {"validation_size": 0}}))
     with pytest.raises(UsageError, match="--checkpoint=best: the run held no images out"):
         find(run, "best")
+    (run / "flags.json").write_text(json.dumps({"schema_version": 1, "flags": FLAGS | {"eval_attacks": " "}}))
+    with pytest.raises(UsageError, match="--checkpoint=best: the run was not evaluated while it was trained"):
+        find(run, "best")
