@@ -91,6 +91,8 @@ def _changes(work, before, config):
     if before.get("profile", config["profile"]) != config["profile"]:
         reason = f"holds the results of --profile={before['profile']}, which are not mixed with those of "
         raise UsageError("work_dir", work, f"{reason}--profile={config['profile']}; choose another folder")
+    if before.get("checkpoints", config["checkpoints"]) != config["checkpoints"]:
+        yield "trainings that are finished keep the checkpoints that they have, whatever --checkpoints says now"
     earlier = [*before.get("runs", ()), *before.get("earlier_runs", ())]
     earlier = {(run["dataset"], run["row"]): run for run in reversed(earlier)}
     for run in config["runs"]:

@@ -82,11 +82,11 @@ class GridSettings(Settings):
         "test images of such a row, each step of whose attacks takes a search; 0 is as many as of the others",
         minimum=0,
     )
-    draws: int = option(100, "perturbations of each image in Figures 3 and 4", minimum=2)
+    draws: int = option(100, "perturbations of each image in Figures 3 and 4", minimum=3)
     diversity_images: int = option(0, "test images of Figure 3; 0 is all", minimum=0)
     checkpoints: int = option(20, "kept of each training, evenly: Figure 3's points", minimum=1)
     attack_batch_size: int = option(200, "images attacked at once", minimum=1)
-    plan: bool = option(False, "print what would be done, with an estimate of the time, and do nothing")
+    plan: bool = option(False, "print what would be done, with an estimate of the time; nothing is trained or measured")
     unlock: bool = option(False, "release a lock that a killed command left")
     jobs: int = option(1, "commands run at once on this machine", minimum=1)
     memory_mb: int = option(8000, "of a job, for cluster executors", minimum=1)
@@ -213,7 +213,7 @@ def configuration(parts: list[str], request: Request, given: Given) -> dict[str,
     Raises:
       UsageError: for a value that cannot be used, before anything is run.
     """
-    _check(request, given)
+    _check(parts, request, given)
     compared = with_variants(dict.fromkeys(request.defenses or defenses()))
     rows = {name: list(part.rows) or compared for name, part in PARTS.items()}
     rows["table3"] = [row for row in rows["table3"] if not row_of(row).purified]  # transfer is a purifier's grey box
@@ -266,8 +266,14 @@ def _gan_flags(request):
     ]
 
 
-def _check(request, given):
-    """Raises UsageError for a defence that there is not, and for settings in which rows must not differ."""
+def _check(parts, request, given):
+    """Raises UsageError for a defence that there is not, for settings in which rows must not differ, and for what would
+    fail only after the trainings."""
+    for flag in ("dataset", "epsilons"):
+        if not getattr(request, flag):
+            raise UsageError(flag, "", "name at least one")
+    if "figure4" in parts and request.checkpoints < 2:
+        raise UsageError("checkpoints", request.checkpoints, "Figure 4 shows how features move: it takes at least 2")
     trained = list(defenses())
     for flag, names, known in (
         ("defense", [request.defense] if request.defense else [], trained),
@@ -352,15 +358,27 @@ def _settings_of(dataset, row, request, given):
     what makes the row."""
     defense = row_of(row).defense
     chosen = given.settings(defense, _settable(defense, request.defense))
+    if chosen.get("starts_from"):  # jobs run in the work folder
+        chosen |= {"starts_from": ",".join(map(_absolute, chosen["starts_from"].split(",")))}
     return preset(dataset, defense) | chosen | row_of(row).settings
 
 
+def _absolute(folder):
+    path = pathlib.Path(folder.strip()).expanduser().absolute()
+    if not path.is_dir():
+        raise UsageError("starts_from", folder, "no such folder")
+    return str(path)
+
+
 def _of_one(error, defense, given):
-    """An error in a row's settings, by the names that were typed where they are for its defence alone."""
+    """An error in a row's settings: by the names that were typed where they are for its defence alone, else with it."""
     names = {name: f"{defense}.{name}" for name in given.alone(defense, given.typed)}
     if names and error.flag not in names:
         flags_of_it = ", ".join(f"--{name}" for name in names.values())
         return UsageError(error.flag, error.value, f"{error.reason} (in {defense}, with {flags_of_it})")
+    if not names and error.flag in given.typed.keys() - COMMON:
+        reason = f"{error.reason} (in {defense}; --DEFENCE.{error.flag} is for the rows of one defence alone)"
+        return UsageError(error.flag, error.value, reason)
     return error.renamed(**names)
 
 

@@ -25,12 +25,12 @@ from madry_cifar.cli.progress import progress_bar
 from madry_cifar.data.datasets import NUM_CLASSES
 from madry_cifar.evaluation.evaluator import REDRAWN
 from madry_cifar.networks.architectures import name_of
-from madry_cifar.networks.wide_resnet import WideResNet
 from madry_cifar.randomness import uniform
 from madry_cifar.runs.checkpoints import saved_steps
 from madry_cifar.runs.files import write_json
 from madry_cifar.training import registry
 from madry_cifar.training.construction import build
+from madry_cifar.training.settings import NetworkSettings
 from rvs_tf.advgan.advgan import AdvGAN
 from rvs_tf.defense_gan.gan import GAN, GANOptions
 from rvs_tf.defense_gan.networks import GANGenerator
@@ -109,13 +109,13 @@ class Clock:
         self._gan_step = functools.cache(self._time_gan)
         self._search_step = functools.cache(self._time_search)
 
-    def _time_training(self, kind, options, *network):
-        self.tell(f"timing training of {kind.name}, {_name(network)}")
-        return _training_step(kind, options, *network)
+    def _time_training(self, kind, options, network, num_classes):
+        self.tell(f"timing training of {kind.name}, {name_of(network.as_dict())}")
+        return _training_step(kind, options, network, num_classes)
 
-    def _time_attack(self, *network):
-        self.tell(f"timing an attack, {_name(network)}")
-        return _attack_step(*network)
+    def _time_attack(self, network, num_classes):
+        self.tell(f"timing an attack, {name_of(network.as_dict())}")
+        return _attack_step(network, num_classes)
 
     def _time_gan(self, options):
         self.tell(f"timing training of a GAN, width {options.width}")
@@ -134,9 +134,10 @@ class Clock:
         return method(run, Path(output))
 
     def _network(self, run):
-        """Depth, width and number of classes."""
+        """Its settings, and the number of classes."""
         flags = _parse(run["flags"])
-        return int(flags.get("depth", 34)), int(flags.get("width", 10)), NUM_CLASSES[run["dataset"]]
+        names = {field.name for field in dataclasses.fields(NetworkSettings)}
+        return NetworkSettings.parse({name: flags[name] for name in names & flags.keys()}), NUM_CLASSES[run["dataset"]]
 
     def _step(self, run):
         """Seconds of a gradient with respect to one image."""
@@ -216,19 +217,14 @@ def _parse(flags):
     return dict(flag.removeprefix("--").partition("=")[::2] for flag in flags)
 
 
-def _name(network):
-    depth, width, _ = network
-    return name_of({"depth": depth, "width": width})
+def _classifier(network, num_classes):
+    """A network with these settings, to be trained or attacked."""
+    return build({"defense": "natural", "num_classes": num_classes} | network.as_dict()).classifier
 
 
-def classifier(depth: int, width: int, num_classes: int) -> WideResNet:
-    """A network of this size, to be trained or attacked."""
-    return build({"defense": "natural", "depth": depth, "width": width, "num_classes": num_classes}).classifier
-
-
-def _batch(depth, width, largest):
+def _batch(network, largest):
     """So many images that timing takes seconds, but no more than are used."""
-    work = 2.5e6 * (depth - 4) * width**2  # of an image, about
+    work = 2.5e6 * max(network.depth - 4, 1) * network.width**2  # of an image, about
     return int(max(2, min(largest, MEASURED_WORK / work)))
 
 
@@ -244,10 +240,10 @@ def _timed(function, per_call):
     return (time.monotonic() - started) / per_call
 
 
-def _training_step(kind, options, depth, width, num_classes):
+def _training_step(kind, options, network, num_classes):
     """Seconds of a training step for each image of the batch."""
-    batch = _batch(depth, width, options.batch_size)
-    method = kind(classifier(depth, width, num_classes), options)
+    batch = _batch(network, options.batch_size)
+    method = kind(_classifier(network, num_classes), options)
     images, labels = _inputs(batch, num_classes)
     last = tf.constant(max(method.steps(1) - 1, 0), tf.int64)  # some begin with steps that do less
     step = tf.function(lambda: method.train_step(images, labels, last), autograph=False)
@@ -265,15 +261,17 @@ def _gan_step(options):
 def _search_step(width):
     """Seconds of a step of a purifier's search, for one start of an image."""
     batch, steps = 20, 4
-    purified = Purified(classifier(10, 1, 10), GANGenerator(width=width), restarts=1, steps=steps)
+    purified = Purified(
+        _classifier(NetworkSettings(depth=10, width=1), 10), GANGenerator(width=width), restarts=1, steps=steps
+    )
     images, _ = _inputs(batch, 10)
     search = tf.function(lambda: purified.reconstruct(images).images, autograph=False)
     return _timed(lambda: search().numpy(), batch * steps)
 
 
-def _attack_step(depth, width, num_classes):
+def _attack_step(network, num_classes):
     """Seconds of a step of PGD for an image."""
-    batch, steps = _batch(depth, width, 100), 2
-    network = classifier(depth, width, num_classes)
+    batch, steps = _batch(network, 100), 2
+    classifier = _classifier(network, num_classes)
     images, labels = _inputs(batch, num_classes)
-    return _timed(lambda: attacks.pgd(network, images, labels, steps=steps).numpy(), batch * steps)
+    return _timed(lambda: attacks.pgd(classifier, images, labels, steps=steps).numpy(), batch * steps)

@@ -36,7 +36,7 @@ class ReportSettings(Settings):
     runs: tuple[str, ...] = option(
         (), "in its place, folders of runs made by hand: a report on their results", kind="path"
     )
-    output: str = option("report", "folder for the report on --runs", kind="path")
+    output: str | None = option(None, "folder for the report on --runs [report]", kind="path")
     parts: tuple[str, ...] = option(
         (),
         f"what to write: {', '.join(ALL)} [what the grid was asked for, and html]",
@@ -50,6 +50,8 @@ class ReportSettings(Settings):
         if self.runs and (self.work_dir or self.parts):
             name = "work_dir" if self.work_dir else "parts"
             raise UsageError(name, text(getattr(self, name)), "is of a grid; leave it out with --runs")
+        if self.output and not self.runs:
+            raise UsageError("output", self.output, "is for --runs; a grid's report goes into its --work_dir")
 
 
 def main() -> None:
@@ -58,7 +60,7 @@ def main() -> None:
     if settings.runs:
         require("jinja2", "matplotlib", what="--runs needs")
         of_runs = RunReport(settings.runs)
-        written = of_runs.write(pathlib.Path(settings.output))
+        written = of_runs.write(pathlib.Path(settings.output or "report"))
         of_runs.show()
         _end(of_runs.problems, written)
         return

@@ -118,7 +118,8 @@ class RunReport:
             if run_plot.panels(table)
         }
         for path in folder.glob("steps-*.png"):  # of a report before, whose tables may be others
-            path.unlink()
+            if path.stem.removeprefix("steps-").isdecimal():
+                path.unlink()
         files = {"runs.html": run_page.render(self, plots), "runs.csv": self.csv(), **plots}
         for name, content in files.items():
             write_file(folder / name, content)

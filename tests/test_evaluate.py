@@ -302,14 +302,18 @@ def half_wrong(runs, trained, digits):
     return predictions, labels
 
 
+def adversarial(run, suffix=""):
+    """The images that were kept beside a results file, under PGD and CW."""
+    return [np.load(run / "results" / f"{FILE.format(8)}{suffix}_{name}.npy") for name in ("pgd-2", "cw-2")]
+
+
 @pytest.mark.parametrize("stop", [2, 4, 6])
 def test_misclassified_images_are_skipped(evaluate, runs, attacked, half_wrong, stop):
     natural, labels = half_wrong
     right = natural == labels
     flags = ("--attacks=natural,pgd-2,cw-2", "--save_adversarial", "--batch_size=16")
-    images = [runs / "target" / "results" / f"{FILE.format(8)}_{name}.npy" for name in ("pgd-2", "cw-2")]
     assert evaluate(*flags)[0] == 0
-    whole, whole_images = results(runs / "target")[1], [np.load(file) for file in images]
+    whole, whole_images = results(runs / "target")[1], adversarial(runs / "target")
     attacked.clear()
     attacked.stop = stop
     assert evaluate(*flags, "--skip_misclassified")[0] == 130
@@ -319,12 +323,13 @@ def test_misclassified_images_are_skipped(evaluate, runs, attacked, half_wrong, 
     assert "those misclassified without an attack are not attacked" in " ".join(out.split())
     batches = -(-right.sum() // 16)
     assert attacked == {("natural", None): 4, ("pgd-2", 8): batches, ("cw-2", 8): batches}
-    content, arrays = results(runs / "target")
+    content, arrays = results(runs / "target", suffix="_skip")
+    images = adversarial(runs / "target", "_skip")
     assert arrays["natural"].tolist() == whole["natural"].tolist() == natural.tolist()
-    for name, file, expected in zip(("pgd-2", "cw-2"), images, whole_images, strict=True):
+    for name, found, expected in zip(("pgd-2", "cw-2"), images, whole_images, strict=True):
         entry = content["attacks"][name]
         assert np.array_equal(arrays[name], np.where(right, whole[name], natural))
-        assert np.array_equal(np.load(file)[right], expected[right])
+        assert np.array_equal(found[right], expected[right])
         assert entry["accuracy"] == pytest.approx(100 * np.mean(right & (whole[name] == labels)))
         assert entry["attacked"] == right.sum()
         assert entry["protocol"] == attacks.attack(name).protocol | {"skip_misclassified": True}
@@ -336,16 +341,16 @@ def test_misclassified_images_are_skipped(evaluate, runs, attacked, half_wrong, 
 def test_outcomes_with_and_without_skipping_are_not_mixed(evaluate, runs, attacked):
     flags = ("--attacks=natural,pgd-2", "--reuse")
     assert evaluate(*flags)[0] == 0
-    for given, expected in (
-        ("--skip_misclassified", 3 + 2),
-        ("--skip_misclassified", 0),
-        ("--noskip_misclassified", 3),
+    for given, suffix, expected in (
+        ("--skip_misclassified", "_skip", 3 + 2),
+        ("--skip_misclassified", "_skip", 0),
+        ("--noskip_misclassified", "", 0),
     ):
         attacked.clear()
         assert evaluate(*flags, given)[0] == 0
         assert attacked.total() == expected
-        protocol = results(runs / "target")[0]["attacks"]["pgd-2"]["protocol"]
-        assert ("skip_misclassified" in protocol) == ("no" not in given)
+        protocol = results(runs / "target", suffix=suffix)[0]["attacks"]["pgd-2"]["protocol"]
+        assert ("skip_misclassified" in protocol) == bool(suffix)
 
 
 # --- Several ε

@@ -326,6 +326,19 @@ def test_the_rows_of_a_table_train_on_the_same_images(dataset):
     assert not names & {"validation_size", "max_train_images", "keep"}
 
 
+def test_figure_4_takes_two_checkpoints(configure):
+    configure(*SMALL, "--checkpoints=1", parts=["figure3"])
+    with pytest.raises(UsageError, match="--checkpoints=1: Figure 4"):
+        configure(*SMALL, "--checkpoints=1", parts=["figure4"])
+
+
+def test_a_start_is_found_from_the_work_folder(configure, tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    config = configure(*SMALL, "--defenses=natural", "--starts_from=mine")
+    assert settings(config, "natural")["starts_from"] == str(tmp_path / "mine")
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -362,6 +375,14 @@ def test_the_rows_of_a_table_train_on_the_same_images(dataset):
         (["--dataset=cifar10,svhn_cropped", "--crop_padding=4"], "--crop_padding=4: images of svhn_cropped are not"),
         (["--defenses=featscatter", "--label_smoothing=0.9"], "--label_smoothing=0.9: must be below 0.9"),
         (["--defenses=adv_vertex", "--lambda2=0.05"], "--lambda2=0.05: must be at least 0.1"),
+        (
+            ["--defenses=l2l", "--label_share=0.4"],
+            "(in l2l; --DEFENCE.label_share is for the rows of",
+        ),
+        (["--starts_from=nowhere"], "--starts_from=nowhere: no such folder"),
+        (["--dataset="], "--dataset=: name at least one"),
+        (["--epsilons="], "--epsilons=: name at least one"),
+        (["--draws=2"], "--draws=2: must be at least 3"),
     ],
 )
 def test_bad_flags_are_told_before_anything_runs(configure, given, message):

@@ -11,7 +11,9 @@ from experiments.parts import PARTS
 from experiments.rows import COLUMNS
 from madry_cifar import WideResNet, attacks
 from madry_cifar.evaluation.diagnosis import CHECKS
+from madry_cifar.networks.architectures import network_of
 from madry_cifar.randomness import Draws
+from madry_cifar.training.settings import NetworkSettings
 from rvs_tf import Purified
 from rvs_tf.defense_gan.gan import GANOptions
 from rvs_tf.defense_gan.networks import GANGenerator
@@ -145,7 +147,7 @@ def test_the_diagnosis_is_counted_as_it_counts_itself():
 
 
 def test_steps_are_measured():
-    assert 0 < plan._attack_step(10, 1, 10) < 10
+    assert 0 < plan._attack_step(NetworkSettings(depth=10, width=1), 10) < 10
     assert 0 < plan._gan_step(GANOptions(width=2, batch_size=4)) < 10
     assert 0 < plan._search_step(2) < 1
 
@@ -160,10 +162,22 @@ def test_a_late_step_is_timed(monkeypatch):
         return attack(self, images, labels, step)
 
     monkeypatch.setattr(Learn2Perturb, "attack", noting)
-    assert plan._training_step(Learn2Perturb, options, 10, 1, 10) > 0
+    assert plan._training_step(Learn2Perturb, options, NetworkSettings(depth=10, width=1), 10) > 0
     assert attacked == [99]
 
 
 def test_a_training_that_is_another_runs_takes_no_time(clock):
     assert clock._train(RUN, None) > 0
     assert clock._train(RUN | {"copy_of": "digits/direct-0/seed-0"}, None) == 0
+
+
+def test_the_network_that_is_timed_is_that_of_the_run(tmp_path):
+    """Of another architecture and precision too; a flag without a value is no setting of it."""
+    flags = ["--defense=at", "--depth=20", "--width=1", "--architecture=resnet_pad", "--precision=bfloat16"]
+    clock = plan.Clock(CONFIG, tmp_path)
+    network, classes = clock._network(RUN | {"flags": [*flags, "--epsilon=0.5", "--below_one_grey_level"]})
+    assert network == NetworkSettings(depth=20, width=1, architecture="resnet_pad", precision="bfloat16")
+    built = plan._classifier(network, classes)
+    expected = network_of({"architecture": "resnet_pad", "depth": 20, "width": 1, "num_classes": 10})
+    assert [tuple(v.shape) for v in built.trainable_variables] == [tuple(v.shape) for v in expected.trainable_variables]
+    assert built.dtype_policy.name == "mixed_bfloat16"

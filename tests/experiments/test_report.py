@@ -301,6 +301,7 @@ def test_it_is_the_same_again_and_elsewhere(made, tmp_path):
         (["--work_dir={}"], "[]", 1, "config.json: damaged"),
         (["--work_dir={}"], '{"schema_version": 2}', 1, "schema version 2"),
         (["--work_dir={}"], '{"schema_version": 1, "profile": "full", "datasets": [], "runs": [3]}', 1, "damaged"),
+        (["--work_dir={}", "--output=elsewhere"], "good", 2, "--output=elsewhere: is for --runs"),
         (["--work_dir={}", "--parts=table5"], "good", 2, "--parts=table5: unknown; did you mean 'table"),
     ],
 )
