@@ -92,16 +92,15 @@ def create(
     Raises:
       UsageError: when it cannot be written; as `check`.
     """
-    folder = pathlib.Path(train_dir)
-    content = {"schema_version": SCHEMA_VERSION, "flags": flags, "provenance": provenance, **environment()}
+    folder, now = pathlib.Path(train_dir), environment()
+    content = {"schema_version": SCHEMA_VERSION, "flags": flags, "provenance": provenance, **now}
     if before := check(train_dir, flags, provenance):
         if done:
             return folder
         content["provenance"] = provenance or before.get("provenance")
-        earlier = {name: before.get(name) for name in environment()}
-        same = all(content[name] == value for name, value in earlier.items())
+        earlier = {name: before.get(name) for name in now}
         elsewhere = elsewhere or before.get("elsewhere")
-        content["earlier"] = before.get("earlier", []) + ([] if same else [earlier])
+        content["earlier"] = before.get("earlier", []) + ([] if earlier == now else [earlier])
     content |= {"elsewhere": elsewhere} if elsewhere else {}
     try:
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
