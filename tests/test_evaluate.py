@@ -18,6 +18,7 @@ import rvs_tf.train_advgan
 from madry_cifar import WideResNet, attacks
 from madry_cifar import eval as follow
 from madry_cifar.evaluation.evaluator import Evaluator
+from madry_cifar.evaluation.run_evaluation import accuracies
 from madry_cifar.predictor import as_predictor
 from madry_cifar.runs import run_folder
 from madry_cifar.runs.checkpoints import Checkpoints
@@ -363,6 +364,14 @@ def test_accuracies_are_curves_too(evaluate, runs, curves):
     expected = {"natural": natural, "pgd-2": pgd, "pgd-2_eps-0": natural}
     expected = {f"evaluation/{name}": [(7, pytest.approx(value))] for name, value in expected.items()}
     assert curves(runs / "target" / "evaluation") == expected
+
+
+def test_curves_of_other_images_or_protocols_have_names_of_their_own():
+    content = {"epsilon": 8.0, "split": "test", "attacks": {"natural": {"accuracy": 90.0, "protocol": {}}}}
+    content["attacks"]["pgd-2"] = {"accuracy": 40.0, "protocol": {"epsilon": 8.0}}
+    assert accuracies([content]) == {"natural": 90.0, "pgd-2": 40.0}
+    assert accuracies([content | {"split": "validation"}]) == {"natural_validation": 90.0, "pgd-2_validation": 40.0}
+    assert accuracies([content | {"skip_misclassified": True}]) == {"natural": 90.0, "pgd-2_skip": 40.0}
 
 
 def test_accuracies_that_cannot_be_curves_are_told_all_the_same(evaluate, runs):

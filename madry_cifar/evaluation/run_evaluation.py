@@ -121,7 +121,10 @@ class Evaluation:
 
 
 def accuracies(contents: Sequence[Mapping]) -> dict[str, float]:
-    """The accuracies in what `Evaluation.of` returns, by attack (at which ε, if not 8; purified; which surrogate)."""
+    """The accuracies in what `Evaluation.of` returns, by attack.
+
+    The name goes on with what is otherwise than white box, at ε = 8, on test images: `pgd-20_eps-4_validation`.
+    """
     result = {}
     for content in contents:
         for name, entry in content["attacks"].items():
@@ -132,6 +135,7 @@ def accuracies(contents: Sequence[Mapping]) -> dict[str, float]:
                 name += f"_purified-{content['classifier_sha256'][:8]}"
             if "surrogate" in content:
                 name += f"_from-{content['surrogate']['defense']}"
+            name += f"_{content['split']}" if content["split"] != "test" else ""
             result[name] = entry["accuracy"]
     return result
 
