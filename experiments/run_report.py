@@ -82,6 +82,8 @@ class RunReport:
             contents = list(self._results(folder))
             if not contents:
                 reason = f"has no results; python -m rvs_tf.evaluate --train_dir={shlex.quote(folder)} makes them"
+                if (kind := run_folder.kind_of(self.runs[folder]["flags"])) != run_folder.CLASSIFIER:
+                    reason = f"holds {kind}; name the run of the classifier, whose results tell of it"
                 raise UsageError("runs", folder, reason)
             for content in contents:
                 row = RunRow(folder, content, content["attacks"])

@@ -147,10 +147,12 @@ def test_pictures_and_damaged_files(make_run, reported):
 def test_what_cannot_be_reported_on(make_run, invoke, tmp_path):
     good, empty = make_run("rvs", {"natural": 18}), make_run("at")
     (tmp_path / "other").mkdir()
+    gan = run_folder.create(tmp_path / "gan", {"gan": "wgan-gp", "dataset": "digits"})
     for flags, words in (
         ([f"--runs={good},{tmp_path / 'nowhere'}"], f"--runs={tmp_path / 'nowhere'}: no such folder"),
         ([f"--runs={tmp_path / 'other'}"], f"--runs={tmp_path / 'other'}: holds no run"),
         ([f"--runs={good},{empty}"], f"--runs={empty}: has no results; python -m rvs_tf.evaluate --train_dir={empty}"),
+        ([f"--runs={gan}"], f"--runs={gan}: holds a GAN; name the run of the classifier"),
         ([f"--runs={good}", "--work_dir=work"], "--work_dir=work: is of a grid; leave it out with --runs"),
         ([f"--runs={good}", "--parts=table2"], "--parts=table2: is of a grid; leave it out with --runs"),
         ([], "--work_dir=: required: work folder of the grid; or --runs: folders of runs"),
