@@ -39,16 +39,16 @@ class Operations(plan.Clock):
         self._gan_step, self._search_step = functools.cache(_gan_step), functools.cache(_search_step)
 
 
-def _training_step(kind, options, depth, width, num_classes):
+def _training_step(kind, options, network, num_classes):
     """Operations of a training step for each image of the batch."""
-    method = kind(plan.classifier(depth, width, num_classes), options)
+    method = kind(plan.classifier(network, num_classes), options)
     return _count(method.train_step, options.batch_size, tf.TensorSpec([], tf.int64)) / options.batch_size
 
 
-def _attack_step(depth, width, num_classes):
+def _attack_step(network, num_classes):
     """Operations of a step of PGD for an image."""
-    network = plan.classifier(depth, width, num_classes)
-    return _count(lambda images, labels: attacks.pgd(network, images, labels, steps=1), 1)
+    classifier = plan.classifier(network, num_classes)
+    return _count(lambda images, labels: attacks.pgd(classifier, images, labels, steps=1), 1)
 
 
 def _gan_step(options):

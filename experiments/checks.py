@@ -179,7 +179,7 @@ def _rises(subject, points, numbers, cause):
 def _black_box_measured(work, group):
     for m in (m for cell in group.cells() for m in cell.measured):
         subject = f"{_name(m.run)}, {column_of(m.attack).label}, {setting_label(group.setting)}"
-        white = work.at_epsilon(m.run).get(m.attack)
+        white = work.at_epsilon(m.run, part="table3").get(m.attack)
         if m.surrogate.get("classifier_sha256") == m.about["classifier_sha256"]:
             yield Remark("note", "measured", subject, "the surrogate is the target itself: this is white-box")
         elif white:

@@ -359,15 +359,19 @@ def _settings_of(dataset, row, request, given):
     defense = row_of(row).defense
     chosen = given.settings(defense, _settable(defense, request.defense))
     if chosen.get("starts_from"):  # jobs run in the work folder
-        chosen |= {"starts_from": ",".join(map(_absolute, chosen["starts_from"].split(",")))}
+        folders = (_start(folder.strip(), request.work_dir) for folder in chosen["starts_from"].split(","))
+        chosen |= {"starts_from": ",".join(folders)}
     return preset(dataset, defense) | chosen | row_of(row).settings
 
 
-def _absolute(folder):
-    path = pathlib.Path(folder.strip()).expanduser().absolute()
+def _start(folder, work_dir):
+    """The folder of a run as jobs find it, which run in the work folder: there, or else from where the command runs."""
+    path = pathlib.Path(folder).expanduser()
+    if (pathlib.Path(work_dir).expanduser() / path).is_dir():
+        return folder if path.is_absolute() == pathlib.Path(folder).is_absolute() else str(path)
     if not path.is_dir():
         raise UsageError("starts_from", folder, "no such folder")
-    return str(path)
+    return str(path.absolute())
 
 
 def _of_one(error, defense, given):

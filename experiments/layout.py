@@ -102,7 +102,7 @@ def mend(config: dict) -> list[str]:
         for file in pathlib.Path("results", run["id"]).glob("*.*"):
             if not _whole(file):
                 file.unlink()
-                warnings.append(f"{file}: damaged; measured again")
+                warnings.append(f"{file}: damaged, or of another version; measured again")
     return warnings
 
 

@@ -76,9 +76,10 @@ class Measurement:
         """What the attack was made on, as the result file has it; empty for white-box."""
         return self.about.get("surrogate") or {}
 
-    def images_alike(self, other: "Measurement") -> bool:
-        """Whether both are of the same images, with the same seed of the starts."""
-        return (self.images, self.about.get("seed")) == (other.images, other.about.get("seed"))
+    def alike(self, other: "Measurement") -> bool:
+        """Whether both are of the same weights, images and batches, with the same seed of the starts."""
+        same = ("classifier_sha256", "seed", "batch_size")
+        return self.images == other.images and all(self.about.get(name) == other.about.get(name) for name in same)
 
     @property
     def standard_error(self) -> float:
@@ -146,13 +147,13 @@ class Work:
         return sorted(runs, key=lambda run: run.seed)
 
     def white_box(self, run: Run, part: str = "") -> list[Measurement]:
-        """What was measured with attacks on the run itself, each once and all on the same images.
+        """What was measured with attacks on the run itself, each once, all of the same weights, images and batches.
 
         From the file of a table (`part`), or else the newest; and from others what that does not have.
         """
         found = {}
         for m in self._white_box(run, part):
-            if m.images_alike(next(iter(found.values()), m)):
+            if m.alike(next(iter(found.values()), m)):
                 found.setdefault((m.attack, m.epsilon), m)
         return list(found.values())
 

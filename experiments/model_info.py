@@ -17,7 +17,7 @@ def describe(work: Work, run: Run, statement: Statement) -> dict[str, Any]:
     `reported` is the lowest accuracy under the white-box attacks in the L∞ ball that were run; RobustBench's own
     measure, AutoAttack's standard version, stays null until it was run.
     """
-    measured = work.at_epsilon(run)
+    measured = work.at_epsilon(run, part="table2")
     row = row_of(run.row)
     attacked = [m for m in measured.values() if m.is_linf]
     standard = [m for m in attacked if m.protocol.get("version") == "standard"]

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+import keras
 import tensorflow as tf
 from rich import box
 from rich.console import Console
@@ -139,9 +140,14 @@ class Clock:
         names = {field.name for field in dataclasses.fields(NetworkSettings)}
         return NetworkSettings.parse({name: flags[name] for name in names & flags.keys()}), NUM_CLASSES[run["dataset"]]
 
+    def _attacked(self, run):
+        """The network as it is attacked and analysed: in float32, however it was trained."""
+        network, num_classes = self._network(run)
+        return dataclasses.replace(network, precision="float32"), num_classes
+
     def _step(self, run):
         """Seconds of a gradient with respect to one image."""
-        return self._attack_step(*self._network(run))
+        return self._attack_step(*self._attacked(run))
 
     def _train(self, run, output):
         flags = _parse(run["flags"])
@@ -155,7 +161,7 @@ class Clock:
 
     def _train_advgan(self, run, output):
         options = AdvGAN.Options(generator_width=int(output.parent.name.removeprefix("x")))
-        per_image = self._training_step(AdvGAN, options, *self._network(run))
+        per_image = self._training_step(AdvGAN, options, *self._attacked(run))
         flags = _parse(self.config["advgan_flags"])
         images = min(int(flags["max_train_images"]) or 10**9, DATASETS[run["dataset"]].train)
         return int(flags["epochs"]) * images * per_image
@@ -217,7 +223,7 @@ def _parse(flags):
     return dict(flag.removeprefix("--").partition("=")[::2] for flag in flags)
 
 
-def _classifier(network, num_classes):
+def classifier(network: NetworkSettings, num_classes: int) -> keras.Model:
     """A network with these settings, to be trained or attacked."""
     return build({"defense": "natural", "num_classes": num_classes} | network.as_dict()).classifier
 
@@ -243,7 +249,7 @@ def _timed(function, per_call):
 def _training_step(kind, options, network, num_classes):
     """Seconds of a training step for each image of the batch."""
     batch = _batch(network, options.batch_size)
-    method = kind(_classifier(network, num_classes), options)
+    method = kind(classifier(network, num_classes), options)
     images, labels = _inputs(batch, num_classes)
     last = tf.constant(max(method.steps(1) - 1, 0), tf.int64)  # some begin with steps that do less
     step = tf.function(lambda: method.train_step(images, labels, last), autograph=False)
@@ -262,7 +268,7 @@ def _search_step(width):
     """Seconds of a step of a purifier's search, for one start of an image."""
     batch, steps = 20, 4
     purified = Purified(
-        _classifier(NetworkSettings(depth=10, width=1), 10), GANGenerator(width=width), restarts=1, steps=steps
+        classifier(NetworkSettings(depth=10, width=1), 10), GANGenerator(width=width), restarts=1, steps=steps
     )
     images, _ = _inputs(batch, 10)
     search = tf.function(lambda: purified.reconstruct(images).images, autograph=False)
@@ -272,6 +278,6 @@ def _search_step(width):
 def _attack_step(network, num_classes):
     """Seconds of a step of PGD for an image."""
     batch, steps = _batch(network, 100), 2
-    classifier = _classifier(network, num_classes)
+    network = classifier(network, num_classes)
     images, labels = _inputs(batch, num_classes)
-    return _timed(lambda: attacks.pgd(classifier, images, labels, steps=steps).numpy(), batch * steps)
+    return _timed(lambda: attacks.pgd(network, images, labels, steps=steps).numpy(), batch * steps)

@@ -105,7 +105,7 @@ class RunReport:
                     name: result_files.check_entry(entry) | {"environment": where | entry.get("environment", {})}
                     for name, entry in content["attacks"].items()
                 }
-                contents.append(content | {"attacks": entries})
+                contents += _by_protocol(content, entries)
             except result_files.DAMAGE as error:
                 self.problems.append(f"{path}: cannot be used, taken as missing ({' '.join(str(error).split())[:200]})")
         return sorted(contents, key=lambda content: content.get("checkpoint", 0))
@@ -162,13 +162,25 @@ class RunReport:
             console.print(grid)
 
 
+def _by_protocol(content, entries):
+    """A results file's content; two of one in which an earlier version kept attacks that skip images and others."""
+    skip = {name for name, entry in entries.items() if entry["protocol"].get("skip_misclassified")}
+    if not skip or "skip_misclassified" in content:
+        return [content | {"attacks": entries}]
+    others = {name: entry for name, entry in entries.items() if name not in skip}
+    skipping = {name: entry for name, entry in entries.items() if name in skip | {"natural"}}
+    contents = [content | {"attacks": others}] if others.keys() - {"natural"} else []
+    return [*contents, content | {"attacks": skipping, "skip_misclassified": True}]
+
+
 def _told_apart(rows):
-    """The rows of a table; those with one label say how large batches were, and which weights were attacked."""
+    """The rows of a table; those with one label say how large batches were, and whose weights were attacked."""
     labels = collections.Counter(row.label for row in rows)
     for row in [row for row in rows if labels[row.label] > 1]:
         surrogate = (row.about.get("surrogate") or {}).get("classifier_sha256")
-        attacked = f"surrogate {surrogate[:8]}" if surrogate else f"weights {row.about['classifier_sha256'][:8]}"
-        row.apart = f", batches of {row.about.get('batch_size', '?')}, {attacked}"
+        made = f", images made on {surrogate[:8]}" if surrogate else ""
+        weights = row.about["classifier_sha256"][:8]
+        row.apart = f", batches of {row.about.get('batch_size', '?')}, weights {weights}{made}"
     return rows
 
 

@@ -78,7 +78,7 @@ def main(evaluate: str = "madry_cifar.eval", shorter: str = "") -> None:
             profile_steps=profile_steps,
         )
         if chief:
-            done = trainer.step >= options.steps
+            done = trainer.step if trainer.step >= options.steps else None
             run_folder.create(settings.train_dir, run_flags, dataset.provenance, done=done)  # now that it can go on
             _announce(trainer, dataset, run_flags)
             given = flags.given(TrainSettings) | flags.given(type(trainer.method.options))
@@ -103,7 +103,7 @@ def _announce(trainer, dataset, run_flags):
             else f"already trained for {trainer.step} steps"
         )
     else:
-        trainer.summaries.settings(run_flags, [name.strip() for name in run_flags["eval_attacks"].split(",")])
+        trainer.summaries.settings(run_flags, _names(run_flags["eval_attacks"]))
 
 
 def check(settings: TrainSettings, options: Options) -> tuple[bool, list[attacks.Attack]]:
@@ -152,11 +152,14 @@ def _profile_steps(value):
     return first, last
 
 
+def _names(attacks):
+    return [name.strip() for name in attacks.split(",") if name.strip()]
+
+
 def _evaluation_attacks(names, options):
     """The attacks of the periodic evaluation, at the ε that the defence trains with, if it has one."""
-    names = [name.strip() for name in names.split(",") if name.strip()]
     try:
-        return [attacks.attack(name, epsilon=getattr(options, "epsilon", 8.0)) for name in names]
+        return [attacks.attack(name, epsilon=getattr(options, "epsilon", 8.0)) for name in _names(names)]
     except UsageError as error:
         raise error.renamed(attacks="eval_attacks") from None
 

@@ -89,7 +89,7 @@ def main() -> None:
             evaluator=lambda split, *, seed: accuracies.measure(trainer.step),
             jit_compile=bool(tf.config.list_physical_devices("GPU")),
         )
-        done = trainer.step >= advgan.steps(steps_per_epoch)
+        done = trainer.step if trainer.step >= advgan.steps(steps_per_epoch) else None
         run_folder.create(settings.train_dir, run_flags, dataset.provenance, done=done)
         print(
             f"AdvGAN against {target_flags['defense']}, {name_of(target_flags)}, step {target_step}, on "
@@ -97,7 +97,11 @@ def main() -> None:
             f"steps of {options.batch_size}, into {folder}"
         )
         if trainer.step:
-            print(f"already trained for {trainer.step} steps" if done else f"going on after step {trainer.step}")
+            print(
+                f"already trained for {trainer.step} steps"
+                if done is not None
+                else f"going on after step {trainer.step}"
+            )
         else:
             trainer.summaries.settings(
                 run_flags | {"defense": target_flags["defense"]}, [AdvGAN.name, f"{AdvGAN.name}-minimum"]

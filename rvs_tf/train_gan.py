@@ -69,7 +69,7 @@ def main() -> None:
             jit_compile=bool(tf.config.list_physical_devices("GPU")),
             steps_per_call=settings.steps_per_call,
         )
-        done = trainer.step >= gan.steps(0)
+        done = trainer.step if trainer.step >= gan.steps(0) else None
         folder = run_folder.create(settings.train_dir, run_flags, dataset.provenance, done=done)
         print(
             f"GAN on {dataset.provenance}: {len(dataset.train)} training images, {options.iterations} iterations, "
@@ -77,7 +77,11 @@ def main() -> None:
             flush=True,
         )
         if trainer.step:
-            print(f"already trained for {trainer.step} steps" if done else f"going on after step {trainer.step}")
+            print(
+                f"already trained for {trainer.step} steps"
+                if done is not None
+                else f"going on after step {trainer.step}"
+            )
         else:
             trainer.summaries.settings(run_flags)
         trainer.train()

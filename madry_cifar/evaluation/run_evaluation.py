@@ -123,7 +123,7 @@ class Evaluation:
 def accuracies(contents: Sequence[Mapping]) -> dict[str, float]:
     """The accuracies in what `Evaluation.of` returns, by attack.
 
-    The name goes on with what is otherwise than white box, at ε = 8, on test images: `pgd-20_eps-4_validation`.
+    The name goes on with another ε than 8, skipping, a purifier, a surrogate, and another split than the test images.
     """
     result = {}
     for content in contents:

@@ -39,6 +39,7 @@ MAY_CHANGE = frozenset(
         "eval_attacks",
     ]
 )
+WHERE = ("data_dir", "download")  # the data are now
 # Settings that came after the first runs were made, and what those runs had instead.
 ADDED = {
     "max_train_images": 0,
@@ -82,12 +83,12 @@ def create(
     flags: dict[str, Any],
     provenance: str | None = None,
     elsewhere: dict[str, Any] | None = None,
-    done: bool = False,
+    done: int | None = None,
 ) -> pathlib.Path:
     """The folder for a run with these settings, on data of this provenance: a new one, or the same run's, to go on.
 
-    `elsewhere` says where and how it was trained if not by this package: see `import_xla`. Of a run of which nothing is
-    left to train (`done`) what is written stays as it is.
+    `elsewhere` says where and how it was trained if not by this package: see `import_xla`. `done` is the last step of
+    a run of which nothing is left to train: who trained it, when and where, and how, stays as it is written.
 
     Raises:
       UsageError: when it cannot be written; as `check`.
@@ -95,12 +96,14 @@ def create(
     folder, now = pathlib.Path(train_dir), environment()
     content = {"schema_version": SCHEMA_VERSION, "flags": flags, "provenance": provenance, **now}
     if before := check(train_dir, flags, provenance):
-        if done:
-            return folder
         content["provenance"] = provenance or before.get("provenance")
-        earlier = {name: before.get(name) for name in now}
         elsewhere = elsewhere or before.get("elsewhere")
+        earlier = {name: before.get(name) for name in now}
         content["earlier"] = before.get("earlier", []) + ([] if earlier == now else [earlier])
+        if done is not None:
+            steps = {"steps": done} if before["flags"].get("steps", 0) > done else {}  # it was ended before
+            where = {name: flags[name] for name in WHERE if name in flags}
+            content = before | {"flags": before["flags"] | where | steps, "provenance": content["provenance"]}
     content |= {"elsewhere": elsewhere} if elsewhere else {}
     try:
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)

@@ -6,26 +6,28 @@ import tensorflow as tf
 from benchmarks import estimate, flops
 from madry_cifar import WideResNet
 from madry_cifar.training.adversarial import Natural
+from madry_cifar.training.settings import NetworkSettings
 from rvs_tf import RobustnessViaSynthesis
 from rvs_tf.defense_gan.gan import GANOptions
 from rvs_tf.defense_gan.networks import Critic, GANGenerator
 
+SMALL = NetworkSettings(depth=10, width=1)
 FORWARD = 2 * 9 * (32**2 * (3 * 16 + 2 * 16 * 16) + 16**2 * (16 * 32 + 32 * 32) + 8**2 * (32 * 64 + 64 * 64)) + 1280
 
 
 def test_work_of_an_image_in_a_training_step():
     first_layer = 2 * 9 * 32**2 * 3 * 16  # has no gradient with respect to the images
     options = Natural.Options(batch_size=3)
-    assert estimate._training_step(Natural, options, 10, 1, 10) == 3 * FORWARD - first_layer
+    assert estimate._training_step(Natural, options, SMALL, 10) == 3 * FORWARD - first_layer
 
 
 def test_work_of_a_step_of_an_attack():
-    assert estimate._attack_step(10, 1, 10) == 2 * FORWARD
+    assert estimate._attack_step(SMALL, 10) == 2 * FORWARD
 
 
 def test_work_hardly_depends_on_the_batch():
     kind = RobustnessViaSynthesis
-    small, large = (estimate._training_step(kind, kind.Options(batch_size=size), 10, 1, 10) for size in (2, 64))
+    small, large = (estimate._training_step(kind, kind.Options(batch_size=size), SMALL, 10) for size in (2, 64))
     assert small == pytest.approx(large, rel=0.01)
     assert 8 * FORWARD < small < 11 * FORWARD  # and a generator, which is large beside so small a network
 
@@ -57,5 +59,5 @@ def test_hours():
 
 
 def test_networks_are_built_for_every_data_set():
-    assert estimate._attack_step(10, 1, 100) - estimate._attack_step(10, 1, 10) == 2 * (2 * 64 * 90)
+    assert estimate._attack_step(SMALL, 100) - estimate._attack_step(SMALL, 10) == 2 * (2 * 64 * 90)
     assert WideResNet(10, 1, 100).num_classes == 100

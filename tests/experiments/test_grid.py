@@ -337,6 +337,9 @@ def test_a_start_is_found_from_the_work_folder(configure, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     config = configure(*SMALL, "--defenses=natural", "--starts_from=mine")
     assert settings(config, "natural")["starts_from"] == str(tmp_path / "mine")
+    (tmp_path / "somewhere" / "runs" / "a").mkdir(parents=True)  # in the work folder: as it was typed
+    config = configure(*SMALL, "--defenses=natural", "--starts_from=runs/a")
+    assert settings(config, "natural")["starts_from"] == "runs/a"
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def test_a_training_whose_checkpoints_are_gone_is_done_again(work, folder):
 def test_a_damaged_result_is_measured_again(work, name, content):
     file = work / "results/digits/at-0/seed-0" / name
     file.write_bytes(content)
-    assert layout.mend(CONFIG) == [f"results/digits/at-0/seed-0/{name}: damaged; measured again"]
+    assert layout.mend(CONFIG) == [f"results/digits/at-0/seed-0/{name}: damaged, or of another version; measured again"]
     assert not file.exists()
 
 

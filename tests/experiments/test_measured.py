@@ -8,6 +8,7 @@ import shutil
 import pytest
 from work_folder import WorkFolder, build, cell
 
+from experiments import model_info, statement
 from experiments.measured import Work
 
 
@@ -40,6 +41,7 @@ def test_a_table_takes_its_own_file_and_no_number_of_other_images(grid):
         "": {"natural": 70.0, "pgd-20": 50.0},
     }.items():
         assert {name: m.accuracy for name, m in work.at_epsilon(run, part=part).items()} == expected
+    assert model_info.describe(work, run, statement.build(work))["reported"] == "60.00"
     assert sorted((m.attack, m.images) for m in work.measurements(run)) == [
         ("natural", 500),
         ("natural", 1000),

@@ -177,7 +177,9 @@ def test_the_network_that_is_timed_is_that_of_the_run(tmp_path):
     clock = plan.Clock(CONFIG, tmp_path)
     network, classes = clock._network(RUN | {"flags": [*flags, "--epsilon=0.5", "--below_one_grey_level"]})
     assert network == NetworkSettings(depth=20, width=1, architecture="resnet_pad", precision="bfloat16")
-    built = plan._classifier(network, classes)
+    built = plan.classifier(network, classes)
     expected = network_of({"architecture": "resnet_pad", "depth": 20, "width": 1, "num_classes": 10})
     assert [tuple(v.shape) for v in built.trainable_variables] == [tuple(v.shape) for v in expected.trainable_variables]
     assert built.dtype_policy.name == "mixed_bfloat16"
+    attacked, _ = clock._attacked(RUN | {"flags": flags})
+    assert attacked == NetworkSettings(depth=20, width=1, architecture="resnet_pad", precision="float32")

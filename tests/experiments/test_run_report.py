@@ -89,6 +89,19 @@ def test_what_was_measured_otherwise_is_in_no_row_of_another(make_run, reported,
     assert len(titles) == len(set(titles)) == 2
 
 
+def test_attacks_that_skip_images_in_a_file_of_an_earlier_version(make_run):
+    run = make_run("rvs", {"natural": 18, "fgsm": 9, "pgd-20": 7})
+    path = next((run / "results").glob("*.json"))
+    content = json.loads(path.read_text())
+    content["attacks"]["pgd-20"]["protocol"]["skip_misclassified"] = True
+    path.write_text(json.dumps(content))
+    tables = {table.title: [sorted(row.entries) for row in table.rows] for table in RunReport([str(run)]).tables}
+    assert {("misclassified" in title, *rows) for title, (rows,) in tables.items()} == {
+        (False, "fgsm", "natural"),
+        (True, "natural", "pgd-20"),
+    }
+
+
 def test_each_run_is_a_row_of_one_table(make_run, reported):
     rvs, at = make_run("rvs", {"natural": 18, "pgd-20": 7}), make_run("at", {"natural": 15, "fgsm": 12})
     said, err, page, lines = reported(rvs, at)

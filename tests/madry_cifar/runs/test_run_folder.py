@@ -49,15 +49,19 @@ def test_earlier_versions_are_not_forgotten(tmp_path, monkeypatch):
 
 
 def test_what_a_finished_run_says_of_its_training_stays(tmp_path, monkeypatch):
-    create(tmp_path, SETTINGS)
-    before = (tmp_path / "flags.json").read_text()
+    create(tmp_path, SETTINGS | {"data_dir": "here"})
+    before = run_folder.read(tmp_path)
     monkeypatch.setattr(run_folder.machine, "describe", lambda: "another machine")
-    run_folder.create(tmp_path, SETTINGS | {"steps": 50}, done=True)
-    assert (tmp_path / "flags.json").read_text() == before
-    run_folder.create(tmp_path, SETTINGS | {"steps": 200})
+    fewer = SETTINGS | {"steps": 50, "data_dir": "there"}
+    run_folder.create(tmp_path, fewer, "digits", done=100)  # the data are elsewhere, and it is known which
+    now = {"flags": SETTINGS | {"data_dir": "there"}, "provenance": "digits"}
+    assert run_folder.read(tmp_path) == before | now
+    run_folder.create(tmp_path, fewer, "digits", done=60)  # it was stopped there
+    assert run_folder.read_flags(tmp_path)["steps"] == 60
+    run_folder.create(tmp_path, fewer | {"steps": 200}, "digits")
     content = run_folder.read(tmp_path)
     assert (content["machine"], content["flags"]["steps"]) == ("another machine", 200)
-    assert content["earlier"] == [{name: json.loads(before)[name] for name in run_folder.environment()}]
+    assert content["earlier"] == [{name: before[name] for name in run_folder.environment()}]
 
 
 def test_the_revision_is_gits():
