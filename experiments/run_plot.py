@@ -7,6 +7,7 @@ anything else is a curve of its own, the checkpoints on a run's way too, before 
 import io
 import json
 import statistics
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ from madry_cifar.runs.run_folder import ADDED, MAY_CHANGE
 
 LENGTH = ("steps", "epochs", "learning_rate_boundaries", "learning_rate_epochs")
 COLUMNS = 3
+CHARACTER, LINE = 0.11, 0.2  # inches of the legend, at most
 
 
 @dataclass(frozen=True)
@@ -96,8 +98,12 @@ def png(table: RunTable) -> bytes:
     rows = -(-len(attacks) // columns)
     defenses = list(dict.fromkeys(curve.defense for curve in shown.values()))
     networks = list(dict.fromkeys(curve.network for curve in shown.values()))
+    width = SIZE[0] * columns * 0.8
+    names = {label: textwrap.fill(label, int(width / CHARACTER)) for label in shown}
+    beside = min(3, len(shown)) if max(map(len, shown)) * 3 * CHARACTER < width else 1
+    legend = sum(name.count("\n") + 1 for name in names.values()) / beside * LINE
     with matplotlib.rc_context(STYLE):
-        sheet = Sheet(figsize=(SIZE[0] * columns * 0.8, SIZE[1] * rows * 0.8 + 0.9), layout="constrained")
+        sheet = Sheet(figsize=(width, SIZE[1] * rows * 0.8 + 0.5 + legend), layout="constrained")
         handles = {}
         for place, attack in enumerate(attacks, start=1):
             axes = sheet.add_subplot(rows, columns, place)
@@ -112,7 +118,7 @@ def png(table: RunTable) -> bytes:
             _scale(axes, sorted({step for curve in shown.values() for step, *_ in curve.points(attack)}))
             axes.set(xlabel="training step", ylabel="accuracy %" if place % columns == 1 or columns == 1 else None)
             axes.set_ylim(bottom=0)
-        sheet.legend(handles.values(), handles, loc="outside lower center", ncols=min(3, len(handles)))
+        sheet.legend(handles.values(), map(names.get, handles), loc="outside lower center", ncols=beside)
         file = io.BytesIO()
         sheet.savefig(file, dpi=200, metadata={"Title": table.title})
     return file.getvalue()

@@ -1,8 +1,10 @@
 """The report on runs by their folders, from folders that the package's own writers made."""
 
 import csv
+import io
 import json
 
+import matplotlib.image
 import numpy as np
 import pytest
 from parsed_page import Page
@@ -180,6 +182,21 @@ def sized(make_run, name, step, right, **changes):
     """A run of this length, by the name of its folder, with a results file."""
     flags = {"epsilon": 8.0, "steps": step, "seed": 0, "keep": 3} | changes.pop("training_flags", {})
     return make_run(name, right, checkpoint=step, training_flags=flags, classifier_sha256=name, **changes)
+
+
+def test_the_legend_fits_into_the_plot(make_run):
+    """Though runs of one network differ in many settings."""
+    settings = [{f"setting_{number}": other for number in range(30)} for other in ("released", "corrected")]
+    folders = [
+        sized(make_run, f"run-{step}-{number}", step, {"natural": 18}, defense="rvs", training_flags=flags)
+        for number, flags in enumerate(settings)
+        for step in (500, 1500)
+    ]
+    (table,) = RunReport(map(str, folders)).tables
+    assert len(run_plot.curves(table)) == 2
+    pixels = matplotlib.image.imread(io.BytesIO(run_plot.png(table)))[..., :3]
+    for edge in (pixels[:, 0], pixels[:, -1], pixels[0], pixels[-1]):
+        assert (edge == 1).all()  # white
 
 
 def test_runs_of_several_sizes_are_curves_over_steps(make_run, reported, tmp_path):
