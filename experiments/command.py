@@ -21,6 +21,7 @@ from madry_cifar.runs.files import alone, write_json
 OWNER = ".owner.json"  # which process works in a folder
 # Ctrl-C while it is being imported ends it, without a traceback; job_log.py sees to it from then on.
 SNAKEMAKE = "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); from snakemake.cli import main; main()"
+GAN_FLAGS = ("--gan_width", "--gan_iterations")
 DOC = """{doc}
 
   python -m experiments.{name} --dataset=cifar10 --data_dir=DATA --work_dir=WORK
@@ -99,7 +100,9 @@ def _changes(work, before, config):
         other = earlier.pop((run["dataset"], run["row"]), run)
         if other["id"].split("/")[1] != run["id"].split("/")[1]:
             changed = {flag.partition("=")[0] for flag in {*other.get("flags", ())} ^ {*run["flags"]}}
-            changed |= {"--gan_…"} if run.get("purified") and before.get("gan_flags") != config["gan_flags"] else set()
+            if run.get("purified"):
+                of_gan = {*before.get("gan_flags", ())} ^ {*config["gan_flags"]}
+                changed |= {flag.partition("=")[0].replace("--", "--gan_") for flag in of_gan} & {*GAN_FLAGS}
             yield (
                 f"{run['dataset']} {run['row']} was trained with other settings here ({', '.join(sorted(changed))});"
                 f" now it is trained in runs/{run['id']}, and nothing is deleted"

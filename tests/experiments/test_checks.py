@@ -1,6 +1,7 @@
 """What the reports warn of."""
 
 import math
+import os
 
 import pytest
 from work_folder import WorkFolder
@@ -181,6 +182,17 @@ def test_seeds_under_unlike_attacks_are_told(grid):
         path.write_text(path.read_text().replace('"steps": 20', f'"steps": {steps}'))
     (remark,) = remarks(grid, "table2")
     assert remark.text == "the mean is over runs that differ in the attack's steps: 20, 10"
+
+
+def test_a_transfer_is_compared_with_the_white_box_attacks_of_its_table(grid):
+    """Though another table was measured later, on other images."""
+    grid.white_box("rvs", {"pgd-20": 40.0}, part="table3")
+    os.utime(grid.path("rvs", "white-box-table3.json"), (1, 1))
+    grid.transfer("rvs", "at", {"pgd-20": 10.0})
+    grid.images //= 2
+    grid.white_box("rvs", {"cw-20": 38.0}, part="table4")
+    (remark,) = remarks(grid, "table3")
+    assert checks.BLACK_BOX.format("10.00") in remark.text
 
 
 def test_images_made_on_unlike_surrogates_are_told(grid):

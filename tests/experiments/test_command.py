@@ -212,6 +212,18 @@ def test_a_row_whose_other_settings_were_never_measured_is_still_shown(measured,
     assert measured(table2.command, "--defenses=natural") == {"natural": "measured", "at": "measured"}
 
 
+def test_another_gan_is_told(tmp_path):
+    """Its settings are in no flag of the row's training."""
+    run = {"dataset": "digits", "row": "defense_gan", "flags": ["--steps=4"], "purified": True}
+    before, config = (
+        {"profile": "full", "checkpoints": 2, "runs": [run | {"id": f"digits/defense_gan-{width}/seed-0"}]}
+        | {"gan_flags": [f"--width={width}", "--iterations=9"]}
+        for width in (4, 8)
+    )
+    (line,) = command._changes(tmp_path, before, config)
+    assert "was trained with other settings here (--gan_width)" in line
+
+
 def test_a_folder_of_an_earlier_version(measured, tmp_path):
     """Which named no rows of former calls, and here shows those of its parts."""
     measured(table2.command, "--defenses=natural,at")
