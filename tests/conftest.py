@@ -69,6 +69,16 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
+@pytest.fixture(autouse=True)
+def own_modules_of_a_test(tmp_path_factory):
+    """A module that a test has written is forgotten after it: the next one of the same name is another."""
+    yield
+    written = str(tmp_path_factory.getbasetemp())
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(written):
+            del sys.modules[name]
+
+
 @pytest.fixture(scope="session")
 def digits():
     return data.load("digits")
