@@ -133,12 +133,15 @@ class RunReport:
         about = ("model", "defense", "network", "checkpoint", "classifier_sha256", *SAME, "seed", "batch_size")
         of_entry = ("made_on", "purified_by", "attack", "accuracy", "standard_error", "protocol")
         writer = csv.writer(out)
-        writer.writerow(["run", *about, *WHEN_AND_WHERE, *of_entry])
+        of_training = (f"trained_{name}" for name in ("seed", *WHEN_AND_WHERE))
+        writer.writerow(["run", *about, *of_training, *WHEN_AND_WHERE, *of_entry])
         for table in self.tables:
             for row in table.rows:
                 surrogate = (row.about.get("surrogate") or {}).get("train_dir", "")
                 purified = purified_by(row.about)
+                trained = row.about.get("trained") or {}
                 start = [row.folder, *(row.about.get(name, "") for name in about)]
+                start += [row.about.get("training_flags", {}).get("seed", ""), *map(trained.get, WHEN_AND_WHERE)]
                 for name, entry in row.entries.items():
                     where = map(entry["environment"].get, WHEN_AND_WHERE)
                     error = binomial_error(entry["accuracy"], entry["images"])

@@ -88,7 +88,7 @@ class Training:
             np.savez(folder / "variables.npz", **kept)
         if images != "none":
             told = {"provenance": self.dataset.provenance, "decoded_difference": difference or ""}
-            np.savez(folder / "data.npz", **told, **self._arrays(files))
+            np.savez_compressed(folder / "data.npz", **told, **self._arrays(files))
         variables = {
             name: {"shape": variable.shape.as_list(), "dtype": variable.dtype.name, "start": starts[name]}
             for name, variable in self.variables.items()

@@ -79,6 +79,16 @@ def test_results_of_other_weights_are_rows_of_their_own(make_run, reported):
     assert len(RunReport([str(run)]).tables[0].rows) == 2
 
 
+def test_the_csv_says_where_a_run_was_trained(make_run, reported):
+    """Which may be elsewhere than where it was measured; a file of another program may not say it."""
+    here = {"git_revision": "abc", "machine": "a GPU", "date": "2026-11-28"}
+    told = make_run("rvs", {"natural": 18}, trained=here, training_flags={"seed": 3}, git_revision="def", machine="b")
+    lines = {line["defense"]: line for line in reported(told, make_run("at", {"natural": 15}, trained=None))[3]}
+    names = ("trained_seed", "trained_git_revision", "trained_machine", "trained_date", "seed")
+    assert [lines["rvs"][name] for name in names] == ["3", "abc", "a GPU", "2026-11-28", "0"]
+    assert [lines["at"][name] for name in names] == ["", "", "", "", "0"]
+
+
 @pytest.mark.parametrize("changes", [{"batch_size": 4}, {"skip_misclassified": True}])
 def test_what_was_measured_otherwise_is_in_no_row_of_another(make_run, reported, changes):
     run = make_run("rvs", {"natural": 18, "pgd-20": 7})
