@@ -6,6 +6,7 @@ anything else is a curve of its own, the checkpoints on a run's way too, before 
 
 import io
 import json
+import re
 import statistics
 import textwrap
 from collections.abc import Iterator
@@ -57,8 +58,10 @@ class Curve:
 
 
 def curves(table: RunTable) -> dict[str, Curve]:
-    """The curves of a table by their labels, in its order: defence, network, and, where several would be called so, the
-    settings in which they differ."""
+    """The curves of a table by their labels: defence, network, and the settings in which those of a defence differ.
+
+    The defences are in the table's order, the networks of each from small to large.
+    """
     alike: dict[str, Curve] = {}
     for row in table.rows:
         if "checkpoint" not in row.about:  # a model from elsewhere
@@ -71,14 +74,25 @@ def curves(table: RunTable) -> dict[str, Curve]:
         curve = alike.setdefault(json.dumps(vars(curve), sort_keys=True), curve)
         length = json.dumps([flags.get(name) for name in LENGTH])
         curve.rows.setdefault((step, length), []).append(row)
-    return {_label(curve, alike.values()): curve for curve in alike.values()}
+    defenses = list(dict.fromkeys(row.about.get("defense") for row in table.rows))
+    numbers = {curve.network: [int(number) for number in re.findall(r"\d+", curve.network)] for curve in alike.values()}
+    found = sorted(alike.values(), key=lambda curve: (defenses.index(curve.defense), numbers[curve.network]))
+    return {_label(curve, found): curve for curve in found}
 
 
 def _label(curve, others):
-    same = [other.settings for other in others if (other.defense, other.network) == (curve.defense, curve.network)]
-    names = sorted(name for name in set().union(*same) if len({str(settings.get(name)) for settings in same}) > 1)
-    own = (f"{name}={curve.settings[name]}" for name in names if name in curve.settings)
+    """Settings that differ between curves of a defence; those of its network only where its name does not tell them."""
+    same = [other for other in others if other.defense == curve.defense]
+    names = set()
+    for other in same:
+        told = {"depth", "width", "architecture"} if other.network != curve.network else set()
+        names |= {name for name in _differing(other.settings, curve.settings) if name not in told}
+    own = (f"{name}={curve.settings[name]}" for name in sorted(names) if name in curve.settings)
     return ", ".join([row_of(curve.defense).label, curve.network, *own])
+
+
+def _differing(one, other):
+    return [name for name in one.keys() | other.keys() if one.get(name) != other.get(name)]
 
 
 def panels(table: RunTable) -> list[str]:

@@ -22,10 +22,11 @@ from experiments.result_files import WHEN_AND_WHERE
 from experiments.rows import column_of
 from experiments.training_time import training_time
 from experiments.writers import write_file
-from madry_cifar.cli.errors import UsageError
+from madry_cifar.cli.errors import UsageError, text
 from madry_cifar.evaluation.results import identity, purified_by, subject
 from madry_cifar.networks.architectures import name_of
 from madry_cifar.runs import run_folder
+from madry_cifar.runs.run_folder import ADDED, MAY_CHANGE
 
 SAME = ("provenance", "split", "images", "epsilon", "step_size")  # what the rows of a table share
 
@@ -133,15 +134,16 @@ class RunReport:
         about = ("model", "defense", "network", "checkpoint", "classifier_sha256", *SAME, "seed", "batch_size")
         of_entry = ("made_on", "purified_by", "attack", "accuracy", "standard_error", "protocol")
         writer = csv.writer(out)
-        of_training = (f"trained_{name}" for name in ("seed", *WHEN_AND_WHERE))
+        of_training = (f"trained_{name}" for name in ("with", "seed", *WHEN_AND_WHERE))
         writer.writerow(["run", *about, *of_training, *WHEN_AND_WHERE, *of_entry])
         for table in self.tables:
-            for row in table.rows:
+            for row, settings in zip(table.rows, _differing(table.rows), strict=True):
                 surrogate = (row.about.get("surrogate") or {}).get("train_dir", "")
                 purified = purified_by(row.about)
                 trained = row.about.get("trained") or {}
                 start = [row.folder, *(row.about.get(name, "") for name in about)]
-                start += [row.about.get("training_flags", {}).get("seed", ""), *map(trained.get, WHEN_AND_WHERE)]
+                start += [settings, row.about.get("training_flags", {}).get("seed", "")]
+                start += map(trained.get, WHEN_AND_WHERE)
                 for name, entry in row.entries.items():
                     where = map(entry["environment"].get, WHEN_AND_WHERE)
                     error = binomial_error(entry["accuracy"], entry["images"])
@@ -185,6 +187,20 @@ def _told_apart(rows):
         weights = row.about["classifier_sha256"][:8]
         row.apart = f", batches of {row.about.get('batch_size', '?')}, weights {weights}{made}"
     return rows
+
+
+def _differing(rows):
+    """Of each row the settings of its training in which those of one defence differ, as flags with their values."""
+    told = []
+    for row in rows:
+        flags = ADDED | row.about.get("training_flags", {})
+        kept = flags.keys() - {"seed", "starts_from", *MAY_CHANGE}
+        told.append({name: text(tuple(v) if isinstance(v := flags[name], list) else v) for name in kept})
+    for row, own in zip(rows, told, strict=True):
+        defense = row.about.get("defense")
+        alike = [flags for other, flags in zip(rows, told, strict=True) if other.about.get("defense") == defense]
+        names = [name for name in own if any(flags.get(name) != own[name] for flags in alike)]
+        yield " ".join(f"--{name}={own[name]}" for name in sorted(names))
 
 
 def cell(entry: dict[str, Any] | None) -> str:

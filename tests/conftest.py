@@ -11,6 +11,8 @@ import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as the commands do; else JAX, where Keras finds it, sets another
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the same numbers with and without a GPU in the machine
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many workers as cores: more threads only wait for each other
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 import pytest
 import tensorflow as tf

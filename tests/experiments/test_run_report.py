@@ -89,6 +89,23 @@ def test_the_csv_says_where_a_run_was_trained(make_run, reported):
     assert [lines["at"][name] for name in names] == ["", "", "", "", "0"]
 
 
+def test_the_csv_says_what_trainings_of_a_defence_differ_in(make_run, reported):
+    """By the flags that would make the difference; what an earlier version did not know yet is as it was then."""
+
+    def run(name, defense, **flags):
+        return make_run(name, {"natural": 18}, defense=defense, training_flags=flags)
+
+    short = run("a", "at", batch_size=64, learning_rate_boundaries=[3, 4], checkpoint_every=1, seed=0, crop_fill=0)
+    long = run("b", "at", batch_size=128, learning_rate_boundaries=[30, 40], checkpoint_every=2, seed=1)
+    other = run("c", "rvs", batch_size=32, learning_rate_boundaries=[5])
+    lines = reported(short, long, other)[3]
+    assert [line["trained_with"] for line in lines] == [
+        "--batch_size=64 --learning_rate_boundaries=3,4",
+        "--batch_size=128 --learning_rate_boundaries=30,40",
+        "",
+    ]
+
+
 @pytest.mark.parametrize("changes", [{"batch_size": 4}, {"skip_misclassified": True}])
 def test_what_was_measured_otherwise_is_in_no_row_of_another(make_run, reported, changes):
     run = make_run("rvs", {"natural": 18, "pgd-20": 7})
@@ -267,6 +284,27 @@ def test_runs_with_other_settings_are_no_point_of_the_same_curve(make_run):
         "RvS, WRN-10-1, epsilon=8.0, generator_loss=xent": [10.0],
         "RvS, WRN-10-1, epsilon=16.0": [10.0],
     }
+
+
+def test_what_differs_between_the_networks_of_a_defence_is_told_of_each(make_run):
+    """A curve of one network alone does not hide that its batches were others; what its name tells is not repeated."""
+
+    def run(name, defense, network, batch_size):
+        flags = {"batch_size": batch_size, "depth": 10, "width": int(network[7:])}
+        return sized(make_run, name, 100, {"pgd-20": 3}, defense=defense, network=network, training_flags=flags)
+
+    folders = [
+        run("d", "rvs", "WRN-10-1", 64),
+        run("c", "at", "WRN-10-10", 128),
+        run("b", "at", "WRN-10-2", 64),
+        run("a", "at", "WRN-10-2", 128),
+    ]
+    assert list(run_plot.curves(RunReport(map(str, folders)).tables[0])) == [
+        "RvS, WRN-10-1",
+        "AT, WRN-10-2, batch_size=64",
+        "AT, WRN-10-2, batch_size=128",
+        "AT, WRN-10-10, batch_size=128",
+    ]
 
 
 def test_checkpoints_on_the_way_are_no_end_of_a_training(make_run):
