@@ -39,6 +39,9 @@ ABLATIONS = {
 }
 
 
+GPU = {"at": "AT, on a CPU", "rvs": "RvS, on a CPU"}  # their lines on the page
+
+
 TRANSFER = {"natural training": "transfer from natural", "AT": "transfer from at"}
 
 
@@ -72,15 +75,18 @@ def table4():
 
 @pytest.fixture(scope="module")
 def on_gpu():
-    """The last checkpoint of the network that was trained on a GPU, as lines of the other files are."""
+    """The last checkpoints of the networks that were trained on a GPU, as lines of the other files are.
+
+    Of an attack that was measured twice, on the most images.
+    """
     with (RESULTS / "gpu.csv").open(newline="") as file:
-        lines = list(csv.DictReader(file))
-    last = max(int(line["checkpoint"]) for line in lines)
+        lines = sorted(csv.DictReader(file), key=lambda line: int(line["images"]))
+    last = {defense: max(int(line["checkpoint"]) for line in lines if line["defense"] == defense) for defense in GPU}
     names = {"measured": "accuracy", "measured_standard_error": "standard_error"}
     return {
-        ("WRN-16-4", line["attack"]): {name: line[column] for name, column in names.items()}
+        (GPU[line["defense"]], line["attack"]): {name: line[column] for name, column in names.items()}
         for line in lines
-        if int(line["checkpoint"]) == last
+        if int(line["checkpoint"]) == last[line["defense"]]
     }
 
 
@@ -179,42 +185,60 @@ def test_accuracies_over_the_training():
 
 
 def test_accuracies_at_other_sizes():
-    """Each is of one training, or of three."""
-    head, lines = table("README.md", "| | network | steps |")
+    """Each is of one training, or of three; a cell is empty where nothing was measured."""
+    head, lines = table("README.md", "| | network | batch |")
     with (RESULTS / "size.csv").open(newline="") as file:
         measurements = list(csv.DictReader(file))
-    cells = {(m["defense"], m["network"], m["checkpoint"], m["attack"]) for m in measurements}
-    assert len(cells) == 3 * len(lines)
-    for row, network, steps, *shown in lines:
-        for attack, accuracy in zip(head[3:], shown, strict=True):
-            place = (MAIN[row], network, steps.replace(",", ""), attack.lower())
-            found = [m for m in measurements if (m["defense"], m["network"], m["checkpoint"], m["attack"]) == place]
-            assert [m["seed"] for m in found] in (["0"], ["0", "1", "2"])
+
+    def place(m):
+        batch = re.search(r"--batch_size=(\d+)|$", m["trained_with"])[1] or "64"  # RvS's are all of one size
+        return m["defense"], m["network"], batch, m["checkpoint"], m["attack"]
+
+    cells = {place(m) for m in measurements}
+    told = set()
+    for row, network, batch, steps, *shown in lines:
+        for attack, accuracy in zip(head[4:], shown, strict=True):
+            at = (MAIN[row], network, batch, steps.replace(",", ""), attack.lower())
+            found = [m for m in measurements if place(m) == at]
+            if not found:
+                assert accuracy == "", at
+                continue
+            told.add(at)
+            assert [m["trained_seed"] for m in found] in (["0"], ["0", "1", "2"])
             accuracies = [Decimal(m["accuracy"]) for m in found]
             deviation = f" ± {rounded(statistics.stdev(accuracies))}" if len(found) > 1 else ""
             assert accuracy == rounded(statistics.mean(accuracies)) + deviation
+    assert told == cells
 
 
 CLAIMS = {  # how each begins: the file, and the cells that it tells, in this order, as published and as measured here
     "RvS keeps the natural accuracy": (
         "table2",
         [("rvs", "natural"), ("at", "natural"), ("natural", "natural")],
-        [("rvs", "natural"), ("at", "natural"), ("natural", "natural"), ("WRN-16-4", "natural")],
+        [
+            ("rvs", "natural"),
+            ("at", "natural"),
+            ("natural", "natural"),
+            (GPU["rvs"], "natural"),
+            (GPU["at"], "natural"),
+        ],
     ),
     "under PGD-20 RvS holds better": (
         "table2",
         [("rvs", "pgd-20"), ("at", "pgd-20")],
-        [("rvs", "pgd-20"), ("at", "pgd-20"), ("WRN-16-4", "pgd-20")],
+        [("rvs", "pgd-20"), ("at", "pgd-20"), (GPU["rvs"], "pgd-20"), (GPU["at"], "pgd-20")],
     ),
     "so it is robust": (
         "table2",
         [],
         [
             ("rvs", "autoattack"),
-            ("WRN-16-4", "pgd-20"),
-            ("WRN-16-4", "autoattack"),
+            (GPU["rvs"], "pgd-20"),
+            (GPU["rvs"], "autoattack"),
             ("at", "pgd-20"),
             ("at", "autoattack"),
+            (GPU["at"], "pgd-20"),
+            (GPU["at"], "autoattack"),
         ],
     ),
     "the classifier has to pay for D": (
@@ -265,13 +289,14 @@ def test_the_claims(request, on_gpu):
                 assert f"{value} ± {error}" in {with_error(cells[place]) for place in places}
 
 
-def test_the_page_of_the_gpu(on_gpu):
-    """The line of its last checkpoint."""
-    head, lines = table("gpu.md", "| step of the schedule")
-    (line,) = (line for line in lines if line[0] == "67,399")
-    shown = {name.lower(): cell for name, cell in zip(head[2:], line[2:], strict=True) if cell}
-    assert shown == {attack: rounded(cell["measured"]) for (_, attack), cell in on_gpu.items() if attack in shown}
-    assert len(shown) == 7
+@pytest.mark.parametrize("row", GPU.values())
+def test_the_page_of_the_gpu(row, on_gpu):
+    """The line of the last checkpoint."""
+    head, lines = table("gpu.md", "| | step of the schedule")
+    (line,) = (line for line in lines if line[0] == row)
+    shown = {name.lower(): cell for name, cell in zip(head[3:], line[3:], strict=True) if cell}
+    assert shown == {attack: rounded(cell["measured"]) for (of, attack), cell in on_gpu.items() if of == row}
+    assert len(shown) >= 6
 
 
 def test_the_page_of_defense_gan(table2):
