@@ -80,7 +80,8 @@ def on_gpu():
     Of an attack that was measured twice, on the most images.
     """
     with (RESULTS / "gpu.csv").open(newline="") as file:
-        lines = sorted(csv.DictReader(file), key=lambda line: int(line["images"]))
+        lines = [line for line in csv.DictReader(file) if not line["made_on"]]
+    lines.sort(key=lambda line: int(line["images"]))
     last = {defense: max(int(line["checkpoint"]) for line in lines if line["defense"] == defense) for defense in GPU}
     names = {"measured": "accuracy", "measured_standard_error": "standard_error"}
     return {
