@@ -20,9 +20,9 @@ from matplotlib.ticker import StrMethodFormatter
 from experiments.measured import binomial_error
 from experiments.plots import COLOURS, LINES, MARKERS, SIZE, STYLE
 from experiments.rows import column_of, row_of
-from experiments.run_report import RunRow, RunTable
+from experiments.run_report import RunRow, RunTable, training_settings
 from madry_cifar.evaluation.results import purified_by
-from madry_cifar.runs.run_folder import ADDED, MAY_CHANGE
+from madry_cifar.runs.run_folder import ADDED
 
 LENGTH = ("steps", "epochs", "learning_rate_boundaries", "learning_rate_epochs")
 COLUMNS = 3
@@ -67,7 +67,7 @@ def curves(table: RunTable) -> dict[str, Curve]:
         if "checkpoint" not in row.about:  # a model from elsewhere
             continue
         step, flags = row.about["checkpoint"], ADDED | row.about["training_flags"]
-        settings = {n: v for n, v in flags.items() if n not in {"seed", "starts_from", *LENGTH, *MAY_CHANGE}}
+        settings = {name: value for name, value in training_settings(row).items() if name not in LENGTH}
         settings |= {"purified_by": purified_by(row.about)} if purified_by(row.about) else {}
         settings |= {"run": row.folder} if step < flags.get("steps", step) else {}
         curve = Curve(row.about["defense"], row.about["network"], settings, {})

@@ -189,18 +189,20 @@ def _told_apart(rows):
     return rows
 
 
+def training_settings(row: RunRow) -> dict[str, Any]:
+    """The flags that decide what a row's training gives, but for its seed and the folders that it started from."""
+    flags = ADDED | row.about.get("training_flags", {})
+    return {name: flags[name] for name in flags.keys() - {"seed", "starts_from", *MAY_CHANGE}}
+
+
 def _differing(rows):
     """Of each row the settings of its training in which those of one defence differ, as flags with their values."""
-    told = []
-    for row in rows:
-        flags = ADDED | row.about.get("training_flags", {})
-        kept = flags.keys() - {"seed", "starts_from", *MAY_CHANGE}
-        told.append({name: text(tuple(v) if isinstance(v := flags[name], list) else v) for name in kept})
-    for row, own in zip(rows, told, strict=True):
-        defense = row.about.get("defense")
-        alike = [flags for other, flags in zip(rows, told, strict=True) if other.about.get("defense") == defense]
-        names = [name for name in own if any(flags.get(name) != own[name] for flags in alike)]
-        yield " ".join(f"--{name}={own[name]}" for name in sorted(names))
+    told = [(row.about.get("defense"), training_settings(row)) for row in rows]
+    for defense, own in told:
+        alike = [settings for other, settings in told if other == defense]
+        names = sorted(name for name in own if any(settings.get(name) != own[name] for settings in alike))
+        values = (tuple(own[name]) if isinstance(own[name], list) else own[name] for name in names)
+        yield " ".join(f"--{name}={text(value)}" for name, value in zip(names, values, strict=True))
 
 
 def cell(entry: dict[str, Any] | None) -> str:

@@ -290,14 +290,26 @@ def test_the_claims(request, on_gpu):
                 assert f"{value} ± {error}" in {with_error(cells[place]) for place in places}
 
 
-@pytest.mark.parametrize("row", GPU.values())
-def test_the_page_of_the_gpu(row, on_gpu):
-    """The line of the last checkpoint."""
+@pytest.mark.parametrize(("defense", "attacks"), [("at", 6), ("rvs", 7)])
+def test_the_page_of_the_gpu(defense, attacks, on_gpu):
+    """The line of the last checkpoint, and the card of its weights."""
     head, lines = table("gpu.md", "| | step of the schedule")
-    (line,) = (line for line in lines if line[0] == row)
+    (line,) = (line for line in lines if line[0] == GPU[defense])
     shown = {name.lower(): cell for name, cell in zip(head[3:], line[3:], strict=True) if cell}
-    assert shown == {attack: rounded(cell["measured"]) for (of, attack), cell in on_gpu.items() if of == row}
-    assert len(shown) >= 6
+    cells = {attack: rounded(cell["measured"]) for (row, attack), cell in on_gpu.items() if row == GPU[defense]}
+    assert shown == cells
+    assert len(shown) == attacks
+    _, cards = table("../../pretrained/README.md", "| folder |")
+    (card,) = (card for card in cards if card[0] == f"`{defense}-16-4`")
+    assert [cell.removesuffix(" ¹") for cell in card[-3:]] == [cells[a] for a in ("natural", "pgd-20", "autoattack")]
+
+
+def test_images_made_on_the_other_network_of_the_gpu():
+    with (RESULTS / "gpu.csv").open(newline="") as file:
+        (line,) = (line for line in csv.DictReader(file) if line["made_on"] and line["attack"] == "pgd-20")
+    assert (line["run"], line["made_on"]) == ("pretrained/rvs-16-4", "pretrained/at-16-4")
+    told = re.search(r"leave RvS (.*?) %\*\* \(± (.*?),", (RESULTS / "gpu.md").read_text())
+    assert told.groups() == (rounded(line["accuracy"]), rounded(line["standard_error"]))
 
 
 def test_the_page_of_defense_gan(table2):
