@@ -26,7 +26,7 @@ TRAINING = {
     "at": "--steps=200 --learning_rate_boundaries=150",
     "rvs": "--steps=300 --learning_rate_boundaries=200",
 }
-ATTACKS = ("natural", "fgsm", "pgd-20", "cw-20")
+EVALUATION = "--attacks=natural,fgsm,pgd-20,cw-20"
 CAVEAT = """\
 What this shows: the trainings and the attacks at work. Natural training is expected to fall under attack, PGD
 adversarial training (at) to hold; here {natural:.0f} % against {at:.0f} % remain under PGD-20. What it does not show:
@@ -54,7 +54,7 @@ def main() -> None:
         train_dir = folder / defense
         given = [f"--defense={defense}", f"--train_dir={train_dir}", *NETWORK.split(), *settings.split()]
         _run("rvs_tf.train", *given)
-        _run("rvs_tf.evaluate", f"--train_dir={train_dir}", f"--attacks={','.join(ATTACKS)}")
+        _run("rvs_tf.evaluate", f"--train_dir={train_dir}", *EVALUATION.split())
         (file,) = (train_dir / "results").glob("*.json")
         results[defense] = json.loads(file.read_text())
     Console().print(_table(results))
@@ -74,10 +74,10 @@ def _run(*command):
 
 def _table(results):
     table = Table(title="\nAccuracy %", box=box.SIMPLE, title_justify="left")
-    for column in ("defence", *ATTACKS):
+    for column in ("defence", *results["rvs"]["attacks"]):
         table.add_column(column, justify="left" if column == "defence" else "right")
     for defense, content in results.items():
-        table.add_row(defense, *(f"{content['attacks'][name]['accuracy']:.1f}" for name in ATTACKS))
+        table.add_row(defense, *(f"{attack['accuracy']:.1f}" for attack in content["attacks"].values()))
     return table
 
 

@@ -1,4 +1,4 @@
-"""The demo from end to end, with trainings of two steps in place of hundreds."""
+"""The demo from end to end, with trainings of two steps in place of hundreds, and few images."""
 
 import json
 
@@ -7,7 +7,7 @@ from experiments import demo
 
 def test_the_demo(invoke, monkeypatch, tmp_path):
     monkeypatch.setattr(demo, "TRAINING", dict.fromkeys(demo.TRAINING, "--steps=2 --learning_rate_boundaries=1"))
-    monkeypatch.setattr(demo, "ATTACKS", ("natural", "pgd-20"))
+    monkeypatch.setattr(demo, "EVALUATION", "--attacks=natural,pgd-20 --max_images=20")
     folder = tmp_path / "a folder"
     status, out, err = invoke(demo.command, f"--work_dir={folder}")
     assert status == 0, err

@@ -59,17 +59,13 @@ def test_an_image_comes_out_the_same_in_a_batch_of_1_and_of_200(split, name, mon
     attack, rows = attacks.attack(name, epsilon=30, step_size=10), [0, 1, 77, 130, 199]
     whole = Evaluator(Noisy(), batch_size=200, keep_adversarial=True).run(attack, split, seed=3)
     alone = Evaluator(Noisy(), batch_size=1, keep_adversarial=True)
-    before = None
-    for row in range(200):  # all in turn, but only some of them attacked
-        if row not in rows:
-            continue
-        earlier = Evaluator(Noisy(), batch_size=200).run(attacks.attack("natural"), split, seed=3)
-        chosen = np.where(np.arange(200) == row, split.labels, -1)
-        earlier = dataclasses.replace(earlier, predictions=chosen)
-        before = alone.run(attack, split, seed=3, earlier=earlier)
-        assert before.predictions[row] == whole.predictions[row]
-        np.testing.assert_array_equal(before.redrawn[row], whole.redrawn[row])
-        np.testing.assert_allclose(before.adversarial[row], whole.adversarial[row], atol=1e-3)
+    earlier = Evaluator(Noisy(), batch_size=200).run(attacks.attack("natural"), split, seed=3)
+    for row in rows:
+        only_it = dataclasses.replace(earlier, predictions=np.where(np.arange(200) == row, split.labels, -1))
+        found = alone.run(attack, split, seed=3, earlier=only_it)
+        assert found.predictions[row] == whole.predictions[row]
+        np.testing.assert_array_equal(found.redrawn[row], whole.redrawn[row])
+        np.testing.assert_allclose(found.adversarial[row], whole.adversarial[row], atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["natural", "fgsm", "pgd-3", "pgd-2x2", "cw-l2-10", "fab-t"])

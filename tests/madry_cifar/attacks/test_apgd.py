@@ -189,8 +189,8 @@ def test_an_image_does_not_depend_on_the_rest_of_its_batch(trained, digits, monk
     """Bit for bit: in a batch of 32, and among others in batches of 16 and 32. Of few steps and targets."""
     for module in (apgd, multitargeted):
         monkeypatch.setattr(module, "TARGETS", 2)
-    monkeypatch.setattr(multitargeted, "STEPS", 20)
-    monkeypatch.setitem(apgd.apgd.__kwdefaults__, "steps", 20)
+    monkeypatch.setattr(multitargeted, "STEPS", 10)
+    monkeypatch.setitem(apgd.apgd.__kwdefaults__, "steps", 10)
     images, labels = digits.test.images[:32].astype(np.float32), digits.test.labels[:32]
     attack = compiled(attacks.attack(name, epsilon=2.0), trained)
     whole = attack(images, labels, seed=3)

@@ -112,8 +112,8 @@ def test_showing_images_changes_nothing(name, digits):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_loss_falls_and_going_on_from_saved_values_is_exact(name, digits):
     few = dataclasses.replace(digits, train=digits.train.take(slice(256)))
-    subject = make(name, batch_size=32)
-    steps, batches = Steps(subject, few, strategy=tf.distribute.get_strategy()), data.Batches(256, 32, 4)
+    subject = make(name, batch_size=16)
+    steps, batches = Steps(subject, few, strategy=tf.distribute.get_strategy()), data.Batches(256, 16, 4)
     state = flat_state(subject.networks, subject.optimizers)
 
     def train(first, last):
@@ -141,7 +141,7 @@ def test_compiled_by_xla_it_trains_on_the_same_images(name, digits):
 
 @pytest.mark.parametrize("name", COMPILED)
 def test_in_bfloat16_a_step_loses_about_the_same(name, digits):
-    images, labels = tf.constant(digits.train.images[:32], tf.float32), tf.constant(digits.train.labels[:32])
+    images, labels = tf.constant(digits.train.images[:8], tf.float32), tf.constant(digits.train.labels[:8])
     losses = []
     for dtype in ("float32", "mixed_bfloat16"):
         subject = make(name, dtype)
