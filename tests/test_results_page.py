@@ -212,6 +212,24 @@ def test_accuracies_at_other_sizes():
     assert told == cells
 
 
+def test_rows_of_the_earlier_version_are_marked():
+    """By ¹ those that the latest has not measured, and no others."""
+    _, lines = table("README.md", "| | natural | FGSM |")
+    marked = {MAIN[line[0].partition(", ")[0]] for line in lines if "measured¹" in line[0]}
+    shown = {MAIN[line[0].partition(", ")[0]] for line in lines if ", measured" in line[0]}
+    assert marked == shown - {row for (row, _), cell in read("table2.csv").items() if cell["measured"]}
+
+
+def test_what_autoattack_takes(table2):
+    """Of what PGD-20 leaves, of the networks that the table shows."""
+    text = " ".join((RESULTS / "README.md").read_text().split())
+    told = re.findall(r"([\d.]+) of ([\d.]+) from ([\w-]+)", text)
+    assert len(told) == 5
+    for taken, of, name in told:
+        left, pgd = (Decimal(table2[MAIN[name], attack]["measured"]) for attack in ("autoattack", "pgd-20"))
+        assert (taken, of) == (rounded(pgd - left), rounded(pgd)), name
+
+
 CLAIMS = {  # how each begins: the file, and the cells that it tells, in this order, as published and as measured here
     "RvS keeps the natural accuracy": (
         "table2",

@@ -11,6 +11,7 @@ def test_the_demo(invoke, monkeypatch, tmp_path):
     folder = tmp_path / "a folder"
     status, out, err = invoke(demo.command, f"--work_dir={folder}")
     assert status == 0, err
+    assert ["defence", "natural", "pgd-20"] in [line.split() for line in out.splitlines()]
     for defense in ("natural", "at", "rvs"):
         (file,) = (folder / defense / "results").glob("*.json")
         accuracies = [entry["accuracy"] for entry in json.loads(file.read_text())["attacks"].values()]
