@@ -1,18 +1,23 @@
-# make demo     train and attack natural, adversarial and RvS training on the embedded digits
-# make test     run the tests
-# make install  the package and what it needs, into .venv
-# make lint     check style
+# make demo      train and attack natural, adversarial and RvS training on the embedded digits
+# make test      run the tests but for the slow ones
+# make test-all  run all tests
+# make install   the package and what it needs, into .venv
+# make lint      check style
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
-.PHONY: demo test install lint
+.PHONY: demo test test-all install lint
 
 demo: install
 	$(BIN)/python -m experiments.demo
 
 test: $(VENV)/dev
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not slow"
+
+test-all: $(VENV)/dev
+	$(PYTEST)
 
 install: $(VENV)/plain
 

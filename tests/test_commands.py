@@ -10,6 +10,7 @@ import signal
 import numpy as np
 import pytest
 import tensorflow as tf
+from tiers import slow
 
 import madry_cifar
 import rvs_tf.evaluate
@@ -408,8 +409,8 @@ def empty(path):
     path.write_bytes(b"")
 
 
-@pytest.mark.parametrize("ending", ["index", "data-00000-of-00001"])
-@pytest.mark.parametrize("damage", [cut, empty])
+@pytest.mark.parametrize("ending", ["index", pytest.param("data-00000-of-00001", marks=slow)])
+@pytest.mark.parametrize("damage", [cut, pytest.param(empty, marks=slow)])
 def test_a_damaged_checkpoint(invoke, copied_run, rvs_flags, ending, damage):
     damage(copied_run / "checkpoints" / f"ckpt-40.{ending}")
     run = f"--train_dir={copied_run}"

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from matplotlib.figure import Figure
+from tiers import slow
 
 import rvs_tf.diagnose
 from madry_cifar import WideResNet
@@ -114,6 +115,7 @@ def test_everything(run, runs, digits, tmp_path):
     assert "square" in err  # the bar tells what is being done
 
 
+@slow
 def test_a_diagnosis_that_was_killed_goes_on(signalled, invoke, runs, saved, tmp_path, monkeypatch):
     flags = (f"--max_images={IMAGES}", "--batch_size=8", "--epsilon=32")
     killed, whole = runs / "target", shutil.copytree(saved / "target", tmp_path / "whole")

@@ -12,6 +12,7 @@ import signal
 import numpy as np
 import pytest
 from linear import run_attack
+from tiers import mostly_slow
 
 import rvs_tf.evaluate
 import rvs_tf.train_advgan
@@ -152,7 +153,7 @@ def test_an_evaluation_that_was_killed_goes_on(signalled, invoke, runs, saved, t
         assert ours["attacks"][attack] | SPEED == entry | SPEED
 
 
-@pytest.mark.parametrize(("stop", "reuse"), [(2, False), (9, False), (14, False), (14, True)])
+@pytest.mark.parametrize(("stop", "reuse"), mostly_slow([(2, False), (9, False), (14, False), (14, True)], (14, True)))
 def test_no_batch_is_attacked_twice(evaluate, runs, attacked, stop, reuse):
     flags = ("--attacks=natural,pgd-2,cw-2", "--epsilon=8,4", f"--reuse={reuse}")  # 3 batches each
     attacked.stop = stop

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from tiers import mostly_slow
 
 import rvs_tf.evaluate
 from madry_cifar.attacks import apgd, square
@@ -90,7 +91,7 @@ def test_the_command_as_it_is_published(run, folder):
     assert "worst of these" in out
 
 
-@pytest.mark.parametrize("stop", [2, 8])
+@pytest.mark.parametrize("stop", mostly_slow([2, 8], 8))
 def test_autoattack_that_was_interrupted_goes_on(evaluate, folder, attacked, stop):
     assert evaluate("--attacks=autoattack")[0] == 0
     whole, count = results(folder), dict(attacked)
@@ -110,7 +111,7 @@ def test_autoattack_that_was_interrupted_goes_on(evaluate, folder, attacked, sto
     assert 0 < entries[0]["accuracy"] < entries[0]["protocol"]["accuracy_after"]["natural"]
 
 
-@pytest.mark.parametrize("batch_size", [16, 40])  # one batch, and more
+@pytest.mark.parametrize("batch_size", mostly_slow([16, 40], 16))  # more batches than one, and one
 def test_a_stage_that_was_measured_is_taken(evaluate, folder, attacked, batch_size):
     size = f"--batch_size={batch_size}"
     assert evaluate("--attacks=autoattack", size)[0] == 0

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from tiers import slow
 
 import rvs_tf.export
 import rvs_tf.train
@@ -239,7 +240,9 @@ def noisy_run(invoke, tiny, tmp_path):
     return tmp_path / "noisy"
 
 
-@pytest.mark.parametrize("name", ["savedmodel", pytest.param("stablehlo", marks=needs_stablehlo)])
+@pytest.mark.parametrize(
+    "name", [pytest.param("savedmodel", marks=slow), pytest.param("stablehlo", marks=needs_stablehlo)]
+)
 def test_a_classifier_with_noise(invoke, noisy_run, digits, out, name):
     """Without its noise, or with the number of the draw as an input: the numbers of the predictor."""
     predictor, images = load_predictor(noisy_run), digits.test.images[:1].astype(np.float32)
@@ -256,6 +259,7 @@ def test_a_classifier_with_noise(invoke, noisy_run, digits, out, name):
         assert np.abs(expected - quiet).max() > 1e-3
 
 
+@slow
 def test_noise_that_cannot_be_written(invoke, noisy_run, rvs_run, out):
     for folder, name, named in (
         (noisy_run, "tflite", "cannot be written as tflite; --format=savedmodel, stablehlo can"),

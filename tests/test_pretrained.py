@@ -5,6 +5,7 @@ import pathlib
 
 import numpy as np
 import pytest
+from tiers import mostly_slow
 
 from madry_cifar import load_classifier
 from madry_cifar.attacks import attack
@@ -18,7 +19,7 @@ CARDS = {  # of the first 24 test images: the least natural accuracy in percent,
 }
 
 
-@pytest.mark.parametrize("name", CARDS)
+@pytest.mark.parametrize("name", mostly_slow(CARDS, "rvs-16-4"))
 def test_they_classify_and_are_attacked(name):
     with np.load(ROOT / "tests" / "data" / "cifar10_first_test_images.npz") as stored:
         images = Split(**stored)

@@ -8,6 +8,7 @@ import signal
 import numpy as np
 import pytest
 import tensorflow as tf
+from tiers import slow
 
 import rvs_tf.evaluate
 import rvs_tf.train
@@ -151,6 +152,7 @@ def test_curves_and_images(finished, curves):
     assert shown == [6, 12, 18]
 
 
+@slow
 def test_a_training_stopped_and_continued_ends_as_one_never_stopped(signalled, again, finished, target, tmp_path):
     folder = tmp_path / "stopped"
     folders, stopped_at = (f"--target_dir={target}", f"--train_dir={folder}"), 8
@@ -266,6 +268,7 @@ def test_help(invoke):
 @pytest.mark.parametrize(
     "defense", [("learn2perturb", "--noise_epoch=0"), ("direct", "--test_batch_norm=frozen", "--generator_width=1")]
 )
+@slow
 def test_what_it_is_trained_against_is_what_is_evaluated(invoke, tiny, tmp_path, defense):
     """Of a network with noise inside, or with a batch norm of its own at test, too."""
     name, *flags = defense

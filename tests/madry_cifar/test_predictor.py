@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from linear import Linear, halfway
+from tiers import mostly_slow
 
 from madry_cifar import attacks
 from madry_cifar.cli.errors import UsageError
@@ -51,7 +52,10 @@ def split():
     return Split(images, labels)
 
 
-@pytest.mark.parametrize("name", ["natural", "fgsm-rs", "pgd-3", "pgd-2x3", "apgd-ce", "square", "multitargeted"])
+@pytest.mark.parametrize(
+    "name",
+    mostly_slow(["natural", "fgsm-rs", "pgd-3", "pgd-2x3", "apgd-ce", "square", "multitargeted"], "natural", "pgd-2x3"),
+)
 def test_an_image_comes_out_the_same_in_a_batch_of_1_and_of_200(split, name, monkeypatch):
     monkeypatch.setattr(attacks.square.square, "__kwdefaults__", {"queries": 20})
     monkeypatch.setattr(attacks.multitargeted, "STEPS", 3)

@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+from tiers import mostly_slow, slow
 
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.runs import checkpoints
@@ -18,34 +19,33 @@ from madry_cifar.training import strategies
 ROOT = pathlib.Path(__file__).parents[2]
 
 
+TRAININGS = (
+    "rvs",
+    "rvs, five steps a call",
+    "at",
+    "featscatter",
+    "adv_interp",
+    "adv_vertex",
+    "l2l",
+    "l2l_da",
+    "direct",
+)
+TRAININGS += ("learn2perturb", "adt_exp", "adt_impam", "gat", "adam")
+ALWAYS = ("rvs", "rvs, five steps a call", "at")
+
+
 @pytest.fixture(scope="module")
-def compared():
-    """What two_replicas.py prints."""
-    command = [sys.executable, "-m", "tests.madry_cifar.two_replicas"]
+def compared(request):
+    """What two_replicas.py prints of the trainings that are tested, which one process makes."""
+    cases = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
+    more = [params["training"] for params in cases if params.get("training") not in (None, *ALWAYS)]
+    command = [sys.executable, "-m", "tests.madry_cifar.two_replicas", "at", *more]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize(
-    "training",
-    [
-        "rvs",
-        "rvs, five steps a call",
-        "at",
-        "featscatter",
-        "adv_interp",
-        "adv_vertex",
-        "l2l",
-        "l2l_da",
-        "direct",
-        "learn2perturb",
-        "adt_exp",
-        "adt_impam",
-        "gat",
-        "adam",
-    ],
-)
+@pytest.mark.parametrize("training", mostly_slow(TRAININGS, *ALWAYS, "adam"))
 def test_with_synchronized_batch_norm_replicas_train_as_one_device(compared, training):
     """The same images, draws, statistics, transport distance and updates: all but rounding, in float64."""
     assert compared[training]["losses"] < 1e-12
@@ -81,6 +81,7 @@ def workers(start, tiny):
     return workers
 
 
+@slow
 def test_workers_killed_and_started_again_end_as_ones_never_killed(workers, tmp_path):
     for process in workers(tmp_path / "undisturbed"):
         _, err = process.communicate()

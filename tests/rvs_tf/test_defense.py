@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from tiers import mostly_slow
 
 from madry_cifar import WideResNet
 from madry_cifar.networks.layers import kernels, standardize
@@ -99,7 +100,7 @@ class Reference:
         }
 
 
-@pytest.mark.parametrize("way", ["eager", "function"])
+@pytest.mark.parametrize("way", mostly_slow(["eager", "function"], "function"))
 def test_iterations_are_those_of_the_released_code(images, labels, way):
     defense, reference = make(), Reference()
     iteration = tf.function(defense.iteration, autograph=False) if way == "function" else defense.iteration

@@ -9,6 +9,7 @@ import zlib
 import numpy as np
 import pytest
 import tensorflow as tf
+from tiers import slow
 
 import madry_cifar
 import rvs_tf
@@ -225,6 +226,7 @@ def test_the_command(invoke, flags, copied_run, digits, curves, tmp_path):
     assert len(curves(copied_run / "analysis" / "noise")["diversity/mean_distance"]) == 2
 
 
+@slow
 def test_a_killed_command_goes_on(signalled, invoke, flags, curves, copied_run, tmp_path):
     partial = tmp_path / "new" / "d.partial.json"
     signalled(signal.SIGKILL, "rvs_tf.analysis.run_analysis:Analysis.load", 3, "rvs_tf.analysis.diversity", *flags)

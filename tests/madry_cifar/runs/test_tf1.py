@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from released import RELEASED, weight
+from tiers import slow
 
 from madry_cifar import load_classifier
 from madry_cifar.cli.errors import RunError, UsageError
@@ -88,6 +89,7 @@ def test_read_and_write_are_inverse(tmp_path, kind, units, width, classes):
         assert np.array_equal(reader.get_tensor(name), value), name
 
 
+@slow
 def test_an_import_at_full_size_gives_the_released_logits(command, tmp_path):
     prefix = write(tmp_path, released_values("rvs", momentum=False, units=5, width=10))
     status, stdout, stderr = command(

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import tensorflow as tf
+from tiers import mostly_slow
 
 import rvs_tf  # noqa: F401 (registers the defences)
 from madry_cifar import WideResNet, data
@@ -109,7 +110,7 @@ def test_showing_images_changes_nothing(name, digits):
     assert shown.max() <= 255
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", mostly_slow(NAMES, "trades", "learn2perturb"))
 def test_the_loss_falls_and_going_on_from_saved_values_is_exact(name, digits):
     few = dataclasses.replace(digits, train=digits.train.take(slice(256)))
     subject = make(name, batch_size=16)
@@ -131,7 +132,7 @@ def test_the_loss_falls_and_going_on_from_saved_values_is_exact(name, digits):
     assert np.mean(losses[-6:]) < np.mean(losses[:6])
 
 
-@pytest.mark.parametrize("name", COMPILED)
+@pytest.mark.parametrize("name", mostly_slow(COMPILED, "trades", "adt_impam"))
 def test_compiled_by_xla_it_trains_on_the_same_images(name, digits):
     images, labels = tf.constant(digits.train.images[:4], tf.float64), tf.constant(digits.train.labels[:4])
     subject, step = make(name, "float64"), tf.constant(3, tf.int64)
@@ -139,7 +140,7 @@ def test_compiled_by_xla_it_trains_on_the_same_images(name, digits):
     np.testing.assert_allclose(compiled, subject.adversarial_images(images, labels, step), rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", COMPILED)
+@pytest.mark.parametrize("name", mostly_slow(COMPILED, "trades", "learn2perturb"))
 def test_in_bfloat16_a_step_loses_about_the_same(name, digits):
     images, labels = tf.constant(digits.train.images[:8], tf.float32), tf.constant(digits.train.labels[:8])
     losses = []

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from generative_code import LABELS, Recorder, Released, batch, drawn, renaming
+from tiers import slow
 
 from madry_cifar.networks.resnet import ResNet
 from madry_cifar.networks.wide_resnet import WideResNet
@@ -85,7 +86,7 @@ def l2l(**options):
     return subject, released
 
 
-@pytest.mark.parametrize(("variant", "calls"), [("grad", 1), ("two_step", 2)])
+@pytest.mark.parametrize(("variant", "calls"), [("grad", 1), pytest.param("two_step", 2, marks=slow)])
 def test_l2l(variant, calls):
     subject, released = l2l(attacker_steps=calls)
     seen = remember_updates(subject, released)
@@ -109,6 +110,7 @@ def test_l2l(variant, calls):
             assert set(classifier.modes[own]) == {("train", "eval")[half]}
 
 
+@slow
 def test_l2l_with_interpolation():
     subject, released = l2l(interpolation=True)
     seen = remember_updates(subject, released)
