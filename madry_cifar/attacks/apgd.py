@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from madry_cifar.attacks.losses import cross_entropy, is_wrong, lead, logit_gap
+from madry_cifar.attacks.losses import cross_entropy, lead, logit_gap
 from madry_cifar.attacks.pgd import EOT
 from madry_cifar.attacks.registry import Attack, Sizes, linf, register
-from madry_cifar.attacks.restarts import first_error, nearest_classes, put, rows_of, take
+from madry_cifar.attacks.restarts import first_error, is_settled, nearest_classes, put, rows_of, take
 from madry_cifar.attacks.steps import averaged, gradient_of, per_image, project, random_start, where
 from madry_cifar.predictor import Predictor
 from madry_cifar.randomness import Draws
@@ -95,7 +95,8 @@ def apgd(
       others: further tensors [B] for `loss`.
 
     Returns:
-      [B, H, W, C]: of each image the first point that the predictor got wrong, or else that of the largest loss.
+      [B, H, W, C]: of each image the first point that the predictor got wrong, or else that of the largest loss; of a
+      stochastic predictor always the latter, and all steps are taken.
     """
     epsilon = tf.cast(epsilon, images.dtype)
     ends = [0, *checkpoints(steps)]
@@ -127,13 +128,13 @@ def apgd(
 
 
 def _evaluator(predictor, loss, eot, draws, labels, *others):
-    """Maps points and the number of the query to the loss there, its gradient, and whether the predictor is wrong."""
+    """Maps points and the number of the query to the loss there, its gradient, and whether the image is settled."""
     predict = predictor.differentiable()
 
     def losses(points, number):
         logits = predict(points, draws.query(number)).logits
         judged = logits if predict is predictor else predictor(points, draws.query(number)).logits
-        return loss(logits, labels, *others), is_wrong(judged, labels)
+        return loss(logits, labels, *others), is_settled(predictor, judged, labels)
 
     return averaged(gradient_of(losses), eot)
 

@@ -83,7 +83,7 @@ def carlini_wagner(
         return constant, lower, upper, nearest, distance
 
     zeros, infinite, constants = (tf.fill(tf.shape(labels), number(value)) for value in (0, float("inf"), constant))
-    _, wrong = assess(images, labels, draws, LOOK)
+    wrong = labels < 0 if predictor.stochastic else assess(images, labels, draws, LOOK)[1]  # as `is_settled`
     return tf.while_loop(
         lambda *state: tf.reduce_any(state[-1] > radius),
         search,

@@ -22,7 +22,7 @@ class Attack(NamedTuple):
         with `stages`.
       protocol: what a results file says of it. With "norm" ("linf" or "l2") and "epsilon" or "radius" the evaluator
         holds it to that ball. If it says `stops_at_error`, an image is left alone from the first time on that the
-        attacked network gets it wrong.
+        attacked network gets it wrong; never, if its outputs are random.
       settings: of `run`. The numbers among them may be tensors, so that a function compiled once serves all attacks
         that differ in these alone.
       stages: attacks that are run one after another, each on the images that have withstood all before.

@@ -10,9 +10,9 @@ import zlib
 import numpy as np
 import tensorflow as tf
 
-from madry_cifar.attacks.losses import is_wrong, lead
+from madry_cifar.attacks.losses import lead
 from madry_cifar.attacks.registry import Attack, linf, register
-from madry_cifar.attacks.restarts import LOOK, put, rows_of, take
+from madry_cifar.attacks.restarts import LOOK, is_settled, put, rows_of, take
 from madry_cifar.attacks.steps import project, where
 from madry_cifar.predictor import Predictor
 from madry_cifar.randomness import GENERATOR, Draws
@@ -66,7 +66,7 @@ def square(
 
     def ask(points, labels, draws, number):
         logits = predictor(points, draws.query(number)).logits
-        return lead(logits, labels), is_wrong(logits, labels)
+        return lead(logits, labels), is_settled(predictor, logits, labels)
 
     def begin():
         stripes = project(images + signs(draw(-1, draws, 1, width, channels)), images, epsilon)

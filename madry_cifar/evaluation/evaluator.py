@@ -76,7 +76,7 @@ class Evaluator:
 
         With `skip_misclassified`, images that the predictor gets wrong without an attack are not attacked.
         """
-        earlier = self.run(attacks.attack("natural"), split) if skip_misclassified else None
+        earlier = self.run(attacks.attack("natural"), split, seed=seed) if skip_misclassified else None
         return {attack.name: self.run(attack, split, seed=seed, earlier=earlier) for attack in self.attacks}
 
     def run(

@@ -7,6 +7,7 @@ from typing import Any
 
 from madry_cifar import attacks
 from madry_cifar.attacks.pgd import STAND_IN
+from madry_cifar.attacks.restarts import COUNTED
 from madry_cifar.data.datasets import Split
 from madry_cifar.evaluation import results
 from madry_cifar.evaluation.evaluator import Evaluator, Task
@@ -51,10 +52,11 @@ class Measuring:
           reuse: whether to measure only what a file does not have of the same weights, data and protocol.
         """
         attacked = self.evaluator.attacked
-        gradients = {"gradients": STAND_IN} if attacked.differentiable() is not attacked else {}
+        how = {"gradients": STAND_IN} if attacked.differentiable() is not attacked else {}
+        how |= {"errors_counted_over": COUNTED} if attacked.stochastic else {}
         with alone(self.lock):
             self._before, self._natural = 0, None
-            contents = [self._at({**about, **gradients, **sizes}, tasks, reuse) for sizes, tasks in plan]
+            contents = [self._at({**about, **how, **sizes}, tasks, reuse) for sizes, tasks in plan]
             if self._before:
                 print(f"going on after {self._before} attacked images: there are no others")
             for content, (_, tasks) in zip(contents, plan, strict=True):
@@ -104,7 +106,7 @@ class Measuring:
         if not skips or attack.name == "natural":
             return None
         if self._natural is None:
-            self._natural = self.evaluator.run(attacks.attack("natural"), self.split)
+            self._natural = self.evaluator.run(attacks.attack("natural"), self.split, seed=self.seed)
         return self._natural
 
     def _tell(self, attack, done):

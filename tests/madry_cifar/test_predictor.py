@@ -9,12 +9,14 @@ from linear import Linear, halfway
 from tiers import mostly_slow
 
 from madry_cifar import attacks
+from madry_cifar.attacks.restarts import first_error
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.data.datasets import Split
 from madry_cifar.evaluation.diagnosis import diagnose
-from madry_cifar.evaluation.evaluator import REDRAWN, Evaluator
+from madry_cifar.evaluation.evaluator import REDRAWN, Evaluator, Task
+from madry_cifar.evaluation.measuring import Measuring
 from madry_cifar.predictor import Outputs, Predictor, as_predictor
-from madry_cifar.randomness import noise
+from madry_cifar.randomness import Draws, noise
 
 
 class Noisy(Predictor):
@@ -86,6 +88,65 @@ def test_no_query_is_drawn_twice_and_the_judges_is_another(split, name):
     of_steps = [draws[0] for draws in of_attack]
     if name in ("fgsm", "pgd-3"):
         assert len(set(of_steps)) == len(of_steps) == {"fgsm": 1, "pgd-3": 3}[name]
+
+
+@pytest.mark.parametrize("name", ["pgd-10", "pgd-10x3", "apgd-ce", "apgd-dlr", "apgd-t", "multitargeted", "square"])
+def test_what_is_wrong_by_one_draw_is_attacked_all_the_same(split, name, monkeypatch):
+    """A third of these images' draws is wrong without an attack, and within this ε nearly all can be made so, as PGD
+    shows, which always takes all its steps. What stops at the first error leaves a fifth to a half."""
+    monkeypatch.setattr(attacks.square.square, "__kwdefaults__", {"queries": 300})
+    monkeypatch.setattr(attacks.multitargeted, "STEPS", 10)
+    monkeypatch.setitem(attacks.apgd.apgd.__kwdefaults__, "steps", 15)
+    evaluator = Evaluator(Noisy(), batch_size=200)
+    natural = evaluator.run(attacks.attack("natural"), split, seed=1)
+    right = natural.predictions == split.labels
+    assert np.mean(natural.redrawn[right] == split.labels[right, np.newaxis]) < 0.7
+    found = evaluator.run(attacks.attack(name, epsilon=30, step_size=6), split, seed=1, earlier=natural)
+    assert np.mean(found.redrawn[right] == split.labels[right, np.newaxis]) < 0.08
+
+
+def test_the_attempt_that_is_wrong_most_often_counts():
+    """Of three points, which a draw gets wrong with these chances; and a point that was wrong once is not the end."""
+    chances = {0: 0.1, 1: 0.9, 2: 0.5}
+
+    class Chance(Predictor):
+        num_classes, stochastic = 2, True
+
+        def __call__(self, images, draw=0):
+            uniform = 0.5 * (1 + tf.math.erf(noise(draw, [len(images), 1]) / 2**0.5))[:, 0]
+            is_wrong = uniform < tf.gather(list(chances.values()), tf.cast(images[:, 0, 0, 0], tf.int32))
+            return Outputs(None, tf.one_hot(tf.cast(is_wrong, tf.int32), 2))
+
+    images, labels = tf.fill([40, 1, 1, 1], 0.0), tf.constant([0] * 32 + [-1] * 8)  # the last are copies
+    found = first_error(
+        *(Chance(), images, labels, Draws(tf.constant([1, 0], tf.int64)).of(40)),
+        lambda number, rows, draws: tf.fill([len(rows), 1, 1, 1], tf.cast(number, tf.float32)),
+        tf.constant(3),
+    )
+    np.testing.assert_array_equal(found[:, 0, 0, 0], [1] * 32 + [0] * 8)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_which_images_are_skipped_is_of_the_same_draws(split, seed, tmp_path):
+    """Those that the natural accuracy of the same seed counts as wrong."""
+    evaluator, names = Evaluator(Noisy(), batch_size=200), ("natural", "apgd-ce")
+    about = {
+        "classifier_sha256": "0",
+        "provenance": "",
+        "split": "test",
+        "images": 200,
+        "seed": seed,
+        "batch_size": 200,
+    }
+    about |= {"model": "noisy", "skip_misclassified": True}
+    for order in (names, names[::-1]):
+        tasks = [Task(attacks.attack(name, epsilon=2)) for name in order]
+        measuring = Measuring(evaluator, split, tmp_path / order[0], seed, skip_misclassified=True)
+        [content] = measuring(about, [({"epsilon": 2, "step_size": 1}, tasks)])
+        with np.load(tmp_path / order[0] / content["predictions"]) as stored:
+            kept = {name: stored[name] for name in ("labels", *names)}
+        wrong = kept["natural"] != kept["labels"]
+        np.testing.assert_array_equal(kept["apgd-ce"][wrong], kept["natural"][wrong])
 
 
 def test_other_seeds_draw_otherwise(split):
