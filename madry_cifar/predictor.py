@@ -123,9 +123,12 @@ class Predictor(abc.ABC):
         """The bytes of its logits for an image; others each time where they are random."""
         if shape is None:
             return os.urandom(32)
-        image = tf.constant(np.random.default_rng(0).integers(0, 256, (1, *shape)), tf.float32)
-        first, again = (np.asarray(self(image, draw=0).logits).tobytes() for _ in range(2))
+        first, again = (self._logits_of_an_image(shape).tobytes() for _ in range(2))
         return first if first == again else os.urandom(32)
+
+    def _logits_of_an_image(self, shape):
+        image = np.random.default_rng(0).integers(0, 256, (1, *shape))
+        return np.asarray(self(tf.constant(image, tf.float32), draw=0).logits)
 
 
 class NetworkPredictor(Predictor):
@@ -234,6 +237,8 @@ class ModelPredictor(Predictor):
         logits = tf.convert_to_tensor(getattr(outputs, "logits", outputs))
         logits = tf.cast(logits, images.dtype)
         if self.outputs == "probabilities":
+            if tf.executing_eagerly():  # as whoever attacks it does once, to look at it
+                _check_probabilities(logits.numpy())
             logits = tf.math.log(tf.maximum(logits, np.finfo(logits.dtype.as_numpy_dtype).tiny))
         return Outputs(None, logits)
 
@@ -243,6 +248,32 @@ class ModelPredictor(Predictor):
 
     def settings(self):
         return {name: getattr(self, name) for name in ("pixel_range", "mean", "std", "outputs")}
+
+    def fingerprint(self, image_shape=None):
+        """As of any predictor. Two models may share their variables and do something else with them, so logits for an
+        image take part, to three digits, which processors have in common."""
+        digest, shape = super().fingerprint(image_shape), self.image_shape or image_shape
+        if not self.variables() or self.stochastic or shape is None:
+            return digest
+        logits = self._logits_of_an_image(shape)
+        if not np.isfinite(logits).all():
+            return digest
+        digit = 10.0 ** (np.floor(np.log10(max(np.abs(logits).max(), 1e-30))) - 2)
+        told = f"{digest} {digit:.0e} {np.rint(logits / digit).astype(int).tolist()}"
+        return hashlib.sha256(told.encode()).hexdigest()
+
+
+def _check_probabilities(outputs):
+    """Logits of which the logarithm is taken would leave most attacks without a gradient, and a number all the same."""
+    sums = outputs.sum(axis=-1, dtype=np.float64)
+    if (outputs < 0).any() or (np.abs(sums - 1) > 0.02).any():  # 8 bits of a bfloat16
+        raise UsageError(
+            None,
+            None,
+            f"the model's outputs are no probabilities: of an image from {outputs.min():.4g} to {outputs.max():.4g}, "
+            f"their sum {sums.flat[np.argmax(np.abs(sums - 1))]:.4g}; if they are logits, leave out "
+            "outputs='probabilities' (by command --outputs)",
+        )
 
 
 def predictor(
@@ -276,7 +307,8 @@ def predictor(
         and images are judged several times. A number is not repeated, unless you write a `Predictor` that uses `draw`.
 
     Raises:
-      ValueError: for a range, deviation or kind of outputs that cannot be, or something that cannot be called.
+      ValueError: for a range, deviation or kind of outputs that cannot be, or something that cannot be called; when it
+        is attacked, for "probabilities" that are none.
     """
     low, high = map(float, pixel_range) if len(pixel_range) == 2 else (0.0, 0.0)
     if not low < high:

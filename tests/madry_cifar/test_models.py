@@ -101,6 +101,18 @@ def test_loaded_it_is_the_same(network, saved, form, monkeypatch):
     assert predictor.fingerprint(SHAPE) == as_predictor(loaded).fingerprint(SHAPE)
 
 
+@pytest.mark.parametrize("change", [lambda logits: logits, tf.nn.sigmoid, tf.nn.relu])
+def test_other_outputs_than_those_of_a_softmax_are_no_probabilities(network, change):
+    """PGD would climb a loss without a slope, and leave all images as they are."""
+    model = rvs_tf.predictor(lambda images: change(network(images)), outputs="probabilities")
+    with pytest.raises(UsageError, match=r"outputs are no probabilities: of an image from .* to .*leave out outputs="):
+        rvs_tf.attacks.pgd(model, IMAGES, [0, 1, 2, 3], steps=2)
+    half = rvs_tf.predictor(
+        lambda images: tf.cast(tf.nn.softmax(network(images) / 100), tf.bfloat16), outputs="probabilities"
+    )
+    assert rvs_tf.attacks.pgd(half, IMAGES, [0, 1, 2, 3], steps=2).shape == IMAGES.shape
+
+
 def test_other_weights_or_scaling_are_another_predictor(network):
     before = as_predictor(network).fingerprint()
     assert rvs_tf.predictor(network, pixel_range=(0, 1)).fingerprint() != before
@@ -110,6 +122,21 @@ def test_other_weights_or_scaling_are_another_predictor(network):
     kernel.assign(kernel - 1e-3)
     functions = [lambda images, factor=factor: factor * network(images) for factor in (1, 2)]
     assert len({as_predictor(function).fingerprint(SHAPE) for function in functions}) == 2
+
+
+def test_what_else_is_done_with_the_same_weights_is_another_predictor(network):
+    layers = keras.layers
+    models = [
+        network,
+        keras.Sequential([layers.Rescaling(1 / 255), network]),
+        keras.Sequential([network, layers.Rescaling(1 / 10)]),
+        keras.Sequential([layers.Lambda(lambda images: 16 * keras.ops.round(images / 16)), network]),
+    ]
+    predictors = [as_predictor(model) for model in models]
+    for predictor in predictors:
+        predictor(tf.constant(IMAGES))
+    assert len({predictor.fingerprint(SHAPE) for predictor in predictors}) == len(models)
+    assert as_predictor(models[0]).fingerprint(SHAPE) == as_predictor(keras.Sequential([network])).fingerprint(SHAPE)
 
 
 @pytest.mark.parametrize(
