@@ -159,9 +159,14 @@ def _names(attacks):
 def _evaluation_attacks(names, options):
     """The attacks of the periodic evaluation, at the ε that the defence trains with, if it has one."""
     try:
-        return [attacks.attack(name, epsilon=getattr(options, "epsilon", 8.0)) for name in _names(names)]
+        chosen = [attacks.attack(name, epsilon=getattr(options, "epsilon", 8.0)) for name in _names(names)]
     except UsageError as error:
         raise error.renamed(attacks="eval_attacks") from None
+    for attack in chosen:
+        if attack.stages:
+            reason = "is several attacks in turn, for the end: python -m rvs_tf.evaluate; its first is apgd-ce"
+            raise UsageError("eval_attacks", attack.name, reason)
+    return chosen
 
 
 def command() -> None:

@@ -266,6 +266,7 @@ def test_what_was_evaluated_is_not_evaluated_again(invoke, copied_run):
             "--learning_rates=0.1,0.01,0.001: with --learning_rate_epochs=1: 3 learning rates need 2 boundaries",
         ),
         ("--eval_attacks=natural,pdg-7", "--eval_attacks=pdg-7: unknown; did you mean 'pgd-7'"),
+        ("--eval_attacks=natural,autoattack", "--eval_attacks=autoattack: is several attacks in turn"),
         ("--depth=12", "--depth=12: must be 6n + 4"),
         ("--depth=4", "--depth=4: must be 6n + 4"),
         ("--width=0", "--width=0"),

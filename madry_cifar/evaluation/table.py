@@ -38,8 +38,9 @@ def table(contents: Sequence[Mapping]) -> Table:
         result.add_column(column, **shape, min_width=max(map(len, column.split())))
     for content in contents:
         for name, entry in content["attacks"].items():
-            if content is first or "epsilon" in entry["protocol"]:  # what has no ε is told once
-                result.add_row(name, *_row(entry))
+            if content is not first and "epsilon" not in entry["protocol"]:
+                continue  # what has no ε is told once
+            result.add_row(name, *_row(entry))
             if draws := entry.get("draws"):
                 mean, deviation = f"{draws['mean']:.2f}", f"{draws['std']:.2f}"
                 result.add_row(f"  {draws['number']} other draws, mean", mean, deviation, style="dim")

@@ -1,8 +1,10 @@
 """The classifier as a graph of Keras's own layers, which Keras loads by itself, whatever its backend."""
 
 import keras
+import numpy as np
 
 from madry_cifar.networks.layers import BatchNorm, Conv, Dense
+from madry_cifar.networks.scaling import CHANNELS
 from madry_cifar.networks.wide_resnet import LEAKINESS, ResidualUnit, WideResNet
 
 
@@ -32,6 +34,10 @@ _SCALINGS = {
     "standardize": _standardized,
     "signed": keras.layers.Rescaling(1 / 127.5, -1),
     "unit": keras.layers.Rescaling(1 / 255),
+    **{
+        name: keras.layers.Rescaling((1 / 255 / np.array(std)).tolist(), (-np.array(mean) / std).tolist())
+        for name, (mean, std) in CHANNELS.items()
+    },
 }
 
 

@@ -9,10 +9,10 @@ import keras
 import numpy as np
 
 from madry_cifar.cli.errors import UsageError
-from madry_cifar.networks.architectures import PRECISIONS, network_of
+from madry_cifar.networks.architectures import PRECISIONS, SETTINGS, network_of
 from madry_cifar.predictor import Predictor
 from madry_cifar.runs import checkpoints
-from madry_cifar.runs.run_folder import CLASSIFIER, kind_of, read_flags
+from madry_cifar.runs.run_folder import ADDED, CLASSIFIER, kind_of, read_flags
 from madry_cifar.training.method import Defense
 from madry_cifar.training.registry import find
 
@@ -89,6 +89,11 @@ def start_from(defense: Defense, folders: Sequence[str]) -> None:
         method = settings.get("defense") or kind_of(settings)
         if needed and method not in defense.starts_from:
             raise UsageError("starts_from", folder, f"holds a run of {method}; --defense={defense.name} needs {needed}")
+        theirs = {name: value for name, value in (ADDED | settings).items() if name in SETTINGS}
+        ours = {name: getattr(defense.classifier, name) for name in theirs}
+        if theirs != ours:  # which names and shapes of variables need not tell: a deeper network has all of this one's
+            other = ", ".join(f"--{name}={value}" for name, value in theirs.items() if value != ours[name])
+            raise UsageError("starts_from", folder, f"its network is another one ({other})")
         stored = checkpoints.read(path)
         names = [name for name in defense.networks if any(flat.startswith(f"{name}.") for flat in stored)]
         variables = checkpoints.flat_state({name: defense.networks[name] for name in names}, {})

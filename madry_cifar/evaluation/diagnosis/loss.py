@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from madry_cifar.attacks.losses import cross_entropy
+from madry_cifar.attacks.steps import gradient_of
 from madry_cifar.evaluation.diagnosis.trials import Case
 from madry_cifar.evaluation.diagnosis.verdicts import NOTE, OK, Difference, Finding, worst
 from madry_cifar.randomness import draw_seed, uniform
@@ -39,10 +40,8 @@ def gradient(case: Case, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
     @tf.function(autograph=False, reduce_retracing=True)
     def compute(images, labels):
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(images)
-            losses = cross_entropy(case.predictor.differentiable()(images).logits, labels)
-        return tape.gradient(losses, images, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        predict = case.predictor.differentiable()
+        return gradient_of(lambda images, draw: cross_entropy(predict(images, draw).logits, labels))(images, 0).gradient
 
     parts = []
     for first in range(0, len(images), case.batch_size):

@@ -76,6 +76,8 @@ MODELS = {
     "slow": after(tf.custom_gradient(few_pixels)),
     "depends on start": depends_on_start,
     "constant": constant,
+    # without a derivative in TensorFlow; of grey pixels, which have no hue
+    "hue": after(lambda images: tf.image.adjust_hue(tf.repeat(images, 3, axis=3), 0.1)[..., :1]),
 }
 
 
@@ -151,6 +153,7 @@ def test_the_surface_is_the_loss(split):
         ("depends on start", "restarts"),
         ("constant", "epsilon"),
         ("constant", "zero-gradients"),
+        ("hue", "zero-gradients"),
     ],
 )
 def test_suspect(model, name, split):

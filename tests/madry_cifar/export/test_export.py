@@ -15,6 +15,7 @@ from madry_cifar.export import train_step as step_module
 from madry_cifar.export.formats import FORMATS
 from madry_cifar.export.plain_keras import plain
 from madry_cifar.export.train_step import TrainStep, batch
+from madry_cifar.networks.scaling import SCALINGS
 from madry_cifar.predictor import as_predictor
 from madry_cifar.runs.checkpoints import Checkpoints
 from madry_cifar.training import registry
@@ -99,11 +100,13 @@ def test_the_keras_graph_has_every_weight_and_the_features(network, images):
     np.testing.assert_allclose(features, expected, atol=1e-5 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("scaling", ["signed", "unit"])
-def test_plain_layers_of_the_standard_architecture(images, scaling):
+@pytest.mark.parametrize("scaling", SCALINGS)
+def test_plain_layers_of_the_standard_architecture(images, scaling, tmp_path):
     settings = {"architecture": "standard", "input_scaling": scaling, "batch_norm_epsilon": 1e-5}
     network = scatter(WideResNet(16, 2, 7, **settings))
-    np.testing.assert_allclose(plain(network)(images), network(images).logits, rtol=1e-3, atol=1e-4)
+    FORMATS["keras"].write(as_predictor(network), tmp_path / "model.keras", 5)
+    for graph in (plain(network), keras.saving.load_model(tmp_path / "model.keras")):
+        np.testing.assert_allclose(graph(images), network(images).logits, rtol=1e-3, atol=1e-4)
 
 
 def test_the_signature_of_the_savedmodel(written):

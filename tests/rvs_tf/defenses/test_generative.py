@@ -264,7 +264,7 @@ def start(invoke, tiny, tmp_path):
     ("flags", "named"),
     [
         (["--defense=l2l_da"], "--starts_from=: --defense=l2l_da needs the weights of a run of natural: its folder"),
-        (["--defense=l2l_da", "--starts_from={start}", "--width=2"], "its network is another one"),
+        (["--defense=l2l_da", "--starts_from={start}", "--width=2"], "its network is another one (--width=1)"),
         (["--defense=l2l_da", "--starts_from={start}/nowhere"], "no such folder"),
         (["--defense=l2l", "--diversity_weight=1"], "--diversity_weight"),
         (["--defense=l2l", "--label_share=0.3"], "has no effect without --interpolation"),
