@@ -75,13 +75,16 @@ def check_diversity(subject: str, contents: Sequence[Mapping]) -> list[Remark]:
 
 
 def check_work(work: Work) -> list[Remark]:
-    """Runs that were measured on different checkpoints."""
+    """Runs that were measured on different checkpoints, or before and after they were trained anew."""
     remarks = []
     for run in work.runs:
-        sources = [*(m.about for m in work.measurements(run)), work.diagnosis(run)]
-        checkpoints = sorted({about["checkpoint"] for about in sources if about})
+        sources = list(filter(None, [*(m.about for m in work.measurements(run)), work.diagnosis(run)]))
+        checkpoints = sorted({about["checkpoint"] for about in sources})
         if len(checkpoints) > 1:
             text = f"its numbers are of different checkpoints: {', '.join(map(str, checkpoints))}"
+            remarks.append(Remark("warning", "measured", _name(run), text))
+        elif len({about["classifier_sha256"] for about in sources}) > 1:
+            text = "its numbers are of different weights, as of two trainings; the command for all parts measures it anew"
             remarks.append(Remark("warning", "measured", _name(run), text))
     return remarks
 

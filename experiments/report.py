@@ -100,10 +100,12 @@ class GridReport:
     def write(self) -> list[pathlib.Path]:
         """Writes the parts; returns the main file of each.
 
+        With "html", the parts that were written before are written again, so that the page and its files agree.
+
         Raises:
           UsageError: when a package is missing that a part needs.
         """
-        for part in self.parts:
+        for part in sorted({*self.parts, *self.contents}, key=ALL.index):
             if part == "html":
                 require("jinja2", what="--parts=html needs")
                 from experiments import gallery, page

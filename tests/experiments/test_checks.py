@@ -173,6 +173,11 @@ def test_one_checkpoint_for_all_numbers_of_a_run(grid):
     grid.diagnosis("rvs", {"square": "ok"}, checkpoint=6000)
     (remark,) = checks.check_work(Work(grid.folder))
     assert "4000, 6000" in remark.text
+    grid.diagnosis("rvs", {"square": "ok"})
+    assert checks.check_work(Work(grid.folder)) == []
+    grid.epsilons("rvs", {0: 80.0}, classifier_sha256="of another training")
+    (remark,) = checks.check_work(Work(grid.folder))
+    assert "different weights" in remark.text
 
 
 def test_seeds_under_unlike_attacks_are_told(grid):

@@ -68,6 +68,19 @@ def test_everything_is_built_once(invoke, tmp_path, monkeypatch):
     assert built == ["statement", "table3"]
 
 
+def test_what_was_written_before_agrees_with_the_page(invoke, tmp_path):
+    grid = WorkFolder(tmp_path / "work").complete()
+    make(invoke, grid)
+    folder = grid.folder / "report"
+    before = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+    grid.white_box("rvs", {"natural": 12.34, "pgd-20": 1.23})
+    make(invoke, grid, "--parts=html")
+    assert "12.34" in page(grid)
+    for name in ("table2.md", "table2.csv", "table2.tex", "table4.csv"):
+        assert (folder / name).read_bytes() != before[name]
+        assert "12.34" in (folder / name).read_text()
+
+
 def test_every_part_says_what_the_run_was(made):
     folder, smoke = made.folder / "report", made.config["profile"] == "smoke"
     names = [f"table{n}.{ending}" for n in (2, 3, 4) for ending in ("md", "csv", "tex", "json")]
