@@ -13,6 +13,7 @@ from madry_cifar.runs.run_folder import MAY_CHANGE
 
 # of a protocol: what differs from run to run
 OF_A_RUN = ("accuracy_by_checkpoint", "accuracy_after", "checkpoint", "train_dir", "selection")
+OF_A_RUN += ("generator_sha256",)
 TOLERANCE = 0.3  # points by which accuracy may rise with steps or ε
 NOISE = 2  # standard errors
 ROUNDING = 1e-6  # of accuracies that are shares of whole images
@@ -84,7 +85,7 @@ def check_work(work: Work) -> list[Remark]:
             text = f"its numbers are of different checkpoints: {', '.join(map(str, checkpoints))}"
             remarks.append(Remark("warning", "measured", _name(run), text))
         elif len({about["classifier_sha256"] for about in sources}) > 1:
-            text = "its numbers are of different weights, as of two trainings; the command for all parts measures it anew"
+            text = "its numbers are of different weights, as of two trainings; the command for all parts mends it"
             remarks.append(Remark("warning", "measured", _name(run), text))
     return remarks
 

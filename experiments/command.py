@@ -94,6 +94,9 @@ def _changes(work, before, config):
         raise UsageError("work_dir", work, f"{reason}--profile={config['profile']}; choose another folder")
     if before.get("checkpoints", config["checkpoints"]) != config["checkpoints"]:
         yield "trainings that are finished keep the checkpoints that they have, whatever --checkpoints says now"
+    then, now = (_advgan_epochs(each) for each in (before, config))
+    if then is not None and now is not None and now < then:
+        yield f"AdvGANs that are finished keep their {then} epochs, of which the strongest counts: {now} are fewer"
     earlier = [*before.get("runs", ()), *before.get("earlier_runs", ())]
     earlier = {(run["dataset"], run["row"]): run for run in reversed(earlier)}
     for run in config["runs"]:
@@ -107,6 +110,11 @@ def _changes(work, before, config):
                 f"{run['dataset']} {run['row']} was trained with other settings here ({', '.join(sorted(changed))});"
                 f" now it is trained in runs/{run['id']}, and nothing is deleted"
             )
+
+
+def _advgan_epochs(config):
+    told = [flag for flag in config.get("advgan_flags", ()) if flag.startswith("--epochs=")]
+    return int(told[0].partition("=")[2]) if told else None
 
 
 def _with_earlier(work, before, config):

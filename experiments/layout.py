@@ -9,6 +9,7 @@ results/ID/       what was measured on it: white-box-TABLE.json, from-SURROGATE.
 report/           tables, figures, report.html; gallery/ID.png and .json: images of each row under attack
 """
 
+import itertools
 import json
 import pathlib
 import sys
@@ -90,13 +91,20 @@ def mend(config: dict) -> list[str]:
     """Removes what would stand in the way of a rerun, so that it is made anew; returns a warning for each.
 
     That is the mark of a finished training whose checkpoints are gone, and a measured file that cannot be read, or that
-    another version wrote.
+    another version wrote. An AdvGAN against a network that is gone is kept under another name: the run that is trained
+    again may have other weights.
     """
     warnings = []
     for run in config["runs"]:
+        if not _has_checkpoints(pathlib.Path("runs", run["id"])):
+            for folder in filter(_has_checkpoints, pathlib.Path("advgan", run["id"]).glob("x*")):
+                kept = _free(folder.with_name(f"of_lost_network_{folder.name}"))
+                folder.rename(kept)
+                (kept / TRAINED).unlink(missing_ok=True)
+                warnings.append(f"{folder}: the network that it was trained against is gone; kept as {kept}")
         of_advgans = pathlib.Path("advgan", run["id"]).glob(f"*/{TRAINED}")
         for mark in (*(pathlib.Path(kind, run["id"], TRAINED) for kind in ("runs", "gan")), *of_advgans):
-            if mark.exists() and not list(mark.parent.glob("checkpoints/ckpt-*.index")):
+            if mark.exists() and not _has_checkpoints(mark.parent):
                 mark.unlink()
                 warnings.append(f"{mark.parent}: its checkpoints are gone; trained again")
         for file in pathlib.Path("results", run["id"]).glob("*.*"):
@@ -104,6 +112,16 @@ def mend(config: dict) -> list[str]:
                 file.unlink()
                 warnings.append(f"{file}: damaged, or of another version; measured again")
     return warnings
+
+
+def _has_checkpoints(folder):
+    return any(folder.glob("checkpoints/ckpt-*.index"))
+
+
+def _free(path):
+    """The path, or with a number behind it, if there is something."""
+    numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return next(each for each in itertools.chain([path], numbered) if not each.exists())
 
 
 def _whole(file):

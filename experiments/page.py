@@ -33,7 +33,7 @@ LOSSES = {
 # of a protocol: what has a column of its own in the report's table of attacks, and what it does not show
 _COLUMNS = ("norm", "radius", "loss", "steps", "step_size", "random_start", "restarts")
 _HIDDEN = ("pixel_range", "accuracy_by_checkpoint", "accuracy_after", "checkpoint", "train_dir")
-_HIDDEN += ("stops_at_error", "epsilon")
+_HIDDEN += ("stops_at_error", "epsilon", "generator_sha256")
 
 
 def environment() -> jinja2.Environment:

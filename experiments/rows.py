@@ -126,6 +126,7 @@ class Family:
       label: what people read, {} for the number of steps; "": the name in capital letters.
       note: what the caption of a table says of them.
       linf: whether they stay in the L∞ ball of the tables.
+      stops: whether they leave alone what is misclassified already (but where outputs are random).
     """
 
     name: str
@@ -133,6 +134,7 @@ class Family:
     in_paper: bool = False
     note: str = ""
     linf: bool = True
+    stops: bool = False
 
 
 _ADAPTIVE = "APGD, FAB-T and Square choose their steps themselves."
@@ -153,7 +155,8 @@ FAMILIES = {
         Family(
             "bpda-pgd",
             "BPDA-PGD-{}",
-            note="BPDA-PGD: for rows behind a purifier; each step follows the gradient at the purified image.",
+            note="BPDA-PGD: for rows behind a purifier; each step follows the gradient at the purified image, the mean "
+            "of ten draws.",
         ),
         Family(
             "latent",
@@ -163,23 +166,32 @@ FAMILIES = {
         ),
         Family("advgan", "AdvGAN", in_paper=True),
         Family(
-            "multitargeted", "MultiTargeted", note="MultiTargeted: PGD's steps of 2/255 toward each of nine classes."
+            "multitargeted",
+            "MultiTargeted",
+            note="MultiTargeted: PGD's steps of 2/255 toward each of nine classes.",
+            stops=True,
         ),
-        Family("apgd-ce", note=_ADAPTIVE),
-        Family("apgd-dlr", note=_ADAPTIVE),
-        Family("apgd-t", note=_ADAPTIVE),
-        Family("fab-t", note=_ADAPTIVE),
-        Family("square", "Square", note=_ADAPTIVE),
+        Family("apgd-ce", note=_ADAPTIVE, stops=True),
+        Family("apgd-dlr", note=_ADAPTIVE, stops=True),
+        Family("apgd-t", note=_ADAPTIVE, stops=True),
+        Family("fab-t", note=_ADAPTIVE, stops=True),
+        Family("square", "Square", note=_ADAPTIVE, stops=True),
         Family(
             "cw-l2",
             "C&W L2 ({}), radius 127.5",  # RADIUS of its module, and not ε
             note="C&W L2: Carlini and Wagner's own attack, whose ball is not the others': L2 with a radius of 127.5 "
             "grey levels, 0.5 of the pixels' range.",
             linf=False,
+            stops=True,
         ),
-        Family("autoattack-rand", "AutoAttack rand"),
-        Family("autoattack-plus", "AutoAttack plus"),
-        Family("autoattack", "AutoAttack", note="AutoAttack: APGD-CE, APGD-T, FAB-T and Square, one after another."),
+        Family("autoattack-rand", "AutoAttack rand", stops=True),
+        Family("autoattack-plus", "AutoAttack plus", stops=True),
+        Family(
+            "autoattack",
+            "AutoAttack",
+            note="AutoAttack: APGD-CE, APGD-T, FAB-T and Square, one after another.",
+            stops=True,
+        ),
     )
 }
 # The attacks on rows behind a purifier, whatever the others are attacked by; how often each purifies an image: BPDA for
@@ -225,6 +237,11 @@ class Column:
     def in_paper(self) -> bool:
         """Whether the paper has such an attack, with some number of steps."""
         return self.family.in_paper and (self.times == 1 or self.family.name == "advgan")
+
+    @property
+    def stops(self) -> bool:
+        """Whether it leaves alone what is misclassified already, as all with several starts do."""
+        return self.family.stops or (self.times > 1 and self.family.name in ("pgd", "cw"))
 
 
 def column_of(attack: str) -> Column:

@@ -165,10 +165,10 @@ class Table:
         l2 = [column for column in others if not column.family.linf]
         notes = [PARTS[self.part].note]
         if others:
-            notes.append(
-                "Not in the paper, and so with nothing published beside them: "
-                f"{', '.join(column.label for column in others)}. These leave alone what is misclassified already."
-            )
+            notes.append(f"Not in the paper, and so with nothing published beside them: {_labels(others)}.")
+        if stopping := [column for column in others if column.stops]:
+            which = "These leave" if stopping == others else f"{_labels(stopping)}: leave"
+            notes.append(f"{which} alone what is misclassified already.")
         notes += [column.family.note for column in others if column not in l2]
         notes += [RESTARTS for column in others if column.times > 1]
         notes += [column.family.note for column in l2]
@@ -187,6 +187,10 @@ class Table:
         """The marks that its published numbers bear ("no mark" included), and what they mean."""
         used = {cell.published.mark for _, cell in self.cells() if cell.published}
         return [(published.MARKS.get(mark, "no mark"), published.MEANINGS[mark]) for mark in sorted(used)]
+
+
+def _labels(columns):
+    return ", ".join(column.label for column in columns)
 
 
 def build(work: Work, part: str, statement: Statement) -> Table:

@@ -546,6 +546,12 @@ def test_an_advgan_that_was_trained_on(evaluate, runs, trained, digits, attacked
     assert attacked.total() == 6 + 9 + 3 + 9  # those without skipping are still there
     protocol = results(runs / "target")[0]["attacks"]["advgan-final"]["protocol"]
     assert (protocol["checkpoint"], list(protocol["accuracy_by_checkpoint"])) == (6, ["2", "4", "6"])
+    attacked.clear()
+    Checkpoints(tmp_path / "x1", {"generator": AdvGANGenerator(1, seed=7)}, {}, keep=0).save(6)
+    assert evaluate(*flags)[0] == 0
+    assert attacked.total() == 9  # the same settings, but another training
+    assert evaluate(*flags)[0] == 0
+    assert attacked.total() == 9
 
 
 def test_an_advgan_of_the_command(invoke, evaluate, runs, tmp_path):

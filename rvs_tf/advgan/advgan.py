@@ -11,6 +11,7 @@ chooses the discriminator's variables by a part of their names, which most of th
 """
 
 import dataclasses
+import hashlib
 from typing import Any
 
 import tensorflow as tf
@@ -188,8 +189,8 @@ class TrainedAdvGAN:
       name: "advgan", or "advgan-x8" for a generator of eight times the channels.
       attack: `attack.run(model, images, labels, seed)` returns the adversarial images [B, 32, 32, 3] that the generator
         with the weights last restored makes of `images`; the other arguments are not used. A function compiled from it
-        follows `restore`. Its `protocol` has norm, epsilon, generator_width, epochs (trained), train_dir and the other
-        options of the training.
+        follows `restore`. Its `protocol` has norm, epsilon, generator_width, epochs (trained), train_dir, a digest of
+        the last epoch's weights and the other options of the training.
       epsilon: the radius that it was trained for, in grey levels.
       target_sha256: the fingerprint of the classifier that it was trained against.
       steps: its checkpoints, one after each epoch, in order. Before the first `restore` the weights are of the last.
@@ -216,9 +217,14 @@ class TrainedAdvGAN:
         width = self.options.generator_width
         self.name = "advgan" if width == 1 else f"advgan-x{width}"
         self._generator = AdvGANGenerator(width)
-        attack = as_attack(self._generator, self.options, epochs=len(self.steps), train_dir=str(train_dir))
-        self.attack = attack._replace(name=self.name)
         self.restore(self.steps[-1])
+        weights = b"".join(value.numpy().tobytes() for value in self._generator.variables)
+        told = {
+            "train_dir": str(train_dir),
+            "generator_sha256": hashlib.sha256(weights).hexdigest(),
+        }  # of the last epoch
+        attack = as_attack(self._generator, self.options, epochs=len(self.steps), **told)
+        self.attack = attack._replace(name=self.name)
 
     def restore(self, step: int) -> None:
         """Loads the generator of the checkpoint of `step`."""

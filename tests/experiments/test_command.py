@@ -224,6 +224,16 @@ def test_another_gan_is_told(tmp_path):
     assert "was trained with other settings here (--gan_width)" in line
 
 
+@pytest.mark.parametrize(("then", "now", "told"), [(50, 10, True), (10, 50, False), (10, 10, False), (None, 10, False)])
+def test_fewer_epochs_of_a_finished_advgan_are_told(tmp_path, then, now, told):
+    before, config = (
+        {"profile": "full", "checkpoints": 2, "runs": []} | ({"advgan_flags": [f"--epochs={n}"]} if n else {})
+        for n in (then, now)
+    )
+    lines = list(command._changes(tmp_path, before, config))
+    assert ["keep their 50 epochs" in line for line in lines] == [True] * told
+
+
 def test_a_folder_of_an_earlier_version(measured, tmp_path):
     """Which named no rows of former calls, and here shows those of its parts."""
     measured(table2.command, "--defenses=natural,at")

@@ -482,6 +482,8 @@ def test_trainings_that_start_from_others_or_share_them(configure, tmp_path):
         np.testing.assert_array_equal(value, states[1][name], err_msg=name)
     fingerprints = [load_predictor(runs[row]).fingerprint() for row in ("direct", "direct_batch")]
     assert fingerprints[0] != fingerprints[1]
+    told = [json.loads((runs[row] / "flags.json").read_text()) for row in ("natural", "defense_gan")]
+    assert told[0] == told[1]  # when, where and by which revision it was trained, too
     [purified] = json.loads((tmp_path / marks[-1]).read_text())
     assert purified["attacks"].keys() == {"natural", "bpda-pgd-20", "latent-100"}
     assert purified["images"] == 2

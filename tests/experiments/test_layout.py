@@ -1,5 +1,7 @@
 """What the grid's work folder holds, and what is cleared away so that it is made again."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -75,9 +77,27 @@ def test_what_is_whole_stays(work):
 )
 def test_a_training_whose_checkpoints_are_gone_is_done_again(work, folder):
     (work / folder / "checkpoints" / "ckpt-5.index").unlink()
-    assert layout.mend(CONFIG) == [f"{folder}: its checkpoints are gone; trained again"]
+    assert layout.mend(CONFIG)[-1] == f"{folder}: its checkpoints are gone; trained again"
     assert not (work / folder / layout.TRAINED).exists()
     assert layout.mend(CONFIG) == []
+
+
+@pytest.mark.parametrize("all_of_it", [True, False])
+def test_an_advgan_whose_network_is_gone_is_not_in_the_way(work, all_of_it):
+    """Its training would refuse another network, again and again."""
+    run, advgan = work / "runs/digits/at-0/seed-0", work / "advgan/digits/at-0/seed-0"
+    for number in ("", "-2"):
+        shutil.rmtree(run if all_of_it else run / "checkpoints")
+        kept = f"advgan/digits/at-0/seed-0/of_lost_network_x1{number}"
+        told = f"advgan/digits/at-0/seed-0/x1: the network that it was trained against is gone; kept as {kept}"
+        assert layout.mend(CONFIG)[0] == told
+        assert layout.mend(CONFIG) == []
+        assert not (advgan / "x1").exists()
+        assert [path.name for path in (work / kept).iterdir()] == ["checkpoints"]
+        for folder in (run, advgan / "x1"):  # trained again
+            (folder / "checkpoints").mkdir(parents=True)
+            (folder / "checkpoints" / "ckpt-5.index").touch()
+            (folder / layout.TRAINED).touch()
 
 
 @pytest.mark.parametrize("content", [b"", b"[{", b"\xff\xfe"])
