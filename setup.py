@@ -28,6 +28,7 @@ setup(
         "numpy",
         "tqdm",
         "rich",
+        "typing_extensions",
         "pillow",  # the words on images in TensorBoard, which needs it itself from 2.20 on
         "scikit-learn",  # the embedded data set
         "importlib_resources",  # tensorflow-datasets needs it to prepare data, and does not say so

@@ -5,13 +5,13 @@
   python -m benchmarks.attacks --train_dir=runs/at --images=200 --batch_size=100
 
 The same weights, images, batches, ε, step size, number of steps and a random start, in turns in one process. The peers
-are given the network twice: as it is, which is how their documentation has it, and compiled (`tf.function`). `PyTorch`
-is torchattacks' PGD on the network written out in PyTorch with our weights, channels last, with as many threads as
-TensorFlow has. `passes alone` is no attack: it passes the images forward through our network, and a gradient back, once
-for each step, in a compiled loop; `percent of passes` is how much of an attack's time that is. One round is not timed:
-it compiles. Times are of the attack alone, from arrays to arrays. Three columns tell whether the attacks are equally
-strong: robust accuracy, mean cross-entropy and the largest change of a pixel. With --json, one JSON object on the last
-line.
+are given the network twice: as it is, which is how their documentation has it, and compiled (`tf.function`). ART's
+times have two forward passes in them that its attack adds, to tell how often it succeeded. `PyTorch` is torchattacks'
+PGD on the network written out in PyTorch with our weights, channels last, with as many threads as TensorFlow has.
+`passes alone` is no attack: it passes the images forward through our network, and a gradient back, once for each step,
+in a compiled loop; `percent of passes` is how much of an attack's time that is. One round is not timed: it compiles.
+Times are of the attack alone, from arrays to arrays. Three columns tell whether the attacks are equally strong: robust
+accuracy, mean cross-entropy and the largest change of a pixel. With --json, one JSON object on the last line.
 """
 
 import pathlib
@@ -72,7 +72,7 @@ def art(network, sizes: dict, batch_size: int) -> Attacker:
 
     classifier = TensorFlowV2Classifier(
         model=network,
-        nb_classes=10,
+        nb_classes=network(tf.zeros([1, 32, 32, 3])).shape[1],
         input_shape=(32, 32, 3),
         loss_object=tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum"),
         clip_values=attacks.PIXEL_RANGE,

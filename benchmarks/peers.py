@@ -22,8 +22,10 @@ import tensorflow as tf
 from benchmarks import attacks, in_torch, machine
 from benchmarks.batches import Attacker, by_batch
 from madry_cifar.attacks import autoattack
-from madry_cifar.attacks import restarts as attempts
+from madry_cifar.attacks.restarts import nearest_classes
 from madry_cifar.attacks.steps import PIXEL_RANGE
+from madry_cifar.predictor import as_predictor
+from madry_cifar.randomness import Draws
 
 PACKAGES = {  # what is imported, and the distributions that have it
     "original": (in_torch.MODULES, in_torch.MODULES),
@@ -147,7 +149,8 @@ def art_targeted(subject: Subject) -> Attacker:
     attack, logits = _art_apgd(subject, "difference_logits_ratio", targeted=True), subject.logits()
 
     def perturb(images, labels):
-        ranked = attempts.ranked(subject.network, images, labels, TARGETS).numpy()
+        draws = Draws(tf.constant([subject.seed, 0], tf.int64)).of(len(images))
+        ranked = nearest_classes(as_predictor(subject.network), tf.constant(images), labels, draws, TARGETS).numpy()
         adversarial = images.copy()
         for target in ranked.T:
             left = np.flatnonzero(np.argmax(logits(adversarial), axis=1) == labels)

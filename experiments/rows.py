@@ -184,7 +184,7 @@ FAMILIES = {
             linf=False,
             stops=True,
         ),
-        Family("autoattack-rand", "AutoAttack rand", stops=True),
+        Family("autoattack-rand", "AutoAttack rand"),
         Family("autoattack-plus", "AutoAttack plus", stops=True),
         Family(
             "autoattack",

@@ -160,6 +160,10 @@ def _export_classifier(subject: EvaluatedRun, settings: ExportSettings, output: 
     images, shown = _test_images(subject, settings.data_dir)
     images = np.resize(images, [-(-max(IMAGES, batch_size) // batch_size) * batch_size, *images.shape[1:]])
     predictor = subject.predictor.noiseless() if settings.noise == "off" else subject.predictor
+    if predictor.batch_dependent:
+        reason = f"a run of {subject.flags['defense']} that is evaluated by the statistics of each batch, "
+        reason += "which a file does not have; export one of --test_batch_norm=eval"
+        raise UsageError("train_dir", settings.train_dir, reason)
     if predictor.stochastic != (settings.noise == "draw"):
         have = "always has" if predictor.stochastic else "has no"
         reason = f"a classifier of {subject.flags['defense']} {have} random outputs"
@@ -269,11 +273,13 @@ def _export_training(subject: EvaluatedRun, settings: ExportSettings, output: pa
     checkpoints.assign(training.variables, checkpoints.read(checkpoint), checkpoint)
     steps = run_flags["steps"] or type(method.options)().steps
     about = _about("training", run_flags, step)
-    about |= {"provenance": dataset.provenance, "steps": steps, "flags": run_flags}
+    evaluated_under = {"eval_attacks": settings.eval_attacks}  # what --checkpoint=best of the imported run goes by
+    about |= {"provenance": dataset.provenance, "steps": steps, "flags": run_flags | evaluated_under}
     with _whole_or_not_at_all(output) as path:
         difference = training.write(path, about, settings.images, data_dir)
         said = (
-            f"{about['network']}, step {step}, {len(dataset.train)} images of {dataset.provenance}, {_megabytes(path)}"
+            f"{about['network']}, step {step} of {steps}, {len(dataset.train)} images of {dataset.provenance}, "
+            f"{_megabytes(path)}"
         )
         said += f", Pillow's pixels differ from TensorFlow's by {difference}" if difference else ""
         next_step = f"next: python {output}/train_xla.py {output}"

@@ -232,6 +232,16 @@ def test_a_random_batch_where_the_data_set_is_not_at_hand(export, copied_run, tm
         assert set(stored["labels"]) <= set(range(10))
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_classifier_by_the_statistics_of_each_batch(invoke, tiny, tmp_path, out, name):
+    """As Direct's authors evaluate it: an image's logits are those of its batch, which a file does not have."""
+    given = ("--defense=direct", "--test_batch_norm=frozen", "--generator_width=1", "--steps=0", "--eval_every=0")
+    assert invoke(rvs_tf.train.command, *tiny, *given, f"--train_dir={tmp_path}/run")[0] == 0
+    status, _, err = invoke(rvs_tf.export.command, f"--train_dir={tmp_path}/run", *exported(name, out))
+    assert (status, "a run of direct that is evaluated by the statistics of each batch" in err) == (2, True), err
+    assert not list(out.glob("*"))
+
+
 @pytest.fixture
 def noisy_run(invoke, tiny, tmp_path):
     """The folder of a Learn2Perturb run of one step, its noise on."""

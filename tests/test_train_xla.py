@@ -219,6 +219,16 @@ def test_a_run_that_came_home(called, elsewhere, digits, curves, tmp_path):
     np.testing.assert_equal(state(tmp_path / "home", 20), before)
 
 
+def test_the_best_checkpoint_of_a_run_that_came_home(called, runner, tmp_path):
+    """By what the runner measured on images that were held out, under other attacks than the run's own flags name."""
+    called(rvs_tf.train.command, *TRAINING, "--validation_size=40", "--steps=0", f"--train_dir={tmp_path}/run")
+    export(called, tmp_path / "run", tmp_path / "training")
+    runner.main([f"{tmp_path}/training", f"--output={tmp_path}/there", "--steps=4", "--snapshots=2"])
+    called(madry_cifar.import_xla.command, f"--folder={tmp_path}/there", f"--train_dir={tmp_path}/home")
+    shown = called(rvs_tf.evaluate.command, f"--train_dir={tmp_path}/home", "--checkpoint=best", "--max_images=5")
+    assert "under fgsm on held-out images" in " ".join(shown.split())
+
+
 def test_the_last_weights_alone(called, elsewhere, tmp_path):
     some = shutil.copytree(elsewhere, tmp_path / "some", ignore=shutil.ignore_patterns("checkpoint-*"))
     shown = called(madry_cifar.import_xla.command, f"--folder={some}", f"--train_dir={tmp_path}/home")

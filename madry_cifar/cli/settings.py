@@ -6,9 +6,10 @@ import os
 import re
 from collections.abc import Collection, Mapping
 from types import UnionType
-from typing import Any, Self, dataclass_transform, get_args, get_origin
+from typing import Any, get_args, get_origin
 
 from absl.flags import ArgumentParser, BooleanParser, FloatParser, IntegerParser
+from typing_extensions import Self, dataclass_transform  # of typing itself from Python 3.11 on
 
 from madry_cifar.cli.errors import UsageError, unknown
 

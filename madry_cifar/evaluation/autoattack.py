@@ -7,7 +7,7 @@ import numpy as np
 from madry_cifar.attacks.inputs import check_images
 from madry_cifar.attacks.registry import attack
 from madry_cifar.data.datasets import Split
-from madry_cifar.evaluation.evaluator import Evaluator, Task
+from madry_cifar.evaluation.evaluator import Evaluator, Task, against
 
 
 class Report(NamedTuple):
@@ -56,7 +56,7 @@ def autoattack(
     chosen = attack(f"autoattack-{version}", epsilon=epsilon)
     split = Split(check_images(images), np.asarray(labels))
     evaluator = Evaluator(model, batch_size=min(batch_size, len(split)), progress=progress, keep_adversarial=True)
-    split = evaluator.admit(split, chosen)
+    split, chosen = evaluator.admit(split, chosen), against(chosen, evaluator.attacked)
 
     def measure(stage, part="", earlier=None):
         return evaluator.run(stage, split, seed=seed, earlier=earlier)

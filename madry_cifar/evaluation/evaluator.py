@@ -11,6 +11,7 @@ import tensorflow as tf
 from madry_cifar import attacks
 from madry_cifar.attacks.inputs import NO_GRADIENT, admit, check_images, check_labels, check_passes, has_gradient
 from madry_cifar.attacks.registry import Attack
+from madry_cifar.attacks.restarts import COUNTED
 from madry_cifar.cli.errors import RunError, UsageError
 from madry_cifar.cli.progress import progress_bar
 from madry_cifar.data.datasets import Split
@@ -21,6 +22,15 @@ from madry_cifar.randomness import Draws
 
 JUDGED = -1  # the number of the query by which images are judged; an attack's own are others
 REDRAWN = range(-(10**6), -(10**6) + 10)  # by which they are judged again, if outputs are random; attacks use none
+
+
+def against(attack: Attack, attacked: Predictor) -> Attack:
+    """The attack as it is run on this predictor: where outputs are random, its protocol says, it stops at no error."""
+    if not attacked.stochastic or "stops_at_error" not in attack.protocol:
+        return attack
+    protocol = {name: value for name, value in attack.protocol.items() if name != "stops_at_error"}
+    stages = tuple(against(stage, attacked) for stage in attack.stages)
+    return attack._replace(protocol=protocol | {"errors_counted_over": COUNTED}, stages=stages)
 
 
 def skipping(attack: Attack) -> Attack:
@@ -112,6 +122,7 @@ class Evaluator:
           RunError: for an adversarial image that does not count (see `check_adversarial`), or logits that are not
             finite.
         """
+        attack = against(attack, self.attacked)
         split = self.admit(split.take(slice(self.max_images or None)), attack)
         if earlier is not None:
             attack = skipping(attack)
@@ -198,7 +209,7 @@ class Evaluator:
         """
         padded = np.pad(rows, (0, self.batch_size - len(rows)), mode="edge")
         labels = split.labels[padded]
-        if attack.protocol.get("stops_at_error"):
+        if attack.protocol.keys() & {"stops_at_error", "errors_counted_over"}:
             labels[len(rows) :] = -1  # never right: so no work is done on the copies
         function = self._function(attack.run)
         traced = function.experimental_get_tracing_count()
@@ -271,7 +282,9 @@ class Task:
             return {self.attack.name: measure(self.attack)}
         outcomes = [measure(attacks.attack("natural"), part="natural")]
         for stage in self.attack.stages:
-            outcomes.append(measure(stage, part=stage.name, earlier=outcomes[-1]))
+            is_first = stage is self.attack.stages[0]
+            everything = is_first and "errors_counted_over" in stage.protocol  # what one draw got wrong is attacked too
+            outcomes.append(measure(stage, part=stage.name, earlier=None if everything else outcomes[-1]))
         names = ("natural", *(stage.name for stage in self.attack.stages))
         after = {name: outcome.accuracy for name, outcome in zip(names, outcomes, strict=True)}
         return {self.attack.name: telling(_altogether(outcomes[1:], self.attack), accuracy_after=after)}

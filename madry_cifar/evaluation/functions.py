@@ -8,7 +8,7 @@
 All take a model, images and labels as `benchmark` does, attack `batch_size` images at once and return
 [N, H, W, C] float32 pixels in [0, 255]. `madry_cifar.attacks.fgsm` and `pgd` are their like for one batch,
 `autoattack` for a whole evaluation. An image that the model gets wrong as it is, comes back so from those that stop at
-the first error. What each attack is: docs/evaluation.md.
+the first error (where outputs are random, none does). What each attack is: docs/evaluation.md.
 """
 
 import numpy as np

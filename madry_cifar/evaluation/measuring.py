@@ -7,10 +7,9 @@ from typing import Any
 
 from madry_cifar import attacks
 from madry_cifar.attacks.pgd import STAND_IN
-from madry_cifar.attacks.restarts import COUNTED
 from madry_cifar.data.datasets import Split
 from madry_cifar.evaluation import results
-from madry_cifar.evaluation.evaluator import Evaluator, Task
+from madry_cifar.evaluation.evaluator import Evaluator, Task, against
 from madry_cifar.runs.files import alone
 
 
@@ -53,7 +52,8 @@ class Measuring:
         """
         attacked = self.evaluator.attacked
         how = {"gradients": STAND_IN} if attacked.differentiable() is not attacked else {}
-        how |= {"errors_counted_over": COUNTED} if attacked.stochastic else {}
+        for task in {id(task): task for _, tasks in plan for task in tasks}.values():
+            task.attack = against(task.attack, attacked)
         with alone(self.lock):
             self._before, self._natural = 0, None
             contents = [self._at({**about, **how, **sizes}, tasks, reuse) for sizes, tasks in plan]

@@ -58,7 +58,6 @@ def purified_by(about: Mapping) -> str:
 
 
 SAME = ("classifier_sha256", "provenance", "split", "images", "seed", "batch_size", "skip_misclassified")
-SAME += ("errors_counted_over",)  # of random outputs: attacks on these once stopped at their first error
 
 
 def identity(about: Mapping) -> dict:

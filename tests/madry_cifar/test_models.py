@@ -139,6 +139,31 @@ def test_what_else_is_done_with_the_same_weights_is_another_predictor(network):
     assert as_predictor(models[0]).fingerprint(SHAPE) == as_predictor(keras.Sequential([network])).fingerprint(SHAPE)
 
 
+def test_a_models_dropout_is_no_part_of_it(tmp_path):
+    """Keras gives it another seed each time it is loaded, and counts that among the model's variables."""
+    layers = [keras.Input(SHAPE), keras.layers.Flatten(), keras.layers.Dropout(0.5), keras.layers.Dense(4)]
+    keras.Sequential(layers).save(tmp_path / "model.keras")
+    loaded = [load_model(str(tmp_path / "model.keras")) for _ in range(2)]
+    seeds = [next(v for v in model.variables if "seed" in v.path).numpy().tolist() for model in loaded]
+    assert seeds[0] != seeds[1]
+    assert as_predictor(loaded[0]).fingerprint() == as_predictor(loaded[1]).fingerprint()
+
+
+def test_a_model_that_cannot_take_the_images_has_a_fingerprint_all_the_same():
+    """It is asked before the model is looked at, which tells in one line what is wrong."""
+    free = keras.Sequential(
+        [keras.Input((None, None, 3)), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(4)]
+    )
+
+    def function(images):
+        return free(images)
+
+    for model in (free, function):
+        assert len(as_predictor(model).fingerprint((28, 28, 1))) == 64
+        with pytest.raises(UsageError, match=r"the model cannot be called with images \[4, 28, 28, 1\]"):
+            rvs_tf.attacks.pgd(model, np.zeros([4, 28, 28, 1], np.float32), [0, 1, 2, 3])
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

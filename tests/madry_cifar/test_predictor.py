@@ -101,8 +101,10 @@ def test_what_is_wrong_by_one_draw_is_attacked_all_the_same(split, name, monkeyp
     natural = evaluator.run(attacks.attack("natural"), split, seed=1)
     right = natural.predictions == split.labels
     assert np.mean(natural.redrawn[right] == split.labels[right, np.newaxis]) < 0.7
-    found = evaluator.run(attacks.attack(name, epsilon=30, step_size=6), split, seed=1, earlier=natural)
+    found = evaluator.run(attacks.attack(name, epsilon=30, step_size=6), split, seed=1)
     assert np.mean(found.redrawn[right] == split.labels[right, np.newaxis]) < 0.08
+    assert found.accuracy < 8
+    assert found.attacked == 200
 
 
 def test_the_attempt_that_is_wrong_most_often_counts():
@@ -145,6 +147,7 @@ def test_which_images_are_skipped_is_of_the_same_draws(split, seed, tmp_path):
         [content] = measuring(about, [({"epsilon": 2, "step_size": 1}, tasks)])
         with np.load(tmp_path / order[0] / content["predictions"]) as stored:
             kept = {name: stored[name] for name in ("labels", *names)}
+        assert content["attacks"]["apgd-ce"]["protocol"]["errors_counted_over"] == 20
         wrong = kept["natural"] != kept["labels"]
         np.testing.assert_array_equal(kept["apgd-ce"][wrong], kept["natural"][wrong])
 

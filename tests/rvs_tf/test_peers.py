@@ -13,7 +13,7 @@ from sklearn.neural_network import MLPClassifier
 
 from benchmarks import agreement, peers
 from madry_cifar import attacks
-from madry_cifar.attacks import square
+from madry_cifar.attacks import apgd, square
 from madry_cifar.evaluation.evaluator import Evaluator
 
 Outputs = collections.namedtuple("Outputs", "logits")
@@ -91,6 +91,22 @@ def test_square_beside_arts(compared, monkeypatch):
     run = square.square
     monkeypatch.setattr(square, "square", lambda *args, **settings: run(*args, **settings, queries=200))
     assert agree(compared("square", "ART", epsilon=24.0), only_by_ours=20)  # ART has the same squares for all images
+
+
+def test_arts_targeted_attack_goes_toward_the_next_classes(network, digits, monkeypatch):
+    """With few steps: in the ball, and it breaks about what ours does with as many."""
+    pytest.importorskip("art")
+    monkeypatch.setattr(peers, "STEPS", 5)
+    monkeypatch.setattr(apgd, "STEPS", 5)
+    monkeypatch.setitem(apgd.apgd.__kwdefaults__, "steps", 5)
+    split = digits.test.take(slice(40))
+    judge = agreement.Judge(network, split, batch_size=40)
+    found = perturbed(peers.art_targeted, network, judge, 12.0)
+    assert np.abs(found - judge.images).max() <= 12.001
+    theirs, attack = judge.broken(found, "linf", 12.0), attacks.attack("apgd-t", epsilon=12.0)
+    ours = Evaluator(network, batch_size=40).run(attack, split)
+    assert abs(theirs.sum() - (judge.right & (ours.predictions != split.labels)).sum()) <= 4
+    assert 8 < theirs.sum() < 36
 
 
 def test_arts_autoattack_is_put_together_right(network, digits, monkeypatch):

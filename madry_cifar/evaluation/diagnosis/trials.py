@@ -11,7 +11,7 @@ from madry_cifar import attacks
 from madry_cifar.attacks.registry import Attack
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.data.datasets import Split
-from madry_cifar.evaluation.evaluator import Evaluator
+from madry_cifar.evaluation.evaluator import Evaluator, against
 from madry_cifar.evaluation.results import Partial
 from madry_cifar.predictor import Predictor, as_predictor
 
@@ -78,7 +78,7 @@ class Case:
         self._forward = tf.function(lambda images: self.predictor(images).logits, autograph=False)
         evaluator = self._evaluator(self.predictor, len(split))
         self.split = split = evaluator.admit(split)
-        natural = evaluator.run(attacks.attack("natural"), split)
+        natural = evaluator.run(attacks.attack("natural"), split, seed=seed)
         self._outcomes = {"natural": natural}
         self.right = {"natural": self._right("natural")}
         count = self.right["natural"].sum()
@@ -137,7 +137,9 @@ class Case:
     def run(self, trials: Mapping[str, Trial], advance: Callable[[float], Any] = lambda gradients: None) -> None:
         """Runs the trials, by name; `advance` is told how many gradients of an image each batch took at most."""
         for name, trial in trials.items():
-            partial = self._keep(name, trial.attack)
+            evaluator = self._evaluators[trial.on]
+            attack = against(trial.attack, evaluator.attacked)
+            partial = self._keep(name, attack)
             before = partial and partial.read(self.split)
             done = 0 if before is None else len(before.labels)
             advance(trial.cost * done)
@@ -150,11 +152,10 @@ class Case:
                 done = len(outcome.labels)
 
             earlier = self._left(trial.after)
-            evaluator = self._evaluators[trial.on]
             if trial.after:
                 evaluator = self._evaluator(evaluator.attacked, np.sum(earlier.predictions == earlier.labels))
             self._outcomes[name] = evaluator.run(
-                trial.attack, self.split, seed=self.seed, earlier=earlier, before=before, after_batch=after_batch
+                attack, self.split, seed=self.seed, earlier=earlier, before=before, after_batch=after_batch
             )
             self.right[name] = self._right(name)
             advance(trial.cost * (len(self.split) - done))  # where no image was left to attack

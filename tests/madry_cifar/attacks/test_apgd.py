@@ -226,5 +226,5 @@ def test_gradients_of_a_stochastic_predictor_are_averaged_over_different_draws(r
     assert progress == 1 if randomized else progress < 0.98
     assert attack.protocol.get("eot", 1) == eot
     of_one_image = [int(draws[3]) for draws in predictor.draws]
-    assert len(of_one_image) == 101 * eot + 2  # the start, 100 steps; which are wrong before it and after it
+    assert len(of_one_image) == 101 * eot + 20  # the start, 100 steps; how often the last point is wrong
     assert len(set(of_one_image)) == len(of_one_image)
