@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import madry_cifar.import_xla
+import rvs_tf.evaluate
 import rvs_tf.export
 import rvs_tf.train
 from madry_cifar import load_classifier, load_predictor
