@@ -242,9 +242,7 @@ class ModelPredictor(Predictor):
         logits = tf.convert_to_tensor(getattr(outputs, "logits", outputs))
         logits = tf.cast(logits, images.dtype)
         if self.outputs == "probabilities":
-            if (
-                tf.executing_eagerly() and logits.shape.rank == 2 and logits.shape[1] > 1
-            ):  # as who looks at it first does
+            if tf.executing_eagerly() and logits.shape.rank == 2 and logits.shape[1] > 1:  # at a first look
                 _check_probabilities(logits.numpy())
             logits = tf.math.log(tf.maximum(logits, np.finfo(logits.dtype.as_numpy_dtype).tiny))
         return Outputs(None, logits)

@@ -108,7 +108,8 @@ def _announce(trainer, dataset, run_flags):
 
 def check(settings: TrainSettings, options: Options) -> tuple[bool, list[attacks.Attack]]:
     """Whether to use XLA, and the attacks of the periodic evaluation. Raises UsageError for what it cannot use."""
-    return _jit_compile(settings.jit_compile, settings.strategy), _evaluation_attacks(settings.eval_attacks, options)
+    epsilon = getattr(options, "epsilon", 8.0)  # that the defence trains with, if it has one
+    return _jit_compile(settings.jit_compile, settings.strategy), periodic_attacks(settings.eval_attacks, epsilon)
 
 
 def flags_of(settings: TrainSettings, options: Options, num_classes: int) -> dict[str, Any]:
@@ -156,16 +157,15 @@ def _names(attacks):
     return [name.strip() for name in attacks.split(",") if name.strip()]
 
 
-def _evaluation_attacks(names, options):
-    """The attacks of the periodic evaluation, at the ε that the defence trains with, if it has one."""
+def periodic_attacks(names: str, epsilon: float) -> list[attacks.Attack]:
+    """The attacks of a periodic evaluation, by their names with commas between. Raises UsageError for what is none."""
     try:
-        chosen = [attacks.attack(name, epsilon=getattr(options, "epsilon", 8.0)) for name in _names(names)]
+        chosen = [attacks.attack(name, epsilon=epsilon) for name in _names(names)]
     except UsageError as error:
         raise error.renamed(attacks="eval_attacks") from None
     for attack in chosen:
         if attack.stages:
-            reason = "is several attacks in turn, for the end: python -m rvs_tf.evaluate; its first is apgd-ce"
-            raise UsageError("eval_attacks", attack.name, reason)
+            raise UsageError("eval_attacks", attack.name, "is several attacks in turn; leave it to rvs_tf.evaluate")
     return chosen
 
 

@@ -35,6 +35,7 @@ from madry_cifar.networks.architectures import name_of
 from madry_cifar.runs import checkpoints
 from madry_cifar.runs.files import naming
 from madry_cifar.runs.run_folder import SCHEMA_VERSION
+from madry_cifar.train import periodic_attacks
 from madry_cifar.training.construction import build
 from madry_cifar.training.settings import Execution, LoopSettings
 
@@ -292,16 +293,10 @@ def _export_training(subject: EvaluatedRun, settings: ExportSettings, output: pa
 
 def _evaluation(names, run_flags, predictor) -> list[attacks.Attack]:
     """The attacks of these names, at the ε that the run is trained with. Raises UsageError for what is no program."""
-    chosen = []
-    for name in filter(None, (name.strip() for name in names.split(","))):
-        try:
-            chosen.append(attacks.attack(name, epsilon=run_flags.get("epsilon", 8.0)))
-        except UsageError as error:
-            raise error.renamed(attacks="eval_attacks") from None
-        if chosen[-1].stages:
-            raise UsageError("eval_attacks", name, "is several attacks in turn, which are no one program; leave it out")
-        if reason := chosen[-1].refusal(predictor):
-            raise UsageError("eval_attacks", name, reason)
+    chosen = periodic_attacks(names, run_flags.get("epsilon", 8.0))
+    for attack in chosen:
+        if reason := attack.refusal(predictor):
+            raise UsageError("eval_attacks", attack.name, reason)
     return chosen
 
 

@@ -269,7 +269,6 @@ def test_a_classifier_with_noise(invoke, noisy_run, digits, out, name):
         assert np.abs(expected - quiet).max() > 1e-3
 
 
-@slow
 def test_noise_that_cannot_be_written(invoke, noisy_run, rvs_run, out):
     for folder, name, named in (
         (noisy_run, "tflite", "cannot be written as tflite; --format=savedmodel, stablehlo can"),

@@ -266,9 +266,12 @@ def test_help(invoke):
 
 
 @pytest.mark.parametrize(
-    "defense", [("learn2perturb", "--noise_epoch=0"), ("direct", "--test_batch_norm=frozen", "--generator_width=1")]
+    "defense",
+    [
+        pytest.param(("learn2perturb", "--noise_epoch=0"), marks=slow),
+        ("direct", "--test_batch_norm=frozen", "--generator_width=1"),
+    ],
 )
-@slow
 def test_what_it_is_trained_against_is_what_is_evaluated(invoke, tiny, tmp_path, defense):
     """Of a network with noise inside, or with a batch norm of its own at test, too."""
     name, *flags = defense

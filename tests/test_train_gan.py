@@ -9,7 +9,6 @@ import signal
 import numpy as np
 import pytest
 import tensorflow as tf
-from tiers import slow
 
 import rvs_tf.evaluate
 from madry_cifar import WideResNet, load_classifier, run_attack
@@ -138,7 +137,6 @@ def test_a_preset_is_taken(invoke, preset, tmp_path):
 SEARCH = ("--purify_restarts=2", "--purify_steps=3", "--max_images=8", "--batch_size=4")
 
 
-@slow
 def test_results_behind_the_purifier_are_kept_apart(invoke, gan, target, network, curves):
     """Natural images, BPDA and the latent attack in one file, images made on the bare classifier in another."""
     bare = (f"--train_dir={target}", "--attacks=natural,pgd-2", "--max_images=8", "--batch_size=4")

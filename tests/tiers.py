@@ -1,7 +1,7 @@
 """The two tiers of the tests: `make test-all` runs all of them, `make test` those that are not marked slow.
 
-Slow are tests of over ten seconds whose kind is in the other tier too: the same check of another defence, attack or
-file format, another command that is killed and goes on. And workers that are killed, which take minutes.
+Slow are tests whose kind is in the other tier too: the same check of another defence, attack or file format, another
+command that is killed and goes on. What has no like is never slow, however long it takes.
 """
 
 import pytest

@@ -219,11 +219,8 @@ class TrainedAdvGAN:
         self._generator = AdvGANGenerator(width)
         self.restore(self.steps[-1])
         weights = b"".join(value.numpy().tobytes() for value in self._generator.variables)
-        told = {
-            "train_dir": str(train_dir),
-            "generator_sha256": hashlib.sha256(weights).hexdigest(),
-        }  # of the last epoch
-        attack = as_attack(self._generator, self.options, epochs=len(self.steps), **told)
+        told = {"epochs": len(self.steps), "generator_sha256": hashlib.sha256(weights).hexdigest()}
+        attack = as_attack(self._generator, self.options, train_dir=str(train_dir), **told)
         self.attack = attack._replace(name=self.name)
 
     def restore(self, step: int) -> None:

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from tiers import slow
 
 from benchmarks import defenses, flops, iteration
 
@@ -45,7 +44,6 @@ def test_options_are_those_of_the_preset():
     assert defenses.options_of("at")["attack_batch_norm"] == "train"
 
 
-@slow
 def test_command(run):
     small = ("--width=1", "--batch_size=2", "--repeats=1")
     status, out, err = run("benchmarks.defenses", "--defenses=natural", *small, "--json")

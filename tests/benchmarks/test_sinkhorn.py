@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-from tiers import slow
 
 from benchmarks import sinkhorn, sinkhorn_programs
 
@@ -59,7 +58,6 @@ def test_what_is_not_installed_is_shown_as_such(monkeypatch):
     assert sinkhorn.memory(["POT"], SETTINGS) == [{"program": "POT (not installed)"}]
 
 
-@slow
 def test_command(run):
     small = ("--n=4", "--dimensions=3", "--iterations=3", "--scales=0.01", "--repeats=1", "--memory_n=8")
     status, out, err = run("benchmarks.sinkhorn", *small, "--programs=ours", "--json")

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.python.eager import context
-from tiers import slow
 
 from benchmarks import flops, iteration, plain, step
 from madry_cifar import WideResNet
@@ -122,7 +121,6 @@ def test_times_are_medians_and_ratios_of_the_same_round():
     }
 
 
-@slow
 def test_command(invoke):
     status, out, err = invoke(step.command, *SMALL, "--nokeras", "--repeats=1", "--json")
     assert status == 0, err

@@ -3,7 +3,6 @@
 import contextlib
 
 import pytest
-from tiers import slow
 
 from benchmarks.turns import Contender, take_turns
 from madry_cifar.cli.errors import RunError
@@ -35,7 +34,6 @@ def start(tmp_path, monkeypatch):
     return lambda **settings: Contender("peer", "program", {"mib": 1, "seconds_off": 0} | settings)
 
 
-@slow
 def test_turns_and_memory(start):
     rounds = []
     with start(mib=100, seconds_off=1000) as contender:

@@ -9,7 +9,6 @@ import sys
 
 import numpy as np
 import pytest
-from tiers import slow
 
 from experiments import grid, layout, presets, table2
 from experiments.rows import row_of
@@ -453,7 +452,6 @@ def test_a_row_behind_a_purifier(configure):
         configure("--dataset=cifar10", "--defense=defense_gan")
 
 
-@slow
 def test_trainings_that_start_from_others_or_share_them(configure, tmp_path):
     """By Snakemake: natural training before L2L-DA's, Direct's before a row that shows its checkpoints otherwise, a GAN
     before the row that it purifies the images of."""

@@ -11,7 +11,6 @@ import sys
 import numpy as np
 import pytest
 from absl import flags as absl_flags
-from tiers import slow
 
 from experiments import grid, presets
 from madry_cifar import import_torch, train
@@ -214,7 +213,6 @@ def test_rows_are_trained_as_the_files_say(name, kind, training_flags):
         assert grid.preset({"svhn": "svhn_cropped"}.get(data_set, data_set), name) == expected
 
 
-@slow
 def test_the_smoke_preset_runs(tmp_path):
     preset = PRESETS[0].with_name("digits_smoke.flags")
     command = [sys.executable, "-m", "rvs_tf.train", f"--flagfile={preset}", f"--train_dir={tmp_path}", "--steps=3"]

@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 import pytest
-from tiers import mostly_slow, slow
+from tiers import mostly_slow
 
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.runs import checkpoints
@@ -81,7 +81,6 @@ def workers(start, tiny):
     return workers
 
 
-@slow
 def test_workers_killed_and_started_again_end_as_ones_never_killed(workers, tmp_path):
     for process in workers(tmp_path / "undisturbed"):
         _, err = process.communicate()

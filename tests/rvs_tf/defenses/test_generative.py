@@ -6,7 +6,6 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
-from tiers import slow
 
 import rvs_tf.train
 from madry_cifar import WideResNet, attacks, build, load_classifier
@@ -209,13 +208,11 @@ def evaluated(digits, tmp_path_factory):
 
 
 @pytest.mark.parametrize(("name", "check"), [("direct", "batch-dependence"), ("learn2perturb", "randomness")])
-@slow
 def test_the_diagnosis_says_what_is_wrong_with_them(evaluated, digits, name, check):
     (found,) = diagnosis.diagnose(evaluated[name], digits.test.take(slice(40)), batch_size=40, checks=[check]).checks
     assert found.verdict == "suspect", found
 
 
-@slow
 def test_random_outputs_are_judged_by_several_draws(evaluated, digits):
     predictor, split = evaluated["learn2perturb"], digits.test.take(slice(64))
     natural = Evaluator(predictor, batch_size=32).run(attacks.attack("natural"), split)
