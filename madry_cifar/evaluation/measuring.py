@@ -1,6 +1,7 @@
 """Measures attacks one after another, and keeps what came out in a folder, so that it can go on there."""
 
 import functools
+import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -51,12 +52,12 @@ class Measuring:
           reuse: whether to measure only what a file does not have of the same weights, data and protocol.
         """
         attacked = self.evaluator.attacked
-        how = {"gradients": STAND_IN} if attacked.differentiable() is not attacked else {}
-        for task in {id(task): task for _, tasks in plan for task in tasks}.values():
+        gradients = {"gradients": STAND_IN} if attacked.differentiable() is not attacked else {}
+        for task in itertools.chain.from_iterable(tasks for _, tasks in plan):
             task.attack = against(task.attack, attacked)
         with alone(self.lock):
             self._before, self._natural = 0, None
-            contents = [self._at({**about, **how, **sizes}, tasks, reuse) for sizes, tasks in plan]
+            contents = [self._at({**about, **gradients, **sizes}, tasks, reuse) for sizes, tasks in plan]
             if self._before:
                 print(f"going on after {self._before} attacked images: there are no others")
             for content, (_, tasks) in zip(contents, plan, strict=True):

@@ -70,3 +70,10 @@ def test_the_order_is_the_papers_and_then_of_strength():
         "another",
     ]
     assert sorted(reversed(expected), key=lambda attack: column_of(attack).order) == expected
+
+
+@pytest.mark.parametrize("name", sorted(LABELS.keys() - {"advgan-x8-final", "box1"}))  # which are not made by name
+def test_captions_say_of_the_right_ones_that_they_leave_mistakes_alone(name):
+    """Of those whose protocols do; AutoAttack's version for random outputs meets no others, where none does."""
+    stops = attacks.attack(name).protocol.get("stops_at_error", False) and name != "autoattack-rand"
+    assert column_of(name).stops == stops

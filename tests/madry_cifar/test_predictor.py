@@ -13,7 +13,7 @@ from madry_cifar.attacks.restarts import first_error
 from madry_cifar.cli.errors import UsageError
 from madry_cifar.data.datasets import Split
 from madry_cifar.evaluation.diagnosis import diagnose
-from madry_cifar.evaluation.evaluator import REDRAWN, Evaluator, Task
+from madry_cifar.evaluation.evaluator import REDRAWN, Evaluator, Task, against
 from madry_cifar.evaluation.measuring import Measuring
 from madry_cifar.predictor import Outputs, Predictor, as_predictor
 from madry_cifar.randomness import Draws, noise
@@ -126,6 +126,23 @@ def test_the_attempt_that_is_wrong_most_often_counts():
         tf.constant(3),
     )
     np.testing.assert_array_equal(found[:, 0, 0, 0], [1] * 32 + [0] * 8)
+
+
+def test_the_first_stage_of_autoattack_attacks_what_one_draw_got_wrong_too(split, monkeypatch):
+    """And the second one what the first has left."""
+    monkeypatch.setitem(attacks.apgd.apgd.__kwdefaults__, "steps", 2)
+    evaluator, few, attacked = Evaluator(Noisy(), batch_size=40), split.take(slice(40)), []
+
+    def measure(attack, part="", earlier=None):
+        outcome = evaluator.run(attack, few, earlier=earlier)
+        attacked.append((part, outcome.attacked, (outcome.predictions == few.labels).sum()))
+        return outcome
+
+    task = Task(against(attacks.attack("autoattack-rand", epsilon=4), evaluator.attacked))
+    task.outcomes(measure)
+    (_, _, right), (_, first, left), (_, second, _) = attacked
+    assert (first, second) == (40, left)
+    assert left < right < 40
 
 
 @pytest.mark.parametrize("seed", [0, 1])
